@@ -1,0 +1,114 @@
+# The front door. `make` or `make help` lists the targets.
+#
+# Every target that runs something first makes sure that .venv holds exactly the packages of
+# environment.lock.yml; the file's content decides, not its time.
+
+# Variables for the command line: make test PYTEST_ARGS="-k floors"
+PYTHON ?= $(shell python3.11 -c "" 2>/dev/null && echo python3.11 || echo python3)
+INSTALLER ?= uv
+CORES ?= all
+PYTEST_WORKERS ?= 2
+PYTEST_ARGS ?=
+SNAKEMAKE_ARGS ?=
+UPGRADE ?=
+
+LOCK := environment.lock.yml
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED_LOCK := $(VENV)/installed.lock.yml
+INSTALLED_PROJECT := $(VENV)/installed.pyproject.toml
+
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+# --no-deps: the lock is complete. --no-build-isolation: what a source archive is built with
+# comes from the lock, too, instead of being downloaded unpinned.
+PIP_INSTALL := $(PIP) install --require-hashes --no-deps --no-build-isolation
+UV_SYNC := $(BIN)/uv pip sync --require-hashes --no-build-isolation --python $(BIN)/python
+LOCKED := $(BIN)/python tools/lock.py --lock $(VENV)/pending.lock.yml requirements
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile
+
+PACKAGES_STAND := cmp -s $(LOCK) $(INSTALLED_LOCK) && $(BIN)/python -c "" 2>/dev/null
+PROJECT_STANDS := cmp -s pyproject.toml $(INSTALLED_PROJECT)
+
+# Runs a command while holding a file lock, which ends with the command.
+define ALONE
+$(PYTHON) -c "import fcntl, os, sys; lock = os.open('$(VENV).lock', os.O_CREAT | os.O_RDWR); \
+    fcntl.flock(lock, fcntl.LOCK_EX); os.set_inheritable(lock, True); \
+    os.execvp(sys.argv[1], sys.argv[1:])"
+endef
+
+define CHECK_OPTIONS
+{ $(PYTHON) -c "import sys; sys.exit(sys.version_info[:2] != (3, 11))" 2>/dev/null || { echo \
+    "PYTHON=$(PYTHON): not a Python 3.11; install one, or name it: make PYTHON=/path/to/python3.11" \
+    >&2; exit 2; }; } && \
+case "$(INSTALLER)" in uv | pip) ;; *) echo \
+    "INSTALLER=$(INSTALLER): no such installer, allowed: uv, pip; choose one of them" >&2; exit 2;; esac
+endef
+
+# The rules call `hamjepa-audit` and `python`: those of the environment, with its packages only.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+unexport PYTHONPATH
+
+.DEFAULT_GOAL := help
+.PHONY: help environment tables figures test test-all lint lock clean-environment
+.PHONY: build packages project
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-18s %s\n", $$1, $$2}' Makefile
+
+environment: ## build .venv from environment.lock.yml, unless it is up to date
+	@{ $(PACKAGES_STAND) && $(PROJECT_STANDS); } || { $(CHECK_OPTIONS) && \
+	    echo "building $(VENV) (after any other make that is at it)" && \
+	    $(ALONE) $(MAKE) --no-print-directory build; }
+
+tables: environment ## run the study and write results/tables
+	$(BIN)/snakemake --cores $(CORES) $(SNAKEMAKE_ARGS) results/tables
+
+figures: environment ## run the study and write results/figures
+	$(BIN)/snakemake --cores $(CORES) $(SNAKEMAKE_ARGS) results/figures
+
+test: environment ## run the tests, without those marked slow
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+
+test-all: environment ## run all tests
+	$(PYTEST) $(PYTEST_ARGS)
+
+lint: environment ## check style, types and the lock
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/python tools/lock.py check --installed
+
+lock: ## pin what pyproject.toml asks for; UPGRADE=1 takes the newest versions
+	@$(or $(wildcard $(BIN)/python),$(PYTHON)) tools/lock.py make $(if $(UPGRADE),--upgrade)
+
+clean-environment: ## remove .venv
+	rm -rf $(VENV) $(VENV).lock
+
+# What `environment` runs, one make at a time. Each half leaves its mark last, so a half-built
+# environment is never taken for a finished one; the mark is a copy of what was installed from.
+build:
+	@{ $(PACKAGES_STAND); } || $(MAKE) --no-print-directory packages
+	@$(PROJECT_STANDS) || $(MAKE) --no-print-directory project
+
+packages:
+	rm -f $(INSTALLED_LOCK) $(INSTALLED_PROJECT)
+	$(PYTHON) -m venv --clear $(VENV)
+	@cp $(LOCK) $(VENV)/pending.lock.yml
+	@$(LOCKED) pip setuptools wheel > $(VENV)/first.txt
+	@$(LOCKED) uv > $(VENV)/uv.txt
+	@$(LOCKED) > $(VENV)/requirements.txt
+	$(PIP_INSTALL) --quiet -r $(VENV)/first.txt
+	@if [ "$(INSTALLER)" = uv ] && $(PIP_INSTALL) --quiet -r $(VENV)/uv.txt && \
+	    { echo "$(UV_SYNC)"; $(UV_SYNC) $(VENV)/requirements.txt; }; then :; else \
+	    [ "$(INSTALLER)" = pip ] || echo "uv can't install the packages here; trying pip" >&2; \
+	    echo "$(PIP_INSTALL)"; $(PIP_INSTALL) -r $(VENV)/requirements.txt; fi
+	$(PIP) check
+	$(BIN)/python tools/lock.py --lock $(VENV)/pending.lock.yml check --installed
+	@mv $(VENV)/pending.lock.yml $(INSTALLED_LOCK)
+
+project:
+	@rm -f $(INSTALLED_PROJECT)
+	@cp pyproject.toml $(VENV)/pending.pyproject.toml
+	$(PIP) install --quiet --no-index --no-deps --no-build-isolation --editable .
+	@mv $(VENV)/pending.pyproject.toml $(INSTALLED_PROJECT)

@@ -1,0 +1,72 @@
+"""hamjepa-audit extract, knn, probe, geometry: what is measured on frozen encoders.
+
+Each takes all seeds of one arm at once: starting Python and PyTorch costs more than measuring a
+small run.
+"""
+
+import typer
+
+from hamjepa_audit.cli.options import Arm, Device, Epochs, Study, Threads, batch_of
+
+
+def extract(
+    context: typer.Context,
+    study: Study,
+    arm: Arm,
+    epochs: Epochs,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> None:
+    """Encode training and test images with the frozen encoders of an arm's runs."""
+    from hamjepa_audit.evaluation.steps import extract
+    from hamjepa_audit.training.device import choose_device, make_deterministic
+
+    make_deterministic(threads)
+    typer.echo(extract(batch_of(context, study, arm, epochs), choose_device(device)))
+
+
+def knn(
+    context: typer.Context,
+    study: Study,
+    arm: Arm,
+    epochs: Epochs,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> None:
+    """Classify test features by their nearest training features, for a sweep of k."""
+    from hamjepa_audit.evaluation.steps import measure_knn
+    from hamjepa_audit.training.device import choose_device, make_deterministic
+
+    make_deterministic(threads)
+    typer.echo(measure_knn(batch_of(context, study, arm, epochs), choose_device(device)))
+
+
+def probe(
+    context: typer.Context,
+    study: Study,
+    arm: Arm,
+    epochs: Epochs,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> None:
+    """Train a linear classifier on features."""
+    from hamjepa_audit.evaluation.steps import measure_probe
+    from hamjepa_audit.training.device import choose_device, make_deterministic
+
+    make_deterministic(threads)
+    typer.echo(measure_probe(batch_of(context, study, arm, epochs), choose_device(device)))
+
+
+def geometry(
+    context: typer.Context, study: Study, arm: Arm, epochs: Epochs, threads: Threads = None
+) -> None:
+    """Measure spectra, cosines, norms, alignment and uniformity of features."""
+    from hamjepa_audit.evaluation.steps import measure_geometry
+    from hamjepa_audit.training.device import make_deterministic
+
+    make_deterministic(threads)
+    for path in measure_geometry(batch_of(context, study, arm, epochs)):
+        typer.echo(path)
+
+
+COMMANDS = (extract, knn, probe, geometry)

@@ -1,0 +1,76 @@
+"""hamjepa-audit collect, metrics, tables, figures: from measurements to what is read."""
+
+import typer
+
+from hamjepa_audit.cli.options import Studies, Study, layout_of, plan_of
+
+
+def collect(context: typer.Context, study: Study) -> None:
+    """Gather a study's measurements and histories into its long tables."""
+    from hamjepa_audit.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
+    from hamjepa_audit.reporting import collect
+
+    plan = plan_of(context, study)
+    plan.write_selection()
+    metrics = [path for step in ("knn", "probe", "geometry") for path in plan.measurements(step)]
+    for kind, files, schema in (
+        ("metrics", metrics, METRICS_SCHEMA),
+        ("curves", plan.measurements("curves"), CURVES_SCHEMA),
+        ("history", plan.histories(), HISTORY_SCHEMA),
+    ):
+        target = plan.layout.study_table(study, kind)
+        collect(files, schema, target)
+        typer.echo(target)
+
+
+def metrics(context: typer.Context, study: Studies) -> None:
+    """Join the metrics of studies into results/metrics.parquet."""
+    from hamjepa_audit.metrics import METRICS_SCHEMA
+    from hamjepa_audit.reporting import collect
+
+    layout = layout_of(context)
+    files = [layout.study_table(name, "metrics") for name in study]
+    collect(files, METRICS_SCHEMA, layout.metrics())
+    typer.echo(layout.metrics())
+
+
+def tables(context: typer.Context, study: Study) -> None:
+    """Write a study's tables: every seed, summaries, paired differences, an overview."""
+    from hamjepa_audit.files import read_parquet
+    from hamjepa_audit.metrics import METRICS_SCHEMA
+    from hamjepa_audit.params import load_study
+    from hamjepa_audit.reporting import study_tables
+
+    layout = layout_of(context)
+    params = load_study(layout.params, study)
+    source = read_parquet(layout.study_table(study, "metrics"), METRICS_SCHEMA).to_pandas()
+    arms = [arm.name for arm in params.arms]
+    study_tables(source, arms, params.statistics.confidence, layout.tables(study))
+    typer.echo(layout.tables(study))
+
+
+def figures(context: typer.Context, study: Study) -> None:
+    """Draw a study's figures: kNN sweep, spectra, histograms, training curves."""
+    from hamjepa_audit.files import read_parquet
+    from hamjepa_audit.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
+    from hamjepa_audit.params import load_study
+    from hamjepa_audit.reporting import study_figures
+
+    layout = layout_of(context)
+    params = load_study(layout.params, study)
+    schemas = {"metrics": METRICS_SCHEMA, "curves": CURVES_SCHEMA, "history": HISTORY_SCHEMA}
+    frames = {
+        kind: read_parquet(layout.study_table(study, kind), schema).to_pandas()
+        for kind, schema in schemas.items()
+    }
+    study_figures(
+        **frames,
+        arm_order=[arm.name for arm in params.arms],
+        titles={arm.name: arm.title for arm in params.arms},
+        folder=layout.figures(study),
+        confidence=params.statistics.confidence,
+    )
+    typer.echo(layout.figures(study))
+
+
+COMMANDS = (collect, metrics, tables, figures)

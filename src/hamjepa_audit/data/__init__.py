@@ -1,0 +1,1 @@
+"""From raw images to a prepared store, and from the store to batches of views."""

@@ -1,0 +1,43 @@
+"""Where raw images come from: each source gives classes, labels and a stream of images."""
+
+from pathlib import Path
+
+from hamjepa_audit.data.sources import cifar, digits, image_folder, parquet
+from hamjepa_audit.data.sources.base import SourceImages, SplitImages
+from hamjepa_audit.errors import UserError
+from hamjepa_audit.params.sources import (
+    CifarParams,
+    DigitsParams,
+    ImageFolderParams,
+    ParquetParams,
+    Source,
+)
+
+__all__ = ["SourceImages", "SplitImages", "open_source"]
+
+
+def open_source(source: Source, raw: Path, threads: int = 1) -> SourceImages:
+    """Opens a source: everything is checked that can be without decoding images.
+
+    Args:
+        source: what to read.
+        raw: the folder of raw data that the source's paths are relative to.
+        threads: how many images are decoded side by side.
+
+    Raises:
+        UserError: something is missing, damaged, or not what the parameters say.
+    """
+    try:
+        match source:
+            case DigitsParams():
+                return digits.open_digits(source)
+            case CifarParams():
+                return cifar.open_cifar(source, raw)
+            case ImageFolderParams():
+                return image_folder.open_image_folder(source, raw, threads)
+            case ParquetParams():
+                return parquet.open_parquet(source, raw, threads)
+    except OSError as error:
+        raise UserError(
+            f"can't read the raw data of '{source.name}' in {raw} ({error}); check the permissions"
+        ) from error

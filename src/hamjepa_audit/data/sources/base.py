@@ -1,0 +1,88 @@
+"""What all sources give, and how they decode an image."""
+
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError, features
+
+from hamjepa_audit.data.store import Images, Labels
+from hamjepa_audit.errors import UserError
+
+BLOCK_ROWS = 128
+"""Images decoded at a time: 25 MB at 256 pixels."""
+
+
+@dataclass(frozen=True)
+class SplitImages:
+    """One split of a source.
+
+    Attributes:
+        labels: int64 (N,), known before any image is decoded.
+        blocks: starts the stream of images: uint8 (n, 3, S, S) blocks in the labels' order, N
+            rows in all; raises UserError at an image that can't be used.
+    """
+
+    labels: Labels
+    blocks: Callable[[], Iterator[Images]]
+
+
+@dataclass(frozen=True)
+class SourceImages:
+    """A source, opened: label k is `classes[k]`; the libraries are those that decode."""
+
+    classes: tuple[str, ...]
+    train: SplitImages
+    test: SplitImages
+    library_versions: dict[str, str]
+
+
+def decode_rgb(image: Path | IO[bytes], where: str) -> Image.Image:
+    """Decodes an image to RGB with Pillow.
+
+    Args:
+        image: a file or a stream.
+        where: what an error names.
+
+    Raises:
+        UserError: the file can't be read, is no image, or is damaged.
+    """
+    advice = "fetch it again or take it out of the data set"
+    try:
+        with Image.open(image) as opened:
+            return opened.convert("RGB")
+    except UnidentifiedImageError as error:
+        raise UserError(f"{where} is not an image that Pillow can read; {advice}") from error
+    except (  # what Pillow's decoders raise at damaged files
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        struct.error,
+        Image.DecompressionBombError,
+    ) as error:
+        raise UserError(f"{where} can't be decoded ({first_line(error)}); {advice}") from error
+
+
+def to_planes(image: Image.Image) -> Images:
+    """An RGB image as uint8 (3, height, width)."""
+    return np.asarray(image, dtype=np.uint8).transpose(2, 0, 1)
+
+
+def first_line(error: BaseException) -> str:
+    """An error's own words, cut to their first line."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def pillow_versions() -> dict[str, str]:
+    """Pillow and the codecs below it, on which decoded pixels depend."""
+    codecs = {
+        "libjpeg-turbo": features.version_feature("libjpeg_turbo"),
+        "libwebp": features.version_module("webp"),
+    }
+    found = {name: str(number) for name, number in codecs.items() if number is not None}
+    return {"pillow": version("pillow")} | found

@@ -1,0 +1,99 @@
+"""Images in folders, one folder a class; a split may be spread over several parts."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from hamjepa_audit.data.sources.base import (
+    BLOCK_ROWS,
+    SourceImages,
+    SplitImages,
+    decode_rgb,
+    pillow_versions,
+    to_planes,
+)
+from hamjepa_audit.data.store import Images
+from hamjepa_audit.errors import UserError
+from hamjepa_audit.params.sources import ImageFolderParams
+
+Listing: TypeAlias = list[tuple[str, Path]]
+"""Class name and file of every image of a split."""
+
+
+def open_image_folder(source: ImageFolderParams, raw: Path, threads: int) -> SourceImages:
+    """FOLDER/PART/CLASS/* below `raw`; the classes are those of all parts, sorted.
+
+    Raises:
+        UserError: the folder or a part is missing, or a part holds no images.
+    """
+    folder = raw / source.folder
+    if not folder.is_dir():
+        raise UserError(f"no folder {folder} of images for '{source.name}'; put the data set there")
+    train = _list_split([folder / part for part in source.train])
+    test = _list_split([folder / part for part in source.test])
+    classes = sorted({name for name, _ in train + test})
+    return SourceImages(
+        classes=tuple(classes),
+        train=_split(train, classes, source.image_size, threads),
+        test=_split(test, classes, source.image_size, threads),
+        library_versions=pillow_versions(),
+    )
+
+
+def read_square(path: Path, size: int) -> Images:
+    """An image file as uint8 (3, size, size): shorter side resized to `size`, centre cut out.
+
+    Sides and offsets are rounded as in torchvision's Resize and CenterCrop.
+
+    Raises:
+        UserError: the file is not an image, or is damaged.
+    """
+    image = decode_rgb(path, str(path))
+    shorter = min(image.size)
+    width, height = (size * side // shorter for side in image.size)
+    resized = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return to_planes(resized.crop((left, top, left + size, top + size)))
+
+
+def _list_split(parts: list[Path]) -> Listing:
+    """The images of some parts, sorted by class, file name and part.
+
+    The order does not depend on how a split is cut into parts of whole classes.
+    """
+    listing = [entry for part in parts for entry in _list_part(part)]
+    return sorted(listing, key=lambda entry: (entry[0], entry[1].name, entry[1]))
+
+
+def _list_part(part: Path) -> Listing:
+    if not part.is_dir():
+        raise UserError(
+            f"missing folder {part} of classes; put it there or correct data.train and data.test"
+        )
+    listing = [
+        (folder.name, path)
+        for folder in part.iterdir()
+        if folder.is_dir() and not folder.name.startswith(".")
+        for path in folder.iterdir()
+        if not path.name.startswith(".")
+    ]
+    if not listing:
+        raise UserError(f"{part} holds no images; put them in {part}/CLASS/")
+    return listing
+
+
+def _split(listing: Listing, classes: list[str], size: int, threads: int) -> SplitImages:
+    numbers = {name: number for number, name in enumerate(classes)}
+
+    def blocks() -> Iterator[Images]:
+        with ThreadPoolExecutor(threads) as pool:
+            for start in range(0, len(listing), BLOCK_ROWS):
+                paths = [path for _, path in listing[start : start + BLOCK_ROWS]]
+                yield np.stack(list(pool.map(read_square, paths, [size] * len(paths))))
+
+    labels = np.array([numbers[name] for name, _ in listing], dtype=np.int64)
+    return SplitImages(labels=labels, blocks=blocks)

@@ -1,0 +1,218 @@
+"""The prepared store: one folder of immutable uint8 images, their labels, and a manifest.
+
+The store of a data set is the folder `<data root>/<dataset name>/`, which holds
+
+- `train_images.npy`, `test_images.npy`: uint8 (N, 3, S, S), C order;
+- `train_labels.npy`, `test_labels.npy`: int64 (N,), little-endian;
+- `manifest.json`, written last: a folder without it is no store.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from hamjepa_audit.errors import UserError
+from hamjepa_audit.files import digest_of, read_json
+from hamjepa_audit.params.base import Count, Name, Params
+from hamjepa_audit.params.loading import validate
+from hamjepa_audit.params.sources import Sha256
+
+SCHEMA_VERSION = 1
+"""Raised by hand when the layout of the files or the content of the digest changes."""
+
+MANIFEST = "manifest.json"
+IMAGE_DTYPE = np.dtype("|u1")
+LABEL_DTYPE = np.dtype("<i8")
+_HASH_BYTES = 1 << 24
+
+SplitName: TypeAlias = Literal["train", "test"]
+Images: TypeAlias = NDArray[np.uint8]
+Labels: TypeAlias = NDArray[np.int64]
+
+
+class SplitRecord(Params):
+    """What the manifest says of one split; `sha256` is of the image bytes, then the label bytes."""
+
+    rows: Count
+    rows_per_class: tuple[Count, ...]
+    sha256: Sha256
+
+
+class Manifest(Params):
+    """What a store holds.
+
+    `digest` names the data: it covers all that decides what a row is, and neither the names that
+    the data set and its source go by nor the versions of the libraries that decoded it.
+    """
+
+    schema_version: Annotated[int, Field(ge=SCHEMA_VERSION, le=SCHEMA_VERSION)]
+    dataset: Name
+    source: str
+    image_size: Count
+    classes: tuple[str, ...] = Field(min_length=1)
+    train: SplitRecord
+    test: SplitRecord
+    digest: Sha256
+    library_versions: dict[str, str]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for split, record in (("train", self.train), ("test", self.test)):
+            if len(record.rows_per_class) != len(self.classes):
+                raise ValueError(
+                    f"{split}.rows_per_class has {len(record.rows_per_class)} counts "
+                    f"for {len(self.classes)} classes"
+                )
+            if sum(record.rows_per_class) != record.rows:
+                raise ValueError(f"{split}.rows_per_class does not add up to {record.rows} rows")
+        expected = content_digest(self.image_size, self.classes, self.train, self.test)
+        if self.digest != expected:
+            raise ValueError(f"digest is {self.digest} but the manifest's content gives {expected}")
+        return self
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split: images uint8 (N, 3, S, S) and labels int64 (N,), read-only memory maps."""
+
+    images: Images
+    labels: Labels
+
+
+@dataclass(frozen=True)
+class Store:
+    """A prepared data set, opened for reading."""
+
+    folder: Path
+    manifest: Manifest
+    train: Split
+    test: Split
+
+
+def load_manifest(folder: Path) -> Manifest:
+    """The manifest of the store in `folder`.
+
+    Raises:
+        UserError: it is missing, not JSON, of another schema version, or contradicts itself.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise UserError(f"no prepared data in {folder}: {MANIFEST} is missing; prepare the data")
+    tree = read_json(path)
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} must hold a JSON object, found {tree!r}; prepare the data again")
+    try:
+        return validate(Manifest, tree, str(path))
+    except UserError as error:
+        raise UserError(f"{error}; prepare the data again") from error
+
+
+def open_store(folder: Path) -> Store:
+    """Opens a store without reading its images.
+
+    Returns:
+        Memory maps whose shapes and types agree with the manifest.
+
+    Raises:
+        UserError: a file is missing, truncated, or of another shape or type than the manifest says.
+    """
+    manifest = load_manifest(folder)
+    return Store(
+        folder=folder,
+        manifest=manifest,
+        train=_open_split(folder, "train", manifest.train.rows, manifest.image_size),
+        test=_open_split(folder, "test", manifest.test.rows, manifest.image_size),
+    )
+
+
+def verify_store(folder: Path) -> Store:
+    """Opens a store and recomputes its hashes, a few megabytes at a time.
+
+    Returns:
+        The opened store, whose bytes are those that the manifest describes.
+
+    Raises:
+        UserError: as `open_store`, or the bytes of a split are not those that were prepared.
+    """
+    store = open_store(folder)
+    for name, split, record in (
+        ("train", store.train, store.manifest.train),
+        ("test", store.test, store.manifest.test),
+    ):
+        found = _split_sha256(split)
+        if found != record.sha256:
+            raise UserError(
+                f"the {name} split in {folder} has the SHA-256 {found}, but its manifest says "
+                f"{record.sha256}: the files were changed or damaged; prepare the data again"
+            )
+    return store
+
+
+def content_digest(
+    image_size: int, classes: tuple[str, ...], train: SplitRecord, test: SplitRecord
+) -> str:
+    """The digest (SHA-256, hex) that names a store's data."""
+    return digest_of(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "image_size": image_size,
+            "classes": classes,
+            "train": train.model_dump(mode="json"),
+            "test": test.model_dump(mode="json"),
+        }
+    )
+
+
+def images_file(split: SplitName) -> str:
+    """The name of a split's image file."""
+    return f"{split}_images.npy"
+
+
+def labels_file(split: SplitName) -> str:
+    """The name of a split's label file."""
+    return f"{split}_labels.npy"
+
+
+def _open_split(folder: Path, split: SplitName, rows: int, size: int) -> Split:
+    return Split(
+        images=_open_array(folder / images_file(split), IMAGE_DTYPE, (rows, 3, size, size)),
+        labels=_open_array(folder / labels_file(split), LABEL_DTYPE, (rows,)),
+    )
+
+
+def _open_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    if not path.is_file():
+        raise UserError(f"missing file {path}, which {MANIFEST} describes; prepare the data again")
+    try:
+        # Not np.load, which would also take archives of several arrays.
+        array = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{path} is not a whole .npy file ({reason}); prepare the data again"
+        ) from error
+    if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
+        raise UserError(
+            f"{path} holds {array.dtype} {array.shape}, but {MANIFEST} says {dtype} {shape} "
+            f"in C order; prepare the data again"
+        )
+    return array
+
+
+def _split_sha256(split: Split) -> str:
+    digest = hashlib.sha256()
+    _hash_rows(split.images, digest.update)
+    _hash_rows(split.labels, digest.update)
+    return digest.hexdigest()
+
+
+def _hash_rows(array: NDArray[Any], update: Callable[[memoryview], None]) -> None:
+    step = max(1, _HASH_BYTES // (array.nbytes // len(array)))
+    for start in range(0, len(array), step):
+        update(array[start : start + step].data)

@@ -1,0 +1,293 @@
+"""Random views of images, a batch at a time on the device that holds the images.
+
+Every image draws its own parameters, which depend on (seed, epoch, sample, view) alone. Resampling
+is a product with two small matrices an image; all steps are float32 in [0, 1], where torchvision's
+per-image functions round to 1/255.
+"""
+
+import math
+from dataclasses import dataclass
+from itertools import permutations
+
+import torch
+from torch import Tensor
+
+from hamjepa_audit.data.philox import uniforms
+from hamjepa_audit.params.studies import ViewParams
+from hamjepa_audit.randomness import Stream, derived_seed
+
+CROP_ATTEMPTS = 10
+"""Boxes that torchvision's RandomResizedCrop tries before it takes a centre crop."""
+
+UNIFORMS_PER_VIEW = 2 * CROP_ATTEMPTS + 14
+LUMA = (0.2989, 0.587, 0.114)
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+JITTER_ORDERS = tuple(permutations(range(4)))
+
+
+@dataclass(frozen=True)
+class ViewDraws:
+    """The parameters of a batch of views; every tensor has B rows."""
+
+    top: Tensor
+    """(B,) first row of the crop, pixels."""
+    left: Tensor
+    height: Tensor
+    width: Tensor
+    flip: Tensor
+    """(B,) bool."""
+    jitter: Tensor
+    """(B,) bool: whether colours are jittered at all."""
+    factors: Tensor
+    """(B, 3) factors of brightness, contrast and saturation."""
+    hue: Tensor
+    """(B,) hue shift in turns."""
+    order: Tensor
+    """(B, 4) which of the four jitters comes first, second, ..."""
+    grayscale: Tensor
+    """(B,) bool."""
+    sigma: Tensor
+    """(B,) blur in pixels, 0 where there is none."""
+    solarize: Tensor
+    """(B,) bool."""
+
+
+def random_views(
+    images: Tensor, samples: Tensor, params: ViewParams, seed: int, epoch: int, view: int
+) -> Tensor:
+    """One random view of every image, normalised.
+
+    Args:
+        images: (B, 3, H, W) uint8.
+        samples: (B,) int64, the images' indices in their split, on the same device.
+        params: the distribution of views.
+        seed: the run's seed.
+        epoch: from 1.
+        view: 0 or 1.
+
+    Returns:
+        (B, 3, size, size) float32.
+    """
+    draws = draw_views(samples, images.shape[-2:], params, seed, epoch, view)
+    return normalise(apply_views(images, draws, params), params)
+
+
+def plain_views(images: Tensor, params: ViewParams) -> Tensor:
+    """The centre `size` square of every image, normalised: what evaluation sees.
+
+    Args:
+        images: (B, 3, H, W) uint8, at least `size` pixels each way.
+        params: size, mean and std.
+
+    Returns:
+        (B, 3, size, size) float32.
+    """
+    top, left = ((length - params.size) // 2 for length in images.shape[-2:])
+    centre = images[..., top : top + params.size, left : left + params.size]
+    return normalise(centre.float() / 255, params)
+
+
+def normalise(images: Tensor, params: ViewParams) -> Tensor:
+    """(images - mean) / std by channel; images (B, 3, S, S) in [0, 1]."""
+    mean = images.new_tensor(params.mean).view(3, 1, 1)
+    std = images.new_tensor(params.std).view(3, 1, 1)
+    return (images - mean) / std
+
+
+def draw_views(
+    samples: Tensor,
+    image_size: tuple[int, ...],
+    params: ViewParams,
+    seed: int,
+    epoch: int,
+    view: int,
+) -> ViewDraws:
+    """The parameters of one view of every sample, distributed as torchvision's transforms.
+
+    Args:
+        samples: (B,) int64.
+        image_size: height and width of the images, pixels.
+        params: the distribution of views.
+        seed: the run's seed.
+        epoch: from 1.
+        view: 0 or 1.
+    """
+    word = derived_seed(Stream.VIEWS, seed)
+    key = (word & 0xFFFFFFFF, word >> 32)
+    u = uniforms(samples, epoch, view, key, UNIFORMS_PER_VIEW)
+    attempts, rest = u[:, : 2 * CROP_ATTEMPTS], u[:, 2 * CROP_ATTEMPTS :].unbind(1)
+    top, left, height, width = _draw_boxes(attempts, rest[0], rest[1], image_size, params)
+    jitter = params.jitter
+    strengths = u.new_tensor([jitter.brightness, jitter.contrast, jitter.saturation])
+    orders = torch.tensor(JITTER_ORDERS, device=u.device)
+    low, high = params.blur.sigma
+    sigma = low + (high - low) * rest[10]
+    return ViewDraws(
+        top=top,
+        left=left,
+        height=height,
+        width=width,
+        flip=rest[2] < params.flip_probability,
+        jitter=rest[3] < jitter.probability,
+        factors=1 + strengths * (2 * torch.stack(rest[4:7], dim=1) - 1),
+        hue=jitter.hue * (2 * rest[7] - 1),
+        order=orders[(rest[8] * len(JITTER_ORDERS)).long()],
+        grayscale=rest[9] < params.grayscale_probability,
+        sigma=torch.where(rest[11] < params.blur.probability, sigma, 0.0),
+        solarize=rest[12] < params.solarize.probability,
+    )
+
+
+def _draw_boxes(
+    attempts: Tensor, down: Tensor, right: Tensor, image_size: tuple[int, ...], params: ViewParams
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Top, left, height and width (B,) of crops, as RandomResizedCrop draws them.
+
+    Area uniform, ratio log-uniform; the first attempt that fits, else the largest centre crop
+    with a ratio in range. The position is uniform over the places that the box fits in.
+    """
+    rows, columns = image_size
+    scale_low, scale_high = params.crop_scale
+    ratio_low, ratio_high = (math.log(ratio) for ratio in params.crop_ratio)
+    area = rows * columns * (scale_low + (scale_high - scale_low) * attempts[:, 0::2])
+    ratio = torch.exp(ratio_low + (ratio_high - ratio_low) * attempts[:, 1::2])
+    widths, heights = torch.sqrt(area * ratio).round(), torch.sqrt(area / ratio).round()
+    fits = (widths >= 1) & (widths <= columns) & (heights >= 1) & (heights <= rows)
+    found, first = fits.any(dim=1), fits.int().argmax(dim=1, keepdim=True)
+    spare_height, spare_width = _centre_box(rows, columns, params.crop_ratio)
+    height = torch.where(found, heights.gather(1, first).squeeze(1), spare_height)
+    width = torch.where(found, widths.gather(1, first).squeeze(1), spare_width)
+    top = torch.where(found, ((rows - height + 1) * down).floor(), ((rows - height) / 2).floor())
+    left = torch.where(
+        found, ((columns - width + 1) * right).floor(), ((columns - width) / 2).floor()
+    )
+    return top, left, height, width
+
+
+def _centre_box(rows: int, columns: int, ratios: tuple[float, float]) -> tuple[float, float]:
+    """Height and width of the largest box whose ratio width / height is in range."""
+    if columns / rows < ratios[0]:
+        return float(round(columns / ratios[0])), float(columns)
+    if columns / rows > ratios[1]:
+        return float(rows), float(round(rows * ratios[1]))
+    return float(rows), float(columns)
+
+
+def apply_views(images: Tensor, draws: ViewDraws, params: ViewParams) -> Tensor:
+    """Crop, flip, jitter, grayscale, blur, solarize, in this order.
+
+    Args:
+        images: (B, 3, H, W) uint8.
+        draws: parameters of each image.
+        params: size, blur kernel and solarize threshold.
+
+    Returns:
+        (B, 3, size, size) float32 in [0, 1].
+    """
+    x = crop_and_resize(images.float() / 255, draws, params.size)
+    x = torch.where(_per_image(draws.jitter), jitter_colours(x, draws), x)
+    x = torch.where(_per_image(draws.grayscale), luma(x), x)
+    x = gaussian_blur(x, draws.sigma, params.blur.kernel_size)
+    inverted = _per_image(draws.solarize) & (x >= params.solarize.threshold / 255)
+    return torch.where(inverted, 1 - x, x)
+
+
+def crop_and_resize(images: Tensor, draws: ViewDraws, size: int) -> Tensor:
+    """Box to size x size, bilinear with antialiasing, then flip: rows @ image @ columns^T.
+
+    Args:
+        images: (B, 3, H, W) float.
+        draws: boxes and flips.
+        size: of the result, pixels.
+
+    Returns:
+        (B, 3, size, size).
+    """
+    rows = _resampling(draws.top, draws.height, images.shape[-2], size)
+    columns = _resampling(draws.left, draws.width, images.shape[-1], size)
+    columns = torch.where(draws.flip[:, None, None], columns.flip(1), columns)
+    return rows[:, None] @ images @ columns[:, None].mT
+
+
+def _resampling(start: Tensor, length: Tensor, pixels: int, size: int) -> Tensor:
+    """(B, size, pixels): weights of the source pixels in each resampled one.
+
+    A triangle, as wide as a source pixel when enlarging and as a target pixel when reducing; it
+    never reaches beyond the box, and weights sum to one.
+    """
+    scale = (length / size)[:, None, None]
+    target = torch.arange(size, device=start.device)[:, None]
+    source = torch.arange(pixels, device=start.device)
+    centre = start[:, None, None] + (target + 0.5) * scale - 0.5
+    weights = torch.relu(1 - (source - centre).abs() / scale.clamp(min=1.0))
+    box = (source >= start[:, None, None]) & (source < (start + length)[:, None, None])
+    weights = weights * box
+    return weights / weights.sum(dim=-1, keepdim=True)
+
+
+def jitter_colours(x: Tensor, draws: ViewDraws) -> Tensor:
+    """Brightness, contrast, saturation and hue in every image's own order: (B, 3, S, S)."""
+    for slot in range(4):
+        operation = draws.order[:, slot]
+        gray = luma(x)
+        base = torch.where(_per_image(operation == SATURATION), gray, 0.0)
+        average = gray.mean(dim=(1, 2, 3), keepdim=True)
+        base = torch.where(_per_image(operation == CONTRAST), average, base)
+        factor = draws.factors.gather(1, operation.clamp(max=SATURATION)[:, None])[..., None, None]
+        blended = (factor * x + (1 - factor) * base).clamp(0, 1)
+        x = torch.where(_per_image(operation == HUE), shift_hue(x, draws.hue), blended)
+    return x
+
+
+def luma(x: Tensor) -> Tensor:
+    """Grey value: (B, 3, S, S) -> (B, 1, S, S)."""
+    return LUMA[0] * x[:, 0:1] + LUMA[1] * x[:, 1:2] + LUMA[2] * x[:, 2:3]
+
+
+def shift_hue(x: Tensor, turns: Tensor) -> Tensor:
+    """Hue rotated in HSV space.
+
+    Args:
+        x: (B, 3, S, S) in [0, 1].
+        turns: (B,), full turns.
+    """
+    value = x.amax(dim=1, keepdim=True)
+    chroma = value - x.amin(dim=1, keepdim=True)
+    red, green, blue = x.split(1, dim=1)
+    safe = torch.where(chroma == 0, 1.0, chroma)
+    sextant = torch.where(
+        red == value,
+        (green - blue) / safe,
+        torch.where(green == value, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+    )
+    # Channel n of a colour is V - C max(0, min(k, 4 - k, 1)), k = (n + 6 H) mod 6, n = 5, 3, 1.
+    channel = x.new_tensor([5.0, 3.0, 1.0]).view(3, 1, 1)
+    k = (channel + sextant + 6 * turns.view(-1, 1, 1, 1)).remainder(6)
+    return value - chroma * torch.minimum(k, 4 - k).clamp(0, 1)
+
+
+def gaussian_blur(x: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
+    """Gaussian blur with reflected borders; images with sigma 0 stay as they are.
+
+    Args:
+        x: (B, 3, S, S).
+        sigma: (B,), pixels.
+        kernel_size: odd, pixels, at most 2 S - 1.
+    """
+    radius = kernel_size // 2
+    offsets = torch.arange(-radius, radius + 1, device=x.device)
+    exponent = -0.5 * (offsets / sigma.clamp(min=1e-6)[:, None]).square()
+    kernel = torch.softmax(exponent, dim=1)  # exp, normalised; sigma 0 leaves the centre alone
+    matrix = torch.einsum("bk,koi->boi", kernel, _shifts(offsets, x.shape[-1]))
+    return matrix[:, None] @ x @ matrix[:, None].mT
+
+
+def _shifts(offsets: Tensor, size: int) -> Tensor:
+    """(kernel, size, size): for each offset the matrix that fetches the reflected neighbour."""
+    position = torch.arange(size, device=offsets.device) + offsets[:, None]
+    reflected = (size - 1) - ((size - 1) - position.abs()).abs()
+    return (reflected[..., None] == torch.arange(size, device=offsets.device)).float()
+
+
+def _per_image(values: Tensor) -> Tensor:
+    return values.view(-1, 1, 1, 1)

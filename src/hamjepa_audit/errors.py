@@ -1,0 +1,28 @@
+"""The errors a user can mend, and how they are worded."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user can mend; the command line prints it as one line and exits with 2.
+
+    The message names the thing, its value, what was allowed and what to do next.
+    """
+
+
+class TrainingDivergedError(UserError):
+    """A loss term stopped being finite."""
+
+
+def nearest(word: str, allowed: Iterable[str]) -> str:
+    """A hint for a mistyped `word`: the nearest allowed one, or all of them.
+
+    Returns:
+        "did you mean 'x'?" or "allowed: 'x', 'y'".
+    """
+    names = sorted(allowed)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return "allowed: " + ", ".join(f"'{name}'" for name in names)

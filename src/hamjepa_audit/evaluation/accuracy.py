@@ -1,0 +1,41 @@
+"""Top-1 and top-5 accuracy under one tie rule: of equal scores the smaller class index wins."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+TOP = 5
+
+
+class Accuracies(NamedTuple):
+    """Fractions of the test rows, in [0, 1]."""
+
+    top1: float
+    """The true class has the best score."""
+    top5: float
+    """The true class is among the five best scores."""
+
+
+def label_ranks(scores: Tensor, labels: Tensor) -> Tensor:
+    """How many classes come before the true one; equal scores are ordered by class index.
+
+    A prediction is right when the rank is 0, in the top five when it is below 5. No sort and no
+    argmax is involved, so ties can't depend on a device or a kernel.
+
+    Args:
+        scores: (N, C), votes or logits, no NaN.
+        labels: (N,) int64, the true classes.
+
+    Returns:
+        (N,) int64 in [0, C).
+    """
+    own = scores.gather(1, labels.unsqueeze(1))
+    smaller = torch.arange(scores.shape[1], device=scores.device) < labels.unsqueeze(1)
+    return ((scores > own) | ((scores == own) & smaller)).sum(dim=1)
+
+
+def accuracies(ranks: Tensor) -> Accuracies:
+    """Accuracies of ranks (N,) as label_ranks gives them."""
+    count = len(ranks)
+    return Accuracies(int((ranks == 0).sum()) / count, int((ranks < TOP).sum()) / count)

@@ -1,0 +1,92 @@
+"""Features of a frozen encoder: states of the training and test images, and of augmented ones."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hamjepa_audit.data.views import plain_views, random_views
+from hamjepa_audit.errors import UserError
+from hamjepa_audit.files import atomic_path
+from hamjepa_audit.models.encoder import TokenEncoder
+from hamjepa_audit.params.studies import RunParams
+
+EVALUATION_EPOCH = 0
+"""Training epochs count from 1, so evaluation's views are never those of training."""
+
+FEATURES = ("train", "test", "view_a", "view_b")
+"""States of the plain training and test images, and of two random views of the test images."""
+
+
+def extract_features(
+    encoder: TokenEncoder, run: RunParams, train: Tensor, test: Tensor
+) -> dict[str, Tensor]:
+    """The FEATURES of a run, float32 on the CPU (protocol, "Evaluation").
+
+    Args:
+        encoder: frozen, in evaluation mode.
+        run: views and batch size.
+        train: (N, 3, H, W) uint8 on the encoder's device.
+        test: (M, 3, H, W) uint8 on the encoder's device.
+
+    Returns:
+        `train` (N, D); `test`, `view_a` and `view_b` (M, D).
+    """
+
+    def plain(images: Tensor, samples: Tensor) -> Tensor:
+        return plain_views(images, run.views)
+
+    def augmented(view: int) -> Callable[[Tensor, Tensor], Tensor]:
+        seed = run.evaluation.view_seed
+        return lambda images, samples: random_views(
+            images, samples, run.views, seed, EVALUATION_EPOCH, view
+        )
+
+    size = run.evaluation.feature_batch_size
+    return {
+        "train": _encode(encoder, train, plain, size),
+        "test": _encode(encoder, test, plain, size),
+        "view_a": _encode(encoder, test, augmented(0), size),
+        "view_b": _encode(encoder, test, augmented(1), size),
+    }
+
+
+@torch.inference_mode()
+def _encode(
+    encoder: TokenEncoder,
+    images: Tensor,
+    make_views: Callable[[Tensor, Tensor], Tensor],
+    batch_size: int,
+) -> Tensor:
+    """States (N, D) float32 on the CPU of views of uint8 images."""
+    states = []
+    for samples in torch.arange(len(images), device=images.device).split(batch_size):
+        views = make_views(images[samples], samples)
+        states.append(encoder(views.contiguous(memory_format=torch.channels_last)).cpu())
+    return torch.cat(states)
+
+
+def save_features(features: dict[str, Tensor], target: Path) -> None:
+    """Writes features atomically."""
+    with atomic_path(target) as temporary:
+        save_file(features, temporary)
+
+
+def load_features(source: Path, *names: str) -> tuple[Tensor, ...]:
+    """Some of the FEATURES of a run.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    if not source.exists():
+        raise UserError(f"missing features {source}; run: hamjepa-audit extract for their batch")
+    try:
+        with safe_open(source, framework="pt") as archive:
+            return tuple(archive.get_tensor(name) for name in names)
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{source} is not readable ({error}); delete it and extract the features again"
+        ) from error

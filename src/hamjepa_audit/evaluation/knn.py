@@ -1,0 +1,146 @@
+"""Cosine k-nearest-neighbour accuracy for several k at once (protocol, "Evaluation")."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from hamjepa_audit.errors import UserError
+from hamjepa_audit.evaluation.accuracy import TOP, Accuracies, accuracies, label_ranks
+from hamjepa_audit.evaluation.rows import require_labelled, unit_rows
+from hamjepa_audit.metrics import Measurement
+from hamjepa_audit.params.arms import Readout
+from hamjepa_audit.params.studies import KNNParams
+
+SIMILARITY_BYTES = 1 << 27
+"""Size of one block of similarities; masks and copies of it come on top, at most twice as much."""
+
+
+def knn_measurements(
+    readout: Readout,
+    train: Tensor,
+    train_labels: Tensor,
+    test: Tensor,
+    test_labels: Tensor,
+    classes: int,
+    params: KNNParams,
+) -> list[Measurement]:
+    """The kNN sweep as metric rows, in percent.
+
+    `knn_top1@K` for every k; `knn_top5@K` from `params.top5_from_k` neighbours upwards, where
+    there are five classes (below, fewer than five classes may have votes); `knn_top1@best`, the
+    largest top-1 over k on the test set, which is how the paper reads it.
+
+    Args:
+        readout: the part of the states that the features are.
+        train: (N, D) training features.
+        train_labels: (N,) int64 in [0, classes).
+        test: (M, D) test features.
+        test_labels: (M,) int64 in [0, classes).
+        classes: number of classes.
+        params: the sweep.
+
+    Raises:
+        UserError: as knn_accuracies.
+    """
+    sweep = knn_accuracies(train, train_labels, test, test_labels, params.neighbours, classes)
+    values = {f"knn_top1@{k}": found.top1 for k, found in sweep.items()}
+    if classes >= TOP:
+        values |= {
+            f"knn_top5@{k}": found.top5 for k, found in sweep.items() if k >= params.top5_from_k
+        }
+    values["knn_top1@best"] = max(found.top1 for found in sweep.values())
+    return [Measurement(readout, name, 100 * value, "percent") for name, value in values.items()]
+
+
+def knn_accuracies(
+    train: Tensor,
+    train_labels: Tensor,
+    test: Tensor,
+    test_labels: Tensor,
+    neighbours: Iterable[int],
+    classes: int,
+    block_size: int | None = None,
+) -> dict[int, Accuracies]:
+    """Accuracies of the unweighted vote of the k most similar training rows, for every k.
+
+    Similarity is the cosine, not centred. Votes are integers; equal counts go to the smaller
+    class index, for top-1 and for the five largest counts alike.
+
+    Args:
+        train: (N, D) training features, float32 or float64; similarities have their dtype.
+        train_labels: (N,) int64 in [0, classes).
+        test: (M, D) test features, same dtype and device.
+        test_labels: (M,) int64 in [0, classes).
+        neighbours: the k, in any order.
+        classes: number of classes.
+        block_size: test rows at a time; by default as many as fit SIMILARITY_BYTES.
+
+    Returns:
+        Accuracies of every distinct k, in ascending order of k.
+
+    Raises:
+        UserError: a k is below 1 or above N, or features are not finite.
+    """
+    require_labelled(train, train_labels, classes, "training")
+    require_labelled(test, test_labels, classes, "test")
+    ks = sorted(set(neighbours))
+    _require_neighbours(ks, len(train))
+    rows = block_size or max(1, SIMILARITY_BYTES // (len(train) * train.element_size()))
+    train_units = unit_rows(train)
+    ranks = []
+    for features, labels in zip(test.split(rows), test_labels.split(rows), strict=True):
+        nearest = nearest_rows(unit_rows(features) @ train_units.T, ks[-1])
+        ranks.append(_vote_ranks(train_labels[nearest], labels, ks, classes))
+    return {k: accuracies(found) for k, found in zip(ks, torch.cat(ranks, dim=1), strict=True)}
+
+
+def nearest_rows(similarities: Tensor, k: int) -> Tensor:
+    """The k most similar training rows; of equal similarities the smaller index comes first.
+
+    Args:
+        similarities: (B, N), no NaN.
+        k: 1 to N.
+
+    Returns:
+        (B, k) int64, sorted by falling similarity.
+    """
+    values, indices = similarities.topk(k, dim=1)
+    # topk takes any of the rows that are equal at the k-th place, but finds its value all the
+    # same: where more than k rows reach it, the first of the equal ones are picked by counting.
+    weakest = values[:, -1:]
+    ambiguous = (similarities >= weakest).sum(dim=1) > k
+    if bool(ambiguous.any()):
+        indices[ambiguous] = _first_of_equals(similarities[ambiguous], weakest[ambiguous], k)
+    indices = indices.sort(dim=1).values
+    order = similarities.gather(1, indices).sort(dim=1, descending=True, stable=True).indices
+    return indices.gather(1, order)
+
+
+def _first_of_equals(similarities: Tensor, weakest: Tensor, k: int) -> Tensor:
+    """Columns (B, k) above `weakest` (B, 1), filled up with the first ones that equal it."""
+    above = similarities > weakest
+    equal = similarities == weakest
+    wanted = k - above.sum(dim=1, keepdim=True)
+    chosen = above | (equal & (equal.cumsum(dim=1, dtype=torch.int32) <= wanted))
+    return chosen.nonzero()[:, 1].view(-1, k)
+
+
+def _vote_ranks(votes: Tensor, labels: Tensor, ks: list[int], classes: int) -> Tensor:
+    """Ranks (len(ks), B) of the true classes `labels` (B,) under sorted votes (B, max k)."""
+    counts = votes.new_zeros(len(votes), classes)
+    one = votes.new_ones(()).expand_as(votes)
+    ranks = []
+    for start, stop in zip([0, *ks], ks, strict=False):
+        counts.scatter_add_(1, votes[:, start:stop], one[:, start:stop])
+        ranks.append(label_ranks(counts, labels))
+    return torch.stack(ranks)
+
+
+def _require_neighbours(ks: list[int], rows: int) -> None:
+    wrong = [k for k in ks if not 1 <= k <= rows]
+    if wrong or not ks:
+        raise UserError(
+            f"knn.neighbours holds {wrong}, but there are {rows} training features: "
+            f"every k must lie between 1 and {rows}; mend the study's knn.neighbours"
+        )

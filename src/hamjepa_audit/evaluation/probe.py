@@ -1,0 +1,184 @@
+"""Linear probe on frozen features: LayerNorm, then a linear layer (protocol, "Evaluation")."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from hamjepa_audit.errors import TrainingDivergedError
+from hamjepa_audit.evaluation.accuracy import TOP, Accuracies, accuracies, label_ranks
+from hamjepa_audit.evaluation.rows import require_labelled
+from hamjepa_audit.metrics import Measurement
+from hamjepa_audit.params.arms import Readout
+from hamjepa_audit.params.studies import ProbeParams
+from hamjepa_audit.randomness import Stream, generator
+
+LAYER_NORM_EPSILON = 1e-5
+BETAS = (0.9, 0.999)
+ADAM_EPSILON = 1e-8
+WEIGHTS, ORDER = 0, 1  # indices of the probe's two random streams
+
+
+class ProbeWeights(NamedTuple):
+    """logits = weight @ (scale * normalised + shift) + bias."""
+
+    scale: Tensor
+    """(D,), LayerNorm's gamma."""
+    shift: Tensor
+    """(D,), LayerNorm's beta."""
+    weight: Tensor
+    """(C, D)."""
+    bias: Tensor
+    """(C,)."""
+
+
+class ProbeFit(NamedTuple):
+    """A trained probe."""
+
+    weights: ProbeWeights
+    step_losses: Tensor
+    """(steps,), mean cross-entropy of every step's batch, before the step."""
+
+
+def probe_measurements(
+    readout: Readout,
+    train: Tensor,
+    train_labels: Tensor,
+    test: Tensor,
+    test_labels: Tensor,
+    classes: int,
+    params: ProbeParams,
+) -> list[Measurement]:
+    """`linear_probe_top1` and, from five classes upwards, `linear_probe_top5`, in percent.
+
+    Both are of the last epoch. Initial weights and order of the rows depend on `params.seed`,
+    the width of the features and their number alone, so runs and readouts share them.
+
+    Args:
+        readout: the part of the states that the features are.
+        train: (N, D) training features, float32 or float64; the probe has their dtype.
+        train_labels: (N,) int64 in [0, classes).
+        test: (M, D) test features, same dtype and device.
+        test_labels: (M,) int64 in [0, classes).
+        classes: number of classes.
+        params: epochs, batch size, learning rate, weight decay and seed.
+
+    Raises:
+        UserError: features are not finite.
+        TrainingDivergedError: the probe's loss stopped being finite.
+    """
+    require_labelled(train, train_labels, classes, "training")
+    require_labelled(test, test_labels, classes, "test")
+    width = train.shape[1]
+    initial = initial_weights(width, classes, generator(Stream.PROBE, params.seed, WEIGHTS))
+    initial = ProbeWeights(*(tensor.to(train) for tensor in initial))
+    orders = epoch_orders(len(train), params.epochs, generator(Stream.PROBE, params.seed, ORDER))
+    fit = train_probe(train, train_labels, initial, orders, params)
+    found = probe_accuracies(fit.weights, test, test_labels)
+    rows = [Measurement(readout, "linear_probe_top1", 100 * found.top1, "percent")]
+    if classes >= TOP:
+        rows.append(Measurement(readout, "linear_probe_top5", 100 * found.top5, "percent"))
+    return rows
+
+
+def initial_weights(width: int, classes: int, generator: Generator) -> ProbeWeights:
+    """PyTorch's defaults: identity LayerNorm; weight, then bias uniform in +-1/sqrt(D); float64."""
+    bound = 1 / math.sqrt(width)
+    uniform = [
+        2 * bound * torch.rand(shape, generator=generator, dtype=torch.float64) - bound
+        for shape in ((classes, width), (classes,))
+    ]
+    scale = torch.ones(width, dtype=torch.float64)
+    return ProbeWeights(scale, torch.zeros_like(scale), *uniform)
+
+
+def epoch_orders(rows: int, epochs: int, generator: Generator) -> Tensor:
+    """One permutation of the rows an epoch: (epochs, rows) int64 on the CPU."""
+    return torch.stack([torch.randperm(rows, generator=generator) for _ in range(epochs)])
+
+
+def train_probe(
+    features: Tensor, labels: Tensor, initial: ProbeWeights, orders: Tensor, params: ProbeParams
+) -> ProbeFit:
+    """Trains a probe with AdamW on mini-batches; weight decay acts on all four tensors.
+
+    Step t of T = epochs * ceil(N / batch_size) has the learning rate
+    learning_rate * (1 + cos(pi t / T)) / 2; the last, partial batch of an epoch is kept.
+
+    Args:
+        features: (N, D) frozen features.
+        labels: (N,) int64.
+        initial: weights to start from, left as they are; dtype and device of the features.
+        orders: (epochs, N) int64, the order of the rows in every epoch.
+        params: batch size, learning rate and weight decay; `params.epochs` must be len(orders).
+
+    Raises:
+        ValueError: `orders` has another shape than (params.epochs, N).
+        TrainingDivergedError: a loss is not finite.
+    """
+    if orders.shape != (params.epochs, len(features)):
+        raise ValueError(
+            f"orders must be {(params.epochs, len(features))}, got {tuple(orders.shape)}"
+        )
+    rows = normalised(features)
+    weights = ProbeWeights(*(tensor.detach().clone().requires_grad_() for tensor in initial))
+    optimiser = torch.optim.AdamW(
+        weights,
+        lr=params.learning_rate,
+        betas=BETAS,
+        eps=ADAM_EPSILON,
+        weight_decay=params.weight_decay,
+        fused=True,
+    )
+    batches = [part for order in orders.to(rows.device) for part in order.split(params.batch_size)]
+    losses = rows.new_empty(len(batches))
+    for step, batch in enumerate(batches):
+        optimiser.param_groups[0]["lr"] = _cosine(params.learning_rate, step, len(batches))
+        loss = functional.cross_entropy(_logits(weights, rows[batch]), labels[batch])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses[step] = loss.detach()
+    _require_finite(losses)
+    return ProbeFit(ProbeWeights(*(tensor.detach() for tensor in weights)), losses)
+
+
+def probe_accuracies(weights: ProbeWeights, features: Tensor, labels: Tensor) -> Accuracies:
+    """Accuracies of a probe on features (M, D) with labels (M,) int64.
+
+    Raises:
+        TrainingDivergedError: the probe's outputs are not finite.
+    """
+    logits = _logits(weights, normalised(features))
+    _require_finite(logits)  # a NaN compares with nothing and would count as right
+    return accuracies(label_ranks(logits, labels))
+
+
+def normalised(features: Tensor) -> Tensor:
+    """LayerNorm without its affine part: rows (N, D) to mean 0, biased variance 1, eps 1e-5."""
+    return functional.layer_norm(features, features.shape[1:], eps=LAYER_NORM_EPSILON)
+
+
+def _logits(weights: ProbeWeights, rows: Tensor) -> Tensor:
+    """Logits (B, C) of normalised rows (B, D).
+
+    The features are frozen, so they are normalised once, and LayerNorm's affine part is folded
+    into the linear layer: (C, D) numbers are touched a step instead of (B, D), and no gradient
+    has to go back to the rows.
+    """
+    bias = torch.addmv(weights.bias, weights.weight, weights.shift)
+    return functional.linear(rows, weights.weight * weights.scale, bias)
+
+
+def _cosine(learning_rate: float, step: int, steps: int) -> float:
+    return learning_rate * (1 + math.cos(math.pi * step / steps)) / 2
+
+
+def _require_finite(values: Tensor) -> None:
+    if not bool(values.isfinite().all()):
+        raise TrainingDivergedError(
+            "the linear probe stopped being finite; lower probe.learning_rate, "
+            "or look at the features' norms"
+        )

@@ -1,0 +1,57 @@
+"""What all measurements ask of feature matrices: finite rows, labels that fit, unit length."""
+
+import torch
+from torch import Tensor
+
+from hamjepa_audit.errors import UserError
+
+SMALLEST_NORM = 1e-12
+
+
+def unit_rows(features: Tensor) -> Tensor:
+    """Rows divided by max(norm, 1e-12), not centred: a zero row stays zero.
+
+    Norms are taken in float64: the square of a large float32 feature may not be finite.
+
+    Args:
+        features: (N, D) floating point.
+
+    Returns:
+        (N, D) of the same dtype, contiguous.
+    """
+    norms = torch.linalg.vector_norm(features, dim=1, keepdim=True, dtype=torch.float64)
+    return (features / norms.clamp(min=SMALLEST_NORM).to(features.dtype)).contiguous()
+
+
+def require_features(features: Tensor, name: str) -> None:
+    """Checks that a feature matrix (N, D) has rows and is finite; `name` goes into the message.
+
+    Raises:
+        UserError: it is empty, or holds an infinity or NaN.
+        ValueError: it is not a matrix.
+    """
+    if features.ndim != 2:
+        raise ValueError(f"{name} features must be (N, D), got shape {tuple(features.shape)}")
+    if features.numel() == 0:
+        raise UserError(f"there are no {name} features; evaluation needs at least one row")
+    extremes = torch.stack(features.aminmax())  # NaN goes through, and no mask is made
+    if not bool(extremes.isfinite().all()):
+        raise UserError(
+            f"the {name} features are not all finite, so nothing can be measured on them; "
+            f"the checkpoint has diverged: look at the run's history"
+        )
+
+
+def require_labelled(features: Tensor, labels: Tensor, classes: int, name: str) -> None:
+    """Checks a feature matrix (N, D) and its labels (N,), which must lie in [0, classes).
+
+    Raises:
+        UserError: as require_features.
+        ValueError: labels of another length, or outside the classes.
+    """
+    require_features(features, name)
+    if labels.shape != features.shape[:1]:
+        raise ValueError(f"{len(features)} {name} features but labels {tuple(labels.shape)}")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise ValueError(f"{name} labels span [{low}, {high}], expected [0, {classes - 1}]")

@@ -1,0 +1,107 @@
+"""The evaluation of a batch of runs: features in, long tables out, one file a step."""
+
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from hamjepa_audit.data.store import Store, open_store, verify_store
+from hamjepa_audit.evaluation import geometry
+from hamjepa_audit.evaluation.features import extract_features, load_features, save_features
+from hamjepa_audit.evaluation.knn import knn_measurements
+from hamjepa_audit.evaluation.probe import probe_measurements
+from hamjepa_audit.evaluation.readouts import readout
+from hamjepa_audit.files import write_parquet
+from hamjepa_audit.identity import run_key
+from hamjepa_audit.metrics import Measurement, Point, curves_table, metrics_table
+from hamjepa_audit.params.arms import Readout
+from hamjepa_audit.params.studies import RunParams
+from hamjepa_audit.plan import Batch
+from hamjepa_audit.training.checkpoint import load_encoder
+
+Classifier = Callable[[Readout, Tensor, Tensor, Tensor, Tensor, int], list[Measurement]]
+
+
+def extract(batch: Batch, device: torch.device) -> Path:
+    """Writes the features of every run of a batch; returns their folder."""
+    store = _store(batch)
+    verify_store(store.folder)
+    train, test = (
+        torch.from_numpy(np.array(split.images)).to(device) for split in (store.train, store.test)
+    )
+    for name, run in _runs(batch):
+        encoder = load_encoder(run, batch.layout.checkpoint(name), device)
+        save_features(extract_features(encoder, run, train, test), _features_file(batch, name))
+    return batch.features
+
+
+def measure_knn(batch: Batch, device: torch.device) -> Path:
+    """KNN accuracies of every run and readout of a batch; returns the file."""
+    params = batch.study.evaluation.knn
+    return _classify(batch, device, "knn", functools.partial(knn_measurements, params=params))
+
+
+def measure_probe(batch: Batch, device: torch.device) -> Path:
+    """Linear-probe accuracies of every run and readout of a batch; returns the file."""
+    params = batch.study.evaluation.probe
+    return _classify(batch, device, "probe", functools.partial(probe_measurements, params=params))
+
+
+def measure_geometry(batch: Batch) -> tuple[Path, Path]:
+    """Geometry of every run and readout of a batch; returns the files of metrics and curves."""
+    metrics, curves = batch.measurement("geometry"), batch.measurement("curves")
+    metric_tables, curve_tables = [], []
+    for name, run in _runs(batch):
+        features = load_features(_features_file(batch, name), "train", "test", "view_a", "view_b")
+        measurements: list[Measurement] = []
+        points: list[Point] = []
+        for part in run.arm.readouts:
+            states = [readout(values, part) for values in features]
+            params = run.evaluation.geometry
+            measured = geometry.measure_geometry(*states, params=params)
+            measurements += geometry.geometry_measurements(part, measured)
+            points += geometry.geometry_curves(part, measured, params.quantiles)
+        key = run_key(run, batch.data_digest)
+        metric_tables.append(metrics_table(key, run.epochs, measurements))
+        curve_tables.append(curves_table(key, run.epochs, points))
+    write_parquet(curves, pa.concat_tables(curve_tables))
+    write_parquet(metrics, pa.concat_tables(metric_tables))
+    return metrics, curves
+
+
+def _classify(batch: Batch, device: torch.device, step: str, classify: Classifier) -> Path:
+    """Applies a classifier to every run and readout."""
+    store = _store(batch)
+    classes = len(store.manifest.classes)
+    labels = [torch.from_numpy(np.array(x.labels)).to(device) for x in (store.train, store.test)]
+    tables = []
+    for name, run in _runs(batch):
+        features = load_features(_features_file(batch, name), "train", "test")
+        train, test = (values.to(device) for values in features)
+        rows = [
+            row
+            for part in run.arm.readouts
+            for row in classify(
+                part, readout(train, part), labels[0], readout(test, part), labels[1], classes
+            )
+        ]
+        tables.append(metrics_table(run_key(run, batch.data_digest), run.epochs, rows))
+    target = batch.measurement(step)
+    write_parquet(target, pa.concat_tables(tables))
+    return target
+
+
+def _store(batch: Batch) -> Store:
+    return open_store(batch.layout.store(batch.study.data.name))
+
+
+def _runs(batch: Batch) -> Iterator[tuple[str, RunParams]]:
+    return zip(batch.run_ids, batch.runs, strict=True)
+
+
+def _features_file(batch: Batch, run_id: str) -> Path:
+    return batch.features / f"{run_id}.safetensors"

@@ -1,0 +1,164 @@
+"""Files that are whole or absent: atomic writes, canonical JSON, digests, typed Parquet."""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hamjepa_audit.errors import UserError
+
+CHUNK = 1 << 20
+
+
+@contextlib.contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `target`, which takes target's place when the block succeeds.
+
+    Whatever happens inside the block, no reader ever sees a partial file under the final name,
+    and nothing is left behind on failure.
+
+    Raises:
+        UserError: the folder can't be created or written to, or the disk is full.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        os.close(handle)
+    except OSError as error:
+        raise _unwritable(target, error) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(target)
+    except OSError as error:
+        raise _unwritable(target, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _unwritable(target: Path, error: OSError) -> UserError:
+    reason = error.strerror or str(error)
+    return UserError(
+        f"can't write {target}: {reason}; check the folder's permissions and the free disk space"
+    )
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_bytes(target: Path, content: bytes) -> None:
+    """Writes `content` atomically."""
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(target: Path, content: str) -> None:
+    """Writes UTF-8 text atomically."""
+    write_bytes(target, content.encode())
+
+
+def write_json(target: Path, content: Any) -> None:
+    """Writes indented JSON with sorted keys atomically."""
+    write_text(target, json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def write_if_changed(target: Path, content: Any) -> Path:
+    """Writes JSON unless the file says the same already: its time is that of its last change.
+
+    What depends on such a file is remade exactly when the content changes, without any metadata
+    of the workflow engine.
+
+    Returns:
+        `target`.
+    """
+    if not target.exists() or canonical_json(read_json(target)) != canonical_json(content):
+        write_json(target, content)
+    return target
+
+
+def read_json(source: Path) -> Any:
+    """Reads JSON.
+
+    Raises:
+        UserError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(source.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"missing file {source}; run the step that makes it") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{source} is not JSON ({error}); delete it and run its step again"
+        ) from error
+
+
+def write_parquet(target: Path, table: pa.Table) -> None:
+    """Writes `table` atomically; the same table gives the same bytes."""
+    with atomic_path(target) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_parquet(source: Path, schema: pa.Schema | None = None) -> pa.Table:
+    """Reads a Parquet file.
+
+    Args:
+        source: the file.
+        schema: when given, the file must have exactly these columns and types.
+
+    Raises:
+        UserError: the file is missing, truncated, not Parquet, or has another schema.
+    """
+    try:
+        table = pq.read_table(source)
+    except FileNotFoundError as error:
+        raise UserError(f"missing file {source}; run the step that makes it") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{source} is not a readable Parquet file ({reason}); fetch or make it again"
+        ) from error
+    if schema is not None and not table.schema.equals(schema):
+        raise UserError(
+            f"{source} has the columns {table.schema.names}, expected {schema.names} "
+            f"and their types; make it again"
+        )
+    return table
+
+
+def canonical_json(content: Any) -> str:
+    """One text for one content: sorted keys, no spaces, no NaN; what digests are taken of."""
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest_of(content: Any) -> str:
+    """SHA-256 (hex) of the canonical JSON of `content`."""
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+
+def sha256_file(source: Path) -> str:
+    """SHA-256 (hex) of a file's bytes.
+
+    Raises:
+        UserError: the file can't be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with source.open("rb") as stream:
+            while chunk := stream.read(CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        raise UserError(f"can't read {source}: {error.strerror}") from error
+    return digest.hexdigest()

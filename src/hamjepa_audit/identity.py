@@ -1,0 +1,63 @@
+"""What names a run: a readable prefix and a digest of everything that decides its numbers."""
+
+from collections.abc import Iterable
+
+from hamjepa_audit.files import digest_of
+from hamjepa_audit.metrics import RunKey
+from hamjepa_audit.params.base import Params
+from hamjepa_audit.params.loading import resolve_run
+from hamjepa_audit.params.studies import RunParams, StudyParams
+
+TRAINING_NUMERICS = 1
+"""Raised by hand when training gives other numbers for the same parameters."""
+
+EVALUATION_NUMERICS = 1
+"""Raised by hand when features, probes or geometry give other numbers for the same checkpoint."""
+
+DIGEST_LENGTH = 12
+
+
+def run_id(run: RunParams, data_digest: str) -> str:
+    """`STUDY-ARM-eEPOCHS-sSEED-DIGEST`."""
+    digest = digest_of(
+        {
+            "params": run.training_content(),
+            "data": data_digest,
+            "training_numerics": TRAINING_NUMERICS,
+        }
+    )
+    prefix = f"{run.study}-{run.arm.name}-e{run.epochs}-s{run.seed}"
+    return f"{prefix}-{digest[:DIGEST_LENGTH]}"
+
+
+def run_key(run: RunParams, data_digest: str) -> RunKey:
+    """What names a run in the metric tables."""
+    return RunKey(
+        study=run.study,
+        dataset=run.data.name,
+        arm=run.arm.name,
+        epochs=run.epochs,
+        seed=run.seed,
+        run_id=run_id(run, data_digest),
+    )
+
+
+def evaluation_digest(*deciding: Params | int) -> str:
+    """What names the result of one way of measuring: a digest of what decides its numbers."""
+    content = [item if isinstance(item, int) else item.model_dump(mode="json") for item in deciding]
+    return digest_of([content, EVALUATION_NUMERICS])[:DIGEST_LENGTH]
+
+
+def batch_id(run_ids: Iterable[str], study: str, arm: str, epochs: int) -> str:
+    """What names the seeds of one arm that are evaluated together."""
+    return f"{study}-{arm}-e{epochs}-{digest_of(sorted(run_ids))[:DIGEST_LENGTH]}"
+
+
+def study_runs(study: StudyParams) -> list[RunParams]:
+    """All runs of a study: arm by arm, epochs by epochs, seed by seed."""
+    return [
+        resolve_run(study, arm.name, epochs, seed)
+        for arm in study.arms
+        for epochs in study.epochs
+        for seed in study.seeds
+    ]

@@ -1,0 +1,78 @@
+"""Where everything lies. Nothing else in the package puts a file name together."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The folders of one audit."""
+
+    params: Path = Path("params")
+    raw: Path = Path("data/raw")
+    data: Path = Path("data")
+    results: Path = Path("results")
+
+    def store(self, dataset: str) -> Path:
+        """Folder of a prepared data set."""
+        return self.data / dataset
+
+    def manifest(self, dataset: str) -> Path:
+        """Manifest of a prepared data set."""
+        return self.store(dataset) / "manifest.json"
+
+    def source(self, dataset: str) -> Path:
+        """What a data set is to be prepared from."""
+        return self.data / f"{dataset}.source.json"
+
+    def run(self, run_id: str) -> Path:
+        """Folder of a run."""
+        return self.results / "runs" / run_id
+
+    def checkpoint(self, run_id: str) -> Path:
+        """Weights of a run's encoder and predictor."""
+        return self.run(run_id) / "checkpoint.safetensors"
+
+    def record(self, run_id: str) -> Path:
+        """What a run was made of and on."""
+        return self.run(run_id) / "run.json"
+
+    def run_history(self, run_id: str) -> Path:
+        """A run's loss terms, epoch by epoch."""
+        return self.run(run_id) / "history.parquet"
+
+    def evaluation(self, batch: str) -> Path:
+        """Folder of what was measured on the runs of one arm and number of epochs."""
+        return self.results / "evaluation" / batch
+
+    def features(self, batch: str, digest: str) -> Path:
+        """Folder of the features of a batch of runs."""
+        return self.evaluation(batch) / f"features-{digest}"
+
+    def measurement(self, batch: str, step: str, digest: str) -> Path:
+        """Result of one evaluation step: knn, probe, geometry or curves."""
+        return self.evaluation(batch) / f"{step}-{digest}.parquet"
+
+    def selection(self, study: str) -> Path:
+        """Which runs and measurements the study's tables are to be made of."""
+        return self.results / "studies" / study / "selection.json"
+
+    def study_table(self, study: str, kind: str) -> Path:
+        """All metrics, curves or history of a study."""
+        return self.results / "studies" / study / f"{kind}.parquet"
+
+    def studies(self) -> Path:
+        """Which studies the joint metrics are to be made of."""
+        return self.results / "studies" / "selection.json"
+
+    def metrics(self) -> Path:
+        """All metrics of all studies."""
+        return self.results / "metrics.parquet"
+
+    def tables(self, study: str) -> Path:
+        """Folder of a study's tables."""
+        return self.results / "tables" / study
+
+    def figures(self, study: str) -> Path:
+        """Folder of a study's figures."""
+        return self.results / "figures" / study

@@ -1,0 +1,1 @@
+"""Encoder, potential, integrators and predictors."""

@@ -1,0 +1,106 @@
+"""The token encoder: ResNet-18 up to stage 3, a 1x1 convolution to tokens, a state per image."""
+
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional
+
+from hamjepa_audit.models.initialisation import initialise
+from hamjepa_audit.params.studies import EncoderParams
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions, BatchNorm, a shortcut (He et al. 2016); named as torchvision's."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels_out)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels_out)
+        self.downsample: nn.Module | None = None
+        if stride != 1 or channels_in != channels_out:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(channels_in, channels_out, 1, stride, bias=False),
+                nn.BatchNorm2d(channels_out),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, channels_in, H, W) -> (N, channels_out, H / stride, W / stride)."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = functional.relu(self.bn1(self.conv1(x)), inplace=True)
+        return functional.relu(self.bn2(self.conv2(x)) + shortcut, inplace=True)
+
+
+class TokenEncoder(nn.Module):
+    """Images to states (protocol, "Encoder").
+
+    Stage 3 features (4 * width channels), optionally pooled to a token grid, a 1x1 convolution
+    without bias to `token_channels` and BatchNorm. Tokens are ordered (row, column), channels
+    minor. With state "phase_space" the first half of every token's channels, flattened, is q, the
+    second half p, and the state is [q; p]; with "joint" tokens are flattened as they are.
+    Stage 4 of the ResNet is never built.
+    """
+
+    def __init__(
+        self, params: EncoderParams, state: Literal["phase_space", "joint"], generator: Generator
+    ) -> None:
+        super().__init__()
+        width = params.width
+        self.state = state
+        self.stem = _stem(params.stem, width)
+        self.layer1 = _stage(width, width, stride=1)
+        self.layer2 = _stage(width, 2 * width, stride=2)
+        self.layer3 = _stage(2 * width, 4 * width, stride=2)
+        grid = params.token_grid
+        self.pool = nn.Identity() if grid is None else nn.AdaptiveAvgPool2d(grid)
+        token_convolution = nn.Conv2d(4 * width, params.token_channels, 1, bias=False)
+        token_convolution.plain_initialisation = True  # type: ignore[assignment]
+        self.token_proj = nn.Sequential(token_convolution, nn.BatchNorm2d(params.token_channels))
+        initialise(self, generator)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """States of images.
+
+        Args:
+            images: (N, 3, S, S) float, normalised. In training mode BatchNorm sees all N rows,
+                so the views of a step go through in one call.
+
+        Returns:
+            (N, tokens * token_channels).
+        """
+        x = self.layer3(self.layer2(self.layer1(self.stem(images))))
+        tokens = self.token_proj(self.pool(x)).permute(0, 2, 3, 1)
+        if self.state == "joint":
+            return tokens.flatten(1)
+        q, p = tokens.chunk(2, dim=-1)
+        return torch.cat([q.flatten(1), p.flatten(1)], dim=1)
+
+
+def state_dimension(params: EncoderParams, image_size: int) -> int:
+    """Length 2d of a state for images of `image_size` pixels."""
+    grid = params.token_grid
+    if grid is None:
+        # Two strided stages, and two more halvings in the ImageNet stem; odd sizes round up.
+        halvings = 2 if params.stem == "cifar" else 4
+        grid = -(-image_size // 2**halvings)
+    return grid * grid * params.token_channels
+
+
+def _stem(kind: Literal["cifar", "imagenet"], width: int) -> nn.Sequential:
+    if kind == "cifar":
+        convolution = nn.Conv2d(3, width, 3, padding=1, bias=False)
+        return nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+    return nn.Sequential(
+        nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(3, stride=2, padding=1),
+    )
+
+
+def _stage(channels_in: int, channels_out: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        BasicBlock(channels_in, channels_out, stride), BasicBlock(channels_out, channels_out, 1)
+    )

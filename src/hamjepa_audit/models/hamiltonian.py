@@ -1,0 +1,83 @@
+"""The separable Hamiltonian H(q, p) = |p|^2 / 2 + V(q) with a learned potential."""
+
+import itertools
+import math
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional
+
+from hamjepa_audit.models.initialisation import initialise
+from hamjepa_audit.params.arms import PotentialParams
+
+
+class MultilayerPerceptron(nn.Module):
+    """Linear layers with exact GELU between them: (N, sizes[0]) -> (N, sizes[-1])."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        super().__init__()
+        self.linears = nn.ModuleList(nn.Linear(*pair) for pair in itertools.pairwise(sizes))
+
+    @property
+    def layers(self) -> list[nn.Linear]:
+        """The linear layers, first to last."""
+        return [layer for layer in self.linears if isinstance(layer, nn.Linear)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Rows through all layers."""
+        *hidden, last = self.layers
+        for layer in hidden:
+            x = functional.gelu(layer(x))
+        result: Tensor = last(x)
+        return result
+
+    def input_gradient(self, x: Tensor) -> Tensor:
+        """Gradient of a scalar output (sizes[-1] = 1) by its input, per row, in closed form.
+
+        One pass forward and one back, itself differentiable, in place of autograd's graph of a
+        graph. The last bias has no part in it.
+        """
+        *hidden, last = self.layers
+        slopes = []
+        for layer in hidden:
+            preactivation = layer(x)
+            x = functional.gelu(preactivation)
+            slopes.append(gelu_derivative(preactivation))
+        backward: Tensor = last.weight
+        for layer, slope in zip(reversed(hidden), reversed(slopes), strict=True):
+            backward = (backward * slope) @ layer.weight
+        return backward
+
+
+class Potential(nn.Module):
+    """V(q) = stiffness/2 |q|^2 + residual_scale * ramp * f(q), f an MLP with exact GELU."""
+
+    def __init__(self, params: PotentialParams, dimension: int, generator: Generator) -> None:
+        super().__init__()
+        self.stiffness = params.stiffness
+        self.residual_scale = params.residual_scale
+        hidden = [params.hidden_width] * params.hidden_layers
+        self.residual = MultilayerPerceptron([dimension, *hidden, 1])
+        initialise(self, generator)
+
+    def forward(self, q: Tensor, ramp: float = 1.0) -> Tensor:
+        """V(q) per row: (N, d) -> (N,)."""
+        residual = self.residual_scale * ramp * self.residual(q).squeeze(-1)
+        return 0.5 * self.stiffness * q.square().sum(-1) + residual
+
+    def gradient(self, q: Tensor, ramp: float = 1.0) -> Tensor:
+        """Gradient of V per row: (N, d) -> (N, d)."""
+        residual = self.residual_scale * ramp * self.residual.input_gradient(q)
+        return self.stiffness * q + residual
+
+
+def gelu_derivative(x: Tensor) -> Tensor:
+    """Derivative of x Phi(x): Phi(x) + x phi(x)."""
+    density = torch.exp(-0.5 * x.square()) / math.sqrt(2 * math.pi)
+    return torch.special.ndtr(x) + x * density
+
+
+def energy(potential: Potential, states: Tensor, ramp: float = 1.0) -> Tensor:
+    """H of states [q; p]: (N, 2d) -> (N,)."""
+    q, p = states.chunk(2, dim=-1)
+    return 0.5 * p.square().sum(-1) + potential(q, ramp)

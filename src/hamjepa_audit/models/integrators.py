@@ -1,0 +1,36 @@
+"""Integrators of Hamilton's equations for separable Hamiltonians H = |p|^2/2 + V(q)."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+
+def leapfrog(
+    potential_gradient: Callable[[Tensor], Tensor],
+    q: Tensor,
+    p: Tensor,
+    step: float | Tensor,
+    steps: int,
+) -> tuple[Tensor, Tensor]:
+    """Leapfrog (velocity Verlet): half kick, drift, half kick, `steps` times.
+
+    Two half kicks that meet between steps are one full kick, so that the gradient is evaluated
+    steps + 1 times. Negating `step` inverts the map exactly (protocol, "HamJEPA").
+
+    Args:
+        potential_gradient: grad V, (..., d) -> (..., d).
+        q: positions, (..., d).
+        p: momenta, (..., d).
+        step: signed step size, a number or a tensor that broadcasts against q.
+        steps: number K of steps, at least 1.
+
+    Returns:
+        Positions and momenta after K steps.
+    """
+    half = 0.5 * step
+    p = p - half * potential_gradient(q)
+    for remaining in range(steps - 1, -1, -1):
+        q = q + step * p
+        kick = step if remaining else half
+        p = p - kick * potential_gradient(q)
+    return q, p

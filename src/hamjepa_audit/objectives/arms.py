@@ -1,0 +1,141 @@
+"""The objective of an arm: its unweighted terms, their weights and their sum."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from hamjepa_audit.models.predictors import build_predictor, residual_ramp
+from hamjepa_audit.objectives.floors import (
+    energy_budget,
+    logdet_floor,
+    mean_penalty,
+    orthonormal_directions,
+    projection_count,
+    variance_floor,
+)
+from hamjepa_audit.objectives.prediction import lejepa_prediction, phase_space_prediction
+from hamjepa_audit.objectives.sigreg import sigreg, unit_directions
+from hamjepa_audit.params.arms import (
+    Objective,
+    PhaseSpaceObjectiveParams,
+    SIGRegObjectiveParams,
+)
+from hamjepa_audit.randomness import Stream, device_generator, generator
+
+
+def build_objective(params: Objective, state_dimension: int, seed: int) -> "ArmObjective":
+    """The objective that `params` names, with the initial weights of `seed`."""
+    match params:
+        case PhaseSpaceObjectiveParams():
+            return PhaseSpaceObjective(params, state_dimension, seed)
+        case SIGRegObjectiveParams():
+            return SIGRegObjective(params, seed)
+
+
+class ArmObjective(nn.Module):
+    """What an arm minimises. Its parameters, if any, are those of the predictor."""
+
+    weights: Mapping[str, float]
+    """Weight of each term in the sum."""
+
+    def terms(self, states: Tensor, step: int, epoch: int) -> dict[str, Tensor]:
+        """Unweighted terms.
+
+        Args:
+            states: (V, B, D), at least float32, outside autocast.
+            step: optimiser step from 0, which random directions are drawn for.
+            epoch: from 1.
+
+        Returns:
+            Scalars by name, the names of `weights`.
+        """
+        raise NotImplementedError
+
+    def total(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """The weighted sum of the terms."""
+        return torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
+
+
+class SIGRegObjective(ArmObjective):
+    """LeJEPA's prediction loss and weight * SIGReg (protocol, "SIGReg")."""
+
+    def __init__(self, params: SIGRegObjectiveParams, seed: int) -> None:
+        super().__init__()
+        self.params = params
+        self.seed = seed
+        self.weights = {"prediction": 1.0, "sigreg": params.weight}
+
+    def terms(self, states: Tensor, step: int, epoch: int) -> dict[str, Tensor]:
+        """See ArmObjective; new directions at every step."""
+        directions = unit_directions(
+            states.shape[-1],
+            self.params.directions,
+            device_generator(states.device, Stream.SIGREG_DIRECTIONS, self.seed, step),
+        )
+        return self.terms_along(states, directions.to(states.dtype))
+
+    def terms_along(self, states: Tensor, directions: Tensor) -> dict[str, Tensor]:
+        """The terms for given directions (D, M)."""
+        statistic = sigreg(states, directions, self.params.knots, self.params.maximum_frequency)
+        return {"prediction": lejepa_prediction(states, len(states)), "sigreg": statistic}
+
+
+class PhaseSpaceObjective(ArmObjective):
+    """Prediction by a map of states, energy budget, floors, mean penalty (protocol, "HamJEPA")."""
+
+    def __init__(self, params: PhaseSpaceObjectiveParams, state_dimension: int, seed: int) -> None:
+        super().__init__()
+        self.params = params
+        self.seed = seed
+        self.predictor = build_predictor(
+            params.predictor, state_dimension, generator(Stream.PREDICTOR_WEIGHTS, seed)
+        )
+        self.weights = {
+            "prediction": 1.0,
+            "budget": params.budget.weight,
+            "variance_floor": params.variance_floor.weight,
+            "logdet_floor": params.logdet_floor.weight,
+            "mean_penalty": params.mean_penalty.weight,
+        }
+        self._directions: tuple[tuple[int, int], Tensor] | None = None
+
+    def terms(self, states: Tensor, step: int, epoch: int) -> dict[str, Tensor]:
+        """See ArmObjective; the floors keep their directions for some steps."""
+        ramp = residual_ramp(self.params.predictor, epoch)
+        return self.terms_along(states, self._floor_directions(states, step), ramp)
+
+    def terms_along(self, states: Tensor, directions: Tensor, ramp: float) -> dict[str, Tensor]:
+        """The terms for given floor directions (2, d, k) and a given ramp."""
+        params = self.params
+        rows = states.flatten(0, 1)
+        q, p = rows.chunk(2, dim=-1)
+        parts = [{"q": q, "p": p}[part] for part in params.variance_floor.parts]
+        floor = params.variance_floor
+        prediction = phase_space_prediction(states, self.predictor, params.prediction, ramp)
+        limits = (params.logdet_floor.q, params.logdet_floor.p)
+        return {
+            "prediction": prediction,
+            "budget": energy_budget(rows, params.budget.q_target, params.budget.p_target),
+            "variance_floor": torch.stack(
+                [variance_floor(part, floor.minimum_std, floor.epsilon) for part in parts]
+            ).sum(),
+            "logdet_floor": logdet_floor(q, p, directions, params.logdet_floor.ridge, limits),
+            "mean_penalty": mean_penalty(rows),
+        }
+
+    def _floor_directions(self, states: Tensor, step: int) -> Tensor:
+        """Orthonormal directions (2, d, k), one matrix for q and one for p, drawn now and then."""
+        views, batch, dimension = states.shape
+        draw = step // self.params.logdet_floor.redraw_every_steps
+        k = projection_count(self.params.logdet_floor.directions, dimension // 2, views * batch)
+        if self._directions is None or self._directions[0] != (draw, k):
+            drawn = [
+                orthonormal_directions(
+                    dimension // 2, k, generator(Stream.FLOOR_DIRECTIONS, self.seed, draw, part)
+                )
+                for part in range(2)
+            ]
+            matrix = torch.stack(drawn).to(states.device, states.dtype, non_blocking=True)
+            self._directions = ((draw, k), matrix)
+        return self._directions[1]

@@ -1,0 +1,131 @@
+"""Budgets and floors that keep phase-space states from collapsing. All take (N, ...) rows."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from hamjepa_audit.params.arms import SpectralLimits
+
+GUARD = 1e-12
+"""Added to the denominators of participation and top share, as in the author's code."""
+
+
+def energy_budget(states: Tensor, q_target: float, p_target: float) -> Tensor:
+    """(mean q^2 - q_target)^2 + (mean p^2 - p_target)^2, not centred.
+
+    Args:
+        states: (N, 2d), [q; p]; means are over rows and coordinates.
+        q_target: target of mean q^2.
+        p_target: target of mean p^2.
+    """
+    q, p = states.chunk(2, dim=-1)
+    return (q.square().mean() - q_target).square() + (p.square().mean() - p_target).square()
+
+
+def variance_floor(rows: Tensor, minimum_std: float, epsilon: float) -> Tensor:
+    """Mean over coordinates of max(0, minimum_std - sqrt(var + epsilon))^2, biased variance.
+
+    Args:
+        rows: (N, d). A single row has no variance: the floor is 0 there.
+        minimum_std: the floor.
+        epsilon: keeps the square root's slope finite.
+    """
+    if len(rows) < 2:
+        return rows.new_zeros(())
+    deviation = torch.sqrt(rows.var(dim=0, correction=0) + epsilon)
+    return torch.relu(minimum_std - deviation).square().mean()
+
+
+def mean_penalty(states: Tensor) -> Tensor:
+    """Mean over coordinates of the squared mean over rows: (N, D) -> scalar."""
+    return states.mean(dim=0).square().mean()
+
+
+class ProjectedSpectrum(NamedTuple):
+    """Spectrum of projected covariances with ridge, one entry a batch element."""
+
+    logdet: Tensor
+    """log det(C) / k."""
+    participation: Tensor
+    """tr(C)^2 / tr(C^2) / k, in (0, 1]."""
+    top_share: Tensor
+    """lmax(C) / tr(C), in (0, 1]."""
+
+
+def projected_spectrum(rows: Tensor, directions: Tensor, ridge: float) -> ProjectedSpectrum:
+    """Spectrum of C = covariance (n - 1) of rows projected on k directions, plus ridge * I.
+
+    Covariance and eigenvalues are in float64, and the eigenvalues, which can't lie below the
+    ridge but for rounding, are raised to it: however large the features, a collapsed direction
+    is seen as one. All is taken of C *with* the ridge (protocol, "Where a reading goes wrong").
+
+    Args:
+        rows: (..., N, d), N >= 2.
+        directions: (..., d, k), orthonormal columns.
+        ridge: added to the diagonal.
+
+    Returns:
+        Tensors of shape (...).
+    """
+    projected = ((rows - rows.mean(dim=-2, keepdim=True)) @ directions).double()
+    projected = projected - projected.mean(dim=-2, keepdim=True)
+    count, k = projected.shape[-2:]
+    covariance = projected.mT @ projected / (count - 1)
+    covariance = covariance + ridge * torch.eye(k, dtype=torch.float64, device=rows.device)
+    eigenvalues = torch.linalg.eigvalsh(covariance)
+    # The value is clamped, the gradient isn't: a direction lost to rounding is still pushed up.
+    eigenvalues = eigenvalues + (eigenvalues.clamp(min=ridge) - eigenvalues).detach()
+    trace = eigenvalues.sum(dim=-1)
+    participation = trace.square() / (eigenvalues.square().sum(dim=-1) + GUARD) / k
+    return ProjectedSpectrum(
+        logdet=eigenvalues.log().sum(dim=-1) / k,
+        participation=participation,
+        top_share=eigenvalues[..., -1] / (trace + GUARD),
+    )
+
+
+def logdet_floor(
+    q: Tensor,
+    p: Tensor,
+    directions: Tensor,
+    ridge: float,
+    limits: tuple[SpectralLimits, SpectralLimits],
+) -> Tensor:
+    """Projected log-det floors of q and of p with participation and top-eigenvalue terms.
+
+    max(0, minimum_logdet - logdet)^2 + max(0, minimum_participation - participation)^2
+    + max(0, top_share - maximum_top_share)^2, summed over q and p (protocol, "HamJEPA").
+
+    Args:
+        q: (N, d); fewer than two rows give 0.
+        p: (N, d).
+        directions: (2, d, k), those of q and those of p.
+        ridge: added to the covariances' diagonals.
+        limits: of q and of p.
+    """
+    if len(q) < 2:
+        return q.new_zeros(())
+    spectrum = projected_spectrum(torch.stack([q, p]), directions, ridge)
+    bounds = torch.tensor(
+        [(x.minimum_logdet, x.minimum_participation, x.maximum_top_share) for x in limits],
+        dtype=torch.float64,
+        device=q.device,
+    )
+    hinges = (
+        torch.relu(bounds[:, 0] - spectrum.logdet).square()
+        + torch.relu(bounds[:, 1] - spectrum.participation).square()
+        + torch.relu(spectrum.top_share - bounds[:, 2]).square()
+    )
+    return hinges.sum().to(q.dtype)
+
+
+def projection_count(directions: int, dimension: int, rows: int) -> int:
+    """K = min(directions, d, N - 1): more would make the covariance singular."""
+    return min(directions, dimension, rows - 1)
+
+
+def orthonormal_directions(dimension: int, count: int, generator: Generator) -> Tensor:
+    """(dimension, count) float32 orthonormal columns: Q of a Gaussian matrix, on the CPU."""
+    gaussian = torch.randn(dimension, count, generator=generator, dtype=torch.float64)
+    return torch.linalg.qr(gaussian).Q.float()

@@ -1,0 +1,64 @@
+"""Prediction losses: how the state of one view is to foretell the other's."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from hamjepa_audit.models.predictors import StatePredictor
+from hamjepa_audit.params.arms import PredictionParams
+
+
+def lejepa_prediction(states: Tensor, global_views: int) -> Tensor:
+    """Half the mean squared distance of all views to the mean of the global ones, no detaching.
+
+    Args:
+        states: (V, B, D).
+        global_views: the first this many views make the centre.
+
+    Returns:
+        A scalar (protocol, "SIGReg").
+    """
+    centre = states[:global_views].mean(dim=0)
+    return 0.5 * (centre - states).square().mean()
+
+
+def phase_space_prediction(
+    states: Tensor, predictor: StatePredictor, params: PredictionParams, ramp: float
+) -> Tensor:
+    """Both views predicted from each other, against detached targets (paper, eq. 40).
+
+    View a runs forward to view b. View b runs backward in time to view a ("time_reversed"), or
+    forward as well ("forward", as in the ImageNet script). Both flows go in one batch.
+
+    Args:
+        states: (V, B, 2d); views 0 and 1 are used.
+        predictor: the map of states.
+        params: matching and direction of the backward flow.
+        ramp: share of the predictor's learned part that is switched on.
+
+    Returns:
+        A scalar, the mean of the two directions.
+    """
+    view_a, view_b = states[0], states[1]
+    start = torch.cat([view_a, view_b])
+    target = torch.cat([view_b, view_a]).detach()
+    direction = start.new_ones(len(start), 1)
+    if params.backward == "time_reversed":
+        direction[len(view_a) :] = -1.0
+    return state_distance(predictor(start, direction, ramp), target, params)
+
+
+def state_distance(predicted: Tensor, target: Tensor, params: PredictionParams) -> Tensor:
+    """Mean squared error of states (N, 2d) under a matching.
+
+    "q": MSE(q) + momentum_weight * MSE(p); "qp": MSE over all coordinates. The paper's equations
+    39 and 40 write sums; the author's code, and we, take means.
+    """
+    if params.matching == "qp":
+        return functional.mse_loss(predicted, target)
+    q, p = predicted.chunk(2, dim=-1)
+    target_q, target_p = target.chunk(2, dim=-1)
+    loss = functional.mse_loss(q, target_q)
+    if params.momentum_weight > 0:
+        loss = loss + params.momentum_weight * functional.mse_loss(p, target_p)
+    return loss

@@ -1,0 +1,7 @@
+"""Typed parameters: what a study, an arm and a run are made of, read from params/."""
+
+from hamjepa_audit.params.arms import ArmParams
+from hamjepa_audit.params.loading import load_study, resolve_run, study_names
+from hamjepa_audit.params.studies import RunParams, StudyParams
+
+__all__ = ["ArmParams", "RunParams", "StudyParams", "load_study", "resolve_run", "study_names"]

@@ -1,0 +1,155 @@
+"""What an arm is: how the state is read, the predictor, the objective, the clipping."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from hamjepa_audit.params.base import Count, Fraction, Name, NonNegative, Params, Positive
+
+Readout = Literal["q", "p", "qp", "all"]
+
+
+class PotentialParams(Params):
+    """V(q) = stiffness/2 |q|^2 + r f(q), f an MLP with GELU; r ramps up linearly by epoch."""
+
+    stiffness: NonNegative
+    hidden_width: Count
+    hidden_layers: Count
+    residual_scale: NonNegative
+    residual_ramp_epochs: Annotated[int, Field(ge=0)]
+
+
+class LeapfrogParams(Params):
+    """Leapfrog map of the separable Hamiltonian |p|^2/2 + V(q)."""
+
+    kind: Literal["leapfrog"]
+    steps: Count
+    step_size: Positive
+    potential: PotentialParams
+
+
+class ResidualMLPParams(Params):
+    """s <- s + step_scale * g(s, direction), `steps` times with one set of weights."""
+
+    kind: Literal["residual_mlp"]
+    steps: Count
+    hidden_width: Count
+    hidden_layers: Count
+    step_scale: Positive
+
+
+class IdentityParams(Params):
+    """The state itself is the prediction."""
+
+    kind: Literal["identity"]
+
+
+Predictor = Annotated[
+    LeapfrogParams | ResidualMLPParams | IdentityParams, Field(discriminator="kind")
+]
+
+
+class PredictionParams(Params):
+    """How a predicted state is compared with the other view's."""
+
+    matching: Literal["q", "qp"]
+    momentum_weight: NonNegative
+    backward: Literal["time_reversed", "forward"]
+
+
+class BudgetParams(Params):
+    """Targets of the mean squared coordinates."""
+
+    weight: NonNegative
+    q_target: Positive
+    p_target: Positive
+
+
+class VarianceFloorParams(Params):
+    """Floor of the standard deviation of each coordinate."""
+
+    weight: NonNegative
+    minimum_std: Positive
+    epsilon: Positive
+    parts: tuple[Literal["q", "p"], ...] = Field(min_length=1)
+
+
+class SpectralLimits(Params):
+    """Limits on the spectrum of the projected covariance of one half of the state."""
+
+    minimum_logdet: float
+    minimum_participation: Annotated[float, Field(ge=0, le=1)]
+    maximum_top_share: Fraction
+
+
+class LogDetFloorParams(Params):
+    """Log-det floor with participation and top-eigenvalue terms, on a random projection."""
+
+    weight: NonNegative
+    directions: Count
+    ridge: Positive
+    redraw_every_steps: Count
+    q: SpectralLimits
+    p: SpectralLimits
+
+
+class MeanPenaltyParams(Params):
+    """Penalty on the squared batch mean of each coordinate."""
+
+    weight: NonNegative
+
+
+class PhaseSpaceObjectiveParams(Params):
+    """HamJEPA's objective."""
+
+    kind: Literal["phase_space"]
+    predictor: Predictor
+    prediction: PredictionParams
+    budget: BudgetParams
+    variance_floor: VarianceFloorParams
+    logdet_floor: LogDetFloorParams
+    mean_penalty: MeanPenaltyParams
+
+
+class SIGRegObjectiveParams(Params):
+    """LeJEPA's objective: prediction of the views' mean, SIGReg on each view."""
+
+    kind: Literal["sigreg"]
+    weight: NonNegative
+    directions: Count
+    knots: Annotated[int, Field(ge=2)]
+    maximum_frequency: Positive
+
+
+Objective = Annotated[
+    PhaseSpaceObjectiveParams | SIGRegObjectiveParams, Field(discriminator="kind")
+]
+
+
+class ClippingParams(Params):
+    """Gradient clipping by global norm: `encoder` leaves the predictor unclipped, uncounted."""
+
+    maximum_norm: Positive
+    scope: Literal["encoder_and_predictor", "encoder"]
+
+
+class ArmParams(Params):
+    """One arm of the comparison."""
+
+    name: Name
+    title: str
+    state: Literal["phase_space", "joint"]
+    objective: Objective
+    clipping: ClippingParams | None
+    predictor_learning_rate: Positive | None
+
+    @property
+    def readouts(self) -> tuple[Readout, ...]:
+        """The parts of the state that are probed."""
+        return ("q", "p", "qp") if self.state == "phase_space" else ("all",)
+
+    @model_validator(mode="after")
+    def _phase_space_needs_a_split(self) -> Self:
+        if self.objective.kind == "phase_space" and self.state != "phase_space":
+            raise ValueError("objective 'phase_space' needs state 'phase_space'")
+        return self

@@ -1,0 +1,223 @@
+"""From YAML files to typed parameters: read, inherit, merge, validate, and say what is wrong.
+
+A study file is merged over `protocol.yaml` (or over the study it `extends`); an arm file over the
+arm it `extends`. A study may override settings of an arm under `arm_overrides`; an arm inherits
+the overrides of the arm that it extends, so that the ablations stay equal to HamJEPA in all else.
+"""
+
+import json
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from hamjepa_audit.errors import UserError, nearest
+from hamjepa_audit.params.base import Params
+from hamjepa_audit.params.studies import RunParams, StudyParams
+
+Tree = dict[str, Any]
+_Model = TypeVar("_Model", bound=Params)
+_UNION_TAGS = {
+    "leapfrog", "residual_mlp", "identity", "phase_space", "sigreg",
+    "digits", "cifar10", "cifar100", "image_folder", "parquet",
+}  # fmt: skip
+
+
+def study_names(folder: Path) -> list[str]:
+    """The studies below a params folder, sorted."""
+    return sorted(path.stem for path in (folder / "studies").glob("*.yaml"))
+
+
+def load_study(folder: Path, name: str) -> StudyParams:
+    """The resolved parameters of a study.
+
+    Args:
+        folder: the params folder, with `protocol.yaml`, `studies/` and `arms/`.
+        name: the study's name.
+
+    Raises:
+        UserError: no such study or arm, unreadable YAML, an unknown key, a value of the wrong
+            type or out of range.
+    """
+    tree = _study_tree(folder, name, ())
+    overrides = tree.pop("arm_overrides", {})
+    arms = tree.pop("arms", [])
+    where = f"study '{name}'"
+    if not isinstance(arms, list) or not isinstance(overrides, dict):
+        raise UserError(f"{where}: arms must be a list of names and arm_overrides a mapping")
+    for arm in overrides:
+        _require_arm(folder, arm, f"{where}: arm_overrides")
+    tree["arms"] = [_arm_tree(folder, arm, overrides, where, ()) for arm in arms]
+    return validate(StudyParams, tree | {"name": name}, where)
+
+
+def resolve_run(study: StudyParams, arm: str, epochs: int, seed: int) -> RunParams:
+    """The parameters of one run of a study.
+
+    Any seed may be run; epochs must be among the study's, since the schedule belongs to them.
+
+    Raises:
+        UserError: the study has no such arm or epochs, or the seed is out of range.
+    """
+    arms = {params.name: params for params in study.arms}
+    if arm not in arms:
+        raise UserError(f"study '{study.name}' has no arm '{arm}': {nearest(arm, arms)}")
+    if epochs not in study.epochs:
+        raise UserError(
+            f"study '{study.name}' has no runs of {epochs} epochs: allowed {list(study.epochs)}; "
+            f"add it to params/studies/{study.name}.yaml"
+        )
+    shared = {"data", "encoder", "views", "optimisation", "evaluation"}
+    tree = study.model_dump(mode="json", include=shared) | {
+        "study": study.name,
+        "arm": arms[arm].model_dump(mode="json"),
+        "epochs": epochs,
+        "seed": seed,
+    }
+    return validate(RunParams, tree, f"run of study '{study.name}'")
+
+
+def validate(model: type[_Model], tree: Tree, where: str) -> _Model:
+    """`tree` as a `model`, or the first thing that is wrong with it in one line."""
+    try:
+        # Through JSON: there, strict validation still takes a list for a tuple.
+        return model.model_validate_json(json.dumps(tree))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise UserError(f"{where}: {_explain(model, first)}") from error
+
+
+def _study_tree(folder: Path, name: str, seen: tuple[str, ...]) -> Tree:
+    allowed = study_names(folder)
+    if name not in allowed:
+        raise UserError(f"no study '{name}' in {folder / 'studies'}: {nearest(name, allowed)}")
+    _reject_cycle("study", name, seen)
+    tree = read_yaml(folder / "studies" / f"{name}.yaml")
+    parent = tree.pop("extends", None)
+    if parent is None:
+        base = read_yaml(folder / "protocol.yaml")
+    else:
+        base = _study_tree(folder, parent, (*seen, name))
+    return merge(base, tree)
+
+
+def _arm_tree(folder: Path, name: str, overrides: Tree, where: str, seen: tuple[str, ...]) -> Tree:
+    _require_arm(folder, name, where)
+    _reject_cycle("arm", name, seen)
+    tree = read_yaml(folder / "arms" / f"{name}.yaml")
+    parent = tree.pop("extends", None)
+    if parent is not None:
+        tree = merge(_arm_tree(folder, parent, overrides, where, (*seen, name)), tree)
+    return merge(tree, overrides.get(name, {})) | {"name": name}
+
+
+def _require_arm(folder: Path, name: str, where: str) -> None:
+    allowed = [path.stem for path in (folder / "arms").glob("*.yaml")]
+    if name not in allowed:
+        raise UserError(
+            f"{where}: no arm '{name}' in {folder / 'arms'}: {nearest(str(name), allowed)}"
+        )
+
+
+def _reject_cycle(kind: str, name: str, seen: tuple[str, ...]) -> None:
+    if name in seen:
+        raise UserError(f"{kind} '{name}' extends itself: {' -> '.join((*seen, name))}")
+
+
+def merge(base: Tree, override: Tree) -> Tree:
+    """`override` over `base`, mapping by mapping.
+
+    A mapping that names another `kind` (or `source`) than the base's replaces it whole: settings
+    of one predictor mean nothing to another.
+    """
+    result = dict(base)
+    for key, value in override.items():
+        old = result.get(key)
+        if isinstance(value, dict) and isinstance(old, dict) and not _replaces(old, value):
+            result[key] = merge(old, value)
+        else:
+            result[key] = value
+    return result
+
+
+def _replaces(old: Tree, new: Tree) -> bool:
+    return any(tag in new and new[tag] != old.get(tag) for tag in ("kind", "source"))
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML that refuses a key given twice, where the plain loader keeps the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key '{key}' is given twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> Tree:
+    """A YAML file that holds one mapping.
+
+    Raises:
+        UserError: missing, not YAML, a key given twice, or not a mapping.
+    """
+    try:
+        tree = yaml.load(path.read_text(), Loader=_UniqueKeyLoader)
+    except FileNotFoundError as error:
+        raise UserError(f"missing parameter file {path}; create it or correct its name") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} must hold a mapping of keys to values, found {tree!r}")
+    return tree
+
+
+def _explain(model: type[Params], error: ErrorDetails) -> str:
+    location = error["loc"]
+    path = ".".join(str(part) for part in location if part not in _UNION_TAGS) or "parameters"
+    match error["type"]:
+        case "extra_forbidden":
+            allowed = _keys_at(model, location[:-1])
+            return f"unknown key '{path}': {nearest(str(location[-1]), allowed)}"
+        case "missing":
+            return f"key '{path}' is missing: give it a value"
+        case "value_error":
+            return f"{path}: {error['ctx']['error']}"
+        case _:
+            return f"{path} is {error['input']!r}: {_lower_first(error['msg'])}"
+
+
+def _keys_at(model: type[Params], location: tuple[int | str, ...]) -> list[str]:
+    """The keys that are valid at a location of a model's tree."""
+    schema: Any = model.model_json_schema(by_alias=False)
+    definitions = schema.get("$defs", {})
+    node = schema
+    for part in location:
+        node = _descend(node, part, definitions)
+    return sorted(_dereference(node, definitions).get("properties", {}))
+
+
+def _descend(node: Any, part: int | str, definitions: Any) -> Any:
+    node = _dereference(node, definitions)
+    if isinstance(part, int):
+        return node.get("items", {})
+    if "properties" in node and part in node["properties"]:
+        return node["properties"][part]
+    if "discriminator" in node:  # the part is a union's tag
+        return {"$ref": node["discriminator"]["mapping"][part]}
+    return next((option for option in node.get("anyOf", []) if "$ref" in option), {})
+
+
+def _dereference(node: Any, definitions: Any) -> Any:
+    while "$ref" in node:
+        node = definitions[node["$ref"].rsplit("/", 1)[-1]]
+    return node
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,65 @@
+"""Where a study's images come from. Paths are relative to the folder of raw data."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from hamjepa_audit.params.base import Count, Name, Params, Seed
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class SourceParams(Params):
+    """What all sources share. `digest` pins the prepared store; null leaves it unpinned."""
+
+    name: Name
+    image_size: Count
+    digest: Sha256 | None
+
+
+class DigitsParams(SourceParams):
+    """Handwritten digits that scikit-learn ships, split here."""
+
+    source: Literal["digits"]
+    test_fraction: Annotated[float, Field(gt=0, lt=1)]
+    split_seed: Seed
+
+
+class CifarParams(SourceParams):
+    """CIFAR-10 or CIFAR-100 through torchvision, archive checksum verified."""
+
+    source: Literal["cifar10", "cifar100"]
+    folder: str
+    download: bool
+
+
+class ImageFolderParams(SourceParams):
+    """FOLDER/train/CLASS/* (or train.X1/ .. train.XN/ parts) and FOLDER/val/CLASS/*.
+
+    Images are resized so that the shorter side is `image_size`, then cut to the centre square.
+    """
+
+    source: Literal["image_folder"]
+    folder: str
+    train: tuple[str, ...] = Field(min_length=1)
+    test: tuple[str, ...] = Field(min_length=1)
+
+
+class ParquetFile(Params):
+    """One Parquet file in the Hugging Face image convention; null leaves it unpinned."""
+
+    path: str
+    sha256: Sha256 | None
+
+
+class ParquetParams(SourceParams):
+    """Parquet files with a struct column `image` {bytes, path} and an integer column `label`."""
+
+    source: Literal["parquet"]
+    train: tuple[ParquetFile, ...] = Field(min_length=1)
+    test: tuple[ParquetFile, ...] = Field(min_length=1)
+
+
+Source = Annotated[
+    DigitsParams | CifarParams | ImageFolderParams | ParquetParams, Field(discriminator="source")
+]

@@ -1,0 +1,197 @@
+"""What a study is: data, encoder, views, optimisation, evaluation, arms, epochs, seeds."""
+
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import Field, model_validator
+
+from hamjepa_audit.params.arms import ArmParams
+from hamjepa_audit.params.base import (
+    Count,
+    Fraction,
+    Name,
+    NonNegative,
+    Params,
+    Positive,
+    Probability,
+    Seed,
+)
+from hamjepa_audit.params.sources import Source
+
+ColourTriple = tuple[float, float, float]
+StrengthRange = tuple[Positive, Positive]
+
+_P = TypeVar("_P", bound=Params)
+
+
+class EncoderParams(Params):
+    """ResNet-18 up to stage 3, 1x1 convolution to tokens, BatchNorm."""
+
+    stem: Literal["cifar", "imagenet"]
+    width: Count
+    token_channels: Annotated[int, Field(ge=2, multiple_of=2)]
+    token_grid: Count | None
+
+
+class JitterParams(Params):
+    """Colour jitter: strengths as in torchvision's ColorJitter."""
+
+    brightness: Annotated[float, Field(ge=0, le=1)]
+    contrast: Annotated[float, Field(ge=0, le=1)]
+    saturation: Annotated[float, Field(ge=0, le=1)]
+    hue: Annotated[float, Field(ge=0, le=0.5)]
+    probability: Probability
+
+
+class BlurParams(Params):
+    """Gaussian blur; sigma in pixels, uniform in its range."""
+
+    kernel_size: Annotated[int, Field(ge=3)]
+    sigma: StrengthRange
+    probability: Probability
+
+    @model_validator(mode="after")
+    def _kernel_is_odd(self) -> Self:
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd, got {self.kernel_size}")
+        return _ordered(self, self.sigma, "sigma")
+
+
+class SolarizeParams(Params):
+    """Inversion of the values from `threshold` (of 255) upwards."""
+
+    threshold: Annotated[float, Field(ge=0, le=255)]
+    probability: Probability
+
+
+class ViewParams(Params):
+    """Random views for training, and the plain view for evaluation."""
+
+    size: Count
+    crop_scale: tuple[Fraction, Fraction]
+    crop_ratio: StrengthRange
+    flip_probability: Probability
+    jitter: JitterParams
+    grayscale_probability: Probability
+    blur: BlurParams
+    solarize: SolarizeParams
+    mean: ColourTriple
+    std: tuple[Positive, Positive, Positive]
+
+    @model_validator(mode="after")
+    def _ranges_are_ordered(self) -> Self:
+        _ordered(self, self.crop_ratio, "crop_ratio")
+        return _ordered(self, self.crop_scale, "crop_scale")
+
+
+def _ordered(params: _P, bounds: tuple[float, float], name: str) -> _P:
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"{name} must be [low, high], got {list(bounds)}")
+    return params
+
+
+class OptimisationParams(Params):
+    """AdamW with per-step linear warm-up and cosine decay."""
+
+    batch_size: Annotated[int, Field(ge=2)]
+    learning_rate: Positive
+    weight_decay: NonNegative
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]]
+    warmup_epochs: Annotated[int, Field(ge=0)]
+    warmup_start_factor: Fraction
+    final_factor: Annotated[float, Field(ge=0, le=1)]
+    gpu_precision: Literal["bf16", "fp32"]
+
+
+class KNNParams(Params):
+    """Cosine kNN sweep; top-5 is reported from `top5_from_k` neighbours upwards."""
+
+    neighbours: tuple[Count, ...] = Field(min_length=1)
+    top5_from_k: Count
+
+
+class ProbeParams(Params):
+    """LayerNorm + linear classifier on frozen features."""
+
+    epochs: Count
+    batch_size: Count
+    learning_rate: Positive
+    weight_decay: NonNegative
+    seed: Seed
+
+
+class GeometryParams(Params):
+    """Spectrum, pair cosines, norms, alignment and uniformity."""
+
+    spectrum_samples: Annotated[int, Field(ge=2)]
+    eigenvalues: Count
+    power_iterations: Annotated[int, Field(ge=0)]
+    pairs: Count
+    quantiles: Count
+    seed: Seed
+
+
+class EvaluationParams(Params):
+    """How a frozen encoder is measured."""
+
+    feature_batch_size: Count
+    view_seed: Seed
+    knn: KNNParams
+    probe: ProbeParams
+    geometry: GeometryParams
+
+
+class StatisticsParams(Params):
+    """How seeds are summed up."""
+
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+
+
+class StudyParams(Params):
+    """A data set, a protocol, and the runs that are made of them."""
+
+    name: Name
+    title: str
+    data: Source
+    encoder: EncoderParams
+    views: ViewParams
+    optimisation: OptimisationParams
+    evaluation: EvaluationParams
+    statistics: StatisticsParams
+    arms: tuple[ArmParams, ...] = Field(min_length=1)
+    epochs: tuple[Count, ...] = Field(min_length=1)
+    seeds: tuple[Seed, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        warmup, shortest = self.optimisation.warmup_epochs, min(self.epochs)
+        if warmup >= shortest:
+            raise ValueError(
+                f"optimisation.warmup_epochs is {warmup} but a run has {shortest} epochs: "
+                f"the warm-up must be shorter than the run"
+            )
+        for field in ("epochs", "seeds"):
+            values = getattr(self, field)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{field} has duplicates: {list(values)}")
+        return self
+
+
+class RunParams(Params):
+    """Everything that one run is made of: one arm, one number of epochs, one seed of a study."""
+
+    study: Name
+    data: Source
+    encoder: EncoderParams
+    views: ViewParams
+    optimisation: OptimisationParams
+    evaluation: EvaluationParams
+    arm: ArmParams
+    epochs: Count
+    seed: Seed
+
+    def training_content(self) -> dict[str, Any]:
+        """What decides a run's numbers besides its data; names and titles do not."""
+        content = self.model_dump(
+            mode="json", include={"encoder", "views", "optimisation", "epochs", "seed"}
+        )
+        return content | {"arm": self.arm.model_dump(mode="json", exclude={"name", "title"})}

@@ -1,0 +1,146 @@
+"""What an audit consists of: runs, batches of runs, and the files that each step makes.
+
+The command line and the workflow both ask here, so that a person and a rule mean the same files.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hamjepa_audit.errors import UserError, nearest
+from hamjepa_audit.files import read_json, write_if_changed
+from hamjepa_audit.identity import batch_id, evaluation_digest, run_id, study_runs
+from hamjepa_audit.layout import Layout
+from hamjepa_audit.params.studies import RunParams, StudyParams
+
+STEPS = ("knn", "probe", "geometry", "curves")
+"""The measurements of a batch; `geometry` makes `curves` along with its metrics."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The runs of one arm and number of epochs, all seeds: what is evaluated together."""
+
+    layout: Layout
+    study: StudyParams
+    data_digest: str
+    runs: tuple[RunParams, ...]
+    run_ids: tuple[str, ...]
+
+    @property
+    def arm(self) -> str:
+        """The arm's name."""
+        return self.runs[0].arm.name
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of its runs."""
+        return self.runs[0].epochs
+
+    @cached_property
+    def name(self) -> str:
+        """Readable prefix and digest of its run ids."""
+        return batch_id(self.run_ids, self.study.name, self.arm, self.epochs)
+
+    @property
+    def features(self) -> Path:
+        """Folder of its features."""
+        params = self.study.evaluation
+        return self.layout.features(self.name, evaluation_digest(params.view_seed))
+
+    def measurement(self, step: str) -> Path:
+        """Result of one of STEPS, named by the parameters that decide its numbers."""
+        params = self.study.evaluation
+        digest = {
+            "knn": evaluation_digest(params.knn),
+            "probe": evaluation_digest(params.probe),
+            "geometry": evaluation_digest(params.geometry, params.view_seed),
+            "curves": evaluation_digest(params.geometry, params.view_seed),
+        }[step]
+        return self.layout.measurement(self.name, step, digest)
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """All runs of a study for one state of its data."""
+
+    layout: Layout
+    study: StudyParams
+    data_digest: str
+
+    @cached_property
+    def runs(self) -> dict[str, RunParams]:
+        """The study's runs by run id."""
+        return {run_id(run, self.data_digest): run for run in study_runs(self.study)}
+
+    @cached_property
+    def batches(self) -> dict[str, Batch]:
+        """The study's batches by name."""
+        groups: dict[tuple[str, int], dict[str, RunParams]] = {}
+        for name, run in self.runs.items():
+            groups.setdefault((run.arm.name, run.epochs), {})[name] = run
+        batches = (
+            Batch(self.layout, self.study, self.data_digest, tuple(group.values()), tuple(group))
+            for group in groups.values()
+        )
+        return {batch.name: batch for batch in batches}
+
+    def batch(self, arm: str, epochs: int) -> Batch:
+        """The batch of an arm and number of epochs.
+
+        Raises:
+            UserError: the study has no such arm or epochs.
+        """
+        for batch in self.batches.values():
+            if (batch.arm, batch.epochs) == (arm, epochs):
+                return batch
+        have = sorted({f"{batch.arm} {batch.epochs}" for batch in self.batches.values()})
+        raise UserError(
+            f"study '{self.study.name}' has no arm '{arm}' with {epochs} epochs: "
+            f"{nearest(f'{arm} {epochs}', have)}"
+        )
+
+    def measurements(self, step: str) -> list[Path]:
+        """One step's results of all batches."""
+        return [batch.measurement(step) for batch in self.batches.values()]
+
+    def histories(self) -> list[Path]:
+        """The histories of all runs."""
+        return [self.layout.run_history(name) for name in self.runs]
+
+    def selection(self) -> dict[str, Any]:
+        """What the study's tables are to be made of: changes exactly when they must."""
+        files = [path for step in STEPS for path in self.measurements(step)]
+        return {
+            "study": self.study.name,
+            "data_digest": self.data_digest,
+            "runs": sorted(self.runs),
+            "measurements": sorted(str(path.relative_to(self.layout.results)) for path in files),
+            "arms": {arm.name: arm.title for arm in self.study.arms},
+        }
+
+    def write_selection(self) -> Path:
+        """Writes the selection if it changed: tables and figures depend on this file."""
+        return write_if_changed(self.layout.selection(self.study.name), self.selection())
+
+
+def data_digest(layout: Layout, study: StudyParams) -> str:
+    """Digest of a study's prepared data, from its manifest.
+
+    Raises:
+        UserError: the data aren't prepared, or are not those that the parameters pin.
+    """
+    path = layout.manifest(study.data.name)
+    if not path.exists():
+        raise UserError(
+            f"data set '{study.data.name}' is not prepared ({path} is missing); "
+            f"run: hamjepa-audit prepare --study {study.name}"
+        )
+    digest = str(read_json(path)["digest"])
+    if study.data.digest is not None and digest != study.data.digest:
+        raise UserError(
+            f"{path} has digest {digest}, but the study pins {study.data.digest}; "
+            f"run: hamjepa-audit prepare --study {study.name}"
+        )
+    return digest

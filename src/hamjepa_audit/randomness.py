@@ -1,0 +1,47 @@
+"""Random generators that are named by what they are for, so that no draw moves another.
+
+Every stream depends on the run's seed and on its own indices alone: arms of one seed share initial
+encoder weights, data order and views, and a resumed run draws what the uninterrupted one drew.
+"""
+
+from enum import IntEnum
+
+import numpy as np
+import torch
+
+
+class Stream(IntEnum):
+    """What a generator is for. The numbers are part of TRAINING_NUMERICS."""
+
+    ENCODER_WEIGHTS = 0
+    PREDICTOR_WEIGHTS = 1
+    DATA_ORDER = 2
+    VIEWS = 3
+    FLOOR_DIRECTIONS = 4
+    SIGREG_DIRECTIONS = 5
+    PROBE = 6
+    GEOMETRY = 7
+
+
+def derived_seed(stream: Stream, seed: int, *indices: int) -> int:
+    """A 63-bit seed for a stream of a run at some indices (NumPy's SeedSequence)."""
+    words = np.random.SeedSequence([int(stream), seed, *indices]).generate_state(1, np.uint64)
+    return int(words[0] >> np.uint64(1))
+
+
+def generator(stream: Stream, seed: int, *indices: int) -> torch.Generator:
+    """A CPU generator of a stream."""
+    return torch.Generator().manual_seed(derived_seed(stream, seed, *indices))
+
+
+def device_generator(
+    device: torch.device, stream: Stream, seed: int, *indices: int
+) -> torch.Generator:
+    """A generator of a stream on a device; other devices draw other numbers."""
+    return torch.Generator(device).manual_seed(derived_seed(stream, seed, *indices))
+
+
+def epoch_order(seed: int, epoch: int, rows: int) -> np.ndarray:
+    """The order (rows,) int64 in which an epoch sees the training images."""
+    entropy = np.random.SeedSequence([int(Stream.DATA_ORDER), seed, epoch])
+    return np.random.default_rng(entropy).permutation(rows)

@@ -1,0 +1,106 @@
+"""What all figures draw: one line an arm with a band over its seeds, one panel a readout."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from hamjepa_audit.errors import UserError
+from hamjepa_audit.reporting.style import colours
+from hamjepa_audit.statistics.summaries import READOUTS
+
+if TYPE_CHECKING:
+    from pandas.core.groupby import SeriesGroupBy
+
+
+class Arms(NamedTuple):
+    """How arms are shown: `titles` and `colours` by arm."""
+
+    order: tuple[str, ...]
+    titles: Mapping[str, str]
+    colours: Mapping[str, str]
+
+    @classmethod
+    def of(cls, order: Sequence[str], titles: Mapping[str, str]) -> "Arms":
+        """Arms in `order`.
+
+        Raises:
+            UserError: an arm has no title, or there are too many to tell apart.
+        """
+        untitled = [arm for arm in order if arm not in titles]
+        if untitled:
+            raise UserError(f"no title for the arms {untitled}; give each arm a title")
+        return cls(tuple(order), titles, colours(order))
+
+    def label(self, arm: str, whole: bool) -> str:
+        """The arm's name in a legend, saying when its state is read out as a whole."""
+        return f"{self.titles[arm]} (whole state)" if whole else self.titles[arm]
+
+
+def readout_panels(rows: pd.DataFrame) -> list[str]:
+    """The panels of a figure: the parts of a state, or the whole where no arm has parts."""
+    present = [readout for readout in READOUTS if (rows["readout"] == readout).any()]
+    return [readout for readout in present if readout != "all"] or present
+
+
+def lines(
+    axes: Sequence[Axes], shown: Sequence[str], rows: pd.DataFrame, arms: Arms
+) -> Iterator[tuple[Axes, str, pd.DataFrame, bool]]:
+    """Every line of every panel, which gets its title: axes, arm, rows, and whether it is dashed.
+
+    An arm that is read out as a whole is a dashed reference in the panels of the parts.
+    """
+    for axis, readout in zip(axes, shown, strict=True):
+        axis.set_title("Whole state" if readout == "all" else f"Readout {readout}")
+        for arm in arms.order:
+            of_arm = rows[rows["arm"] == arm]
+            part = of_arm[of_arm["readout"] == readout]
+            whole = of_arm[of_arm["readout"] == "all"]
+            if not part.empty:
+                yield axis, arm, part, False
+            elif not whole.empty:
+                yield axis, arm, whole, True
+
+
+def draw_line(
+    axis: Axes,
+    arms: Arms,
+    arm: str,
+    centre: "pd.Series[Any]",
+    band: tuple["pd.Series[Any]", "pd.Series[Any]"],
+    dashed: bool = False,
+    marker: str = "",
+) -> None:
+    """One arm's line, x being the index, and its band; a NaN in the band leaves it out there."""
+    axis.plot(
+        centre.index,
+        centre,
+        color=arms.colours[arm],
+        linestyle="--" if dashed else "-",
+        marker=marker,
+        label=arms.label(arm, dashed),
+    )
+    axis.fill_between(centre.index, *band, color=arms.colours[arm], alpha=0.2, linewidth=0)
+
+
+def draw_mean_and_range(
+    axis: Axes, arms: Arms, arm: str, values: "SeriesGroupBy[Any, Any]", dashed: bool = False
+) -> None:
+    """One arm's mean, and its minimum to maximum as band, of `values` grouped by x."""
+    draw_line(axis, arms, arm, values.mean(), (values.min(), values.max()), dashed)
+
+
+def note(rows: pd.DataFrame, band: str) -> str:
+    """What a line and its band are, and over how many seeds."""
+    if seeds(rows) == "1 seed":
+        return "A single seed: no band"
+    return f"Line: mean over {seeds(rows)}. Band: {band}"
+
+
+def seeds(rows: pd.DataFrame) -> str:
+    """How many seeds the arms have: '5 seeds', or '3 to 5 seeds'."""
+    counts = rows.groupby("arm")["seed"].nunique()
+    low, high = counts.min(), counts.max()
+    many = f"{low} to {high}" if low < high else f"{high}"
+    return f"{many} seed{'s' if high > 1 else ''}"

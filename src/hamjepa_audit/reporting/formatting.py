@@ -1,0 +1,152 @@
+"""Numbers as people read them, and tables of them as Markdown and LaTeX."""
+
+import math
+import re
+from typing import Any, NamedTuple
+
+import pandas as pd
+from tabulate import tabulate
+
+P_DIGITS, P_FLOOR = 3, 0.001
+DIGITS, PERCENT_DECIMALS = 4, 2
+ABSENT = "–"
+
+HEADINGS = {
+    "ci_low": "CI low",
+    "ci_high": "CI high",
+    "mean_difference": "Mean difference",
+    "n": "n",
+    "p": "p",
+    "run_id": "Run",
+    "sd": "SD",
+    "t": "t",
+}
+"""Headings of columns whose name, with spaces for underscores, isn't one."""
+
+LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "{": r"\{",
+        "}": r"\}",
+        "$": r"\$",
+        "&": r"\&",
+        "%": r"\%",
+        "#": r"\#",
+        "_": r"\_",
+        "^": r"\textasciicircum{}",
+        "~": r"\textasciitilde{}",
+        "<": r"$<$",
+        ">": r"$>$",
+        "|": r"$|$",
+        "±": r"$\pm$",
+        "∞": r"$\infty$",
+        "–": "--",
+        "[": "{[}",  # first in a row it would be an argument of the line break before it
+    }
+)
+
+
+class Display(NamedTuple):
+    """A table of texts: `right` says which columns are numbers."""
+
+    headings: list[str]
+    rows: list[list[str]]
+    right: list[bool]
+
+
+def displayed(frame: pd.DataFrame) -> Display:
+    """A frame as people read it: see `cell` for the rounding of each column."""
+    units = frame["unit"].tolist() if "unit" in frame else [""] * len(frame)
+    columns = [
+        [cell(name, value, unit) for value, unit in zip(frame[name].tolist(), units, strict=True)]
+        for name in frame.columns
+    ]
+    return Display(
+        headings=[heading(name) for name in frame.columns],
+        rows=[list(row) for row in zip(*columns, strict=True)],
+        right=[pd.api.types.is_numeric_dtype(dtype) for dtype in frame.dtypes],
+    )
+
+
+def heading(column: str) -> str:
+    """A column's heading: 'mean_difference' is 'Mean difference'."""
+    return HEADINGS.get(column, column.replace("_", " ").capitalize())
+
+
+def cell(column: str, value: Any, unit: str) -> str:
+    """One field: texts and integers as they are, `p`, `t` and `confidence` by name, else by unit.
+
+    Returns:
+        `p` by `p_value`; `t` dimensionless; `confidence` as a percentage; any other float by
+        `number` in `unit`.
+    """
+    if not isinstance(value, float):
+        return str(value)
+    if column == "p":
+        return p_value(value)
+    if column == "confidence":
+        return f"{100 * value:g}%"
+    return number(value, "dimensionless" if column == "t" else unit)
+
+
+def number(value: float, unit: str) -> str:
+    """`percent` to 2 decimals, anything else to 4 significant digits; NaN is a dash."""
+    if math.isnan(value):
+        return ABSENT
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    percent = unit == "percent"
+    text = f"{value:.{PERCENT_DECIMALS}f}" if percent else _significant(value, DIGITS)
+    return text.removeprefix("-") if float(text) == 0 else text
+
+
+def p_value(value: float) -> str:
+    """3 significant digits; '<0.001' below that; NaN is a dash."""
+    if math.isnan(value):
+        return ABSENT
+    return f"<{P_FLOOR}" if value < P_FLOOR else _significant(value, P_DIGITS)
+
+
+def _significant(value: float, digits: int) -> str:
+    # '#' keeps trailing zeros, which say how many digits were measured, but also a bare point.
+    return f"{value:#.{digits}g}".removesuffix(".")
+
+
+def markdown(table: Display) -> str:
+    """A pipe table, numbers to the right."""
+    text = tabulate(
+        [[_pipe_safe(field) for field in row] for row in table.rows],
+        headers=[_pipe_safe(name) for name in table.headings],
+        tablefmt="pipe",
+        disable_numparse=True,
+        colalign=["right" if right else "left" for right in table.right] if table.rows else None,
+    )
+    return text + "\n"
+
+
+def _pipe_safe(text: str) -> str:
+    return " ".join(text.split()).replace("|", r"\|")
+
+
+def latex(table: Display) -> str:
+    r"""A booktabs tabular to \input; the document needs \usepackage{booktabs} and nothing else."""
+    columns = "".join("r" if right else "l" for right in table.right)
+    lines = [_latex_row(table.headings), *(_latex_row(row) for row in table.rows)]
+    body = [lines[0], r"\midrule", *lines[1:]]
+    parts = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", *body, r"\bottomrule"]
+    return "\n".join([*parts, r"\end{tabular}"]) + "\n"
+
+
+def _latex_row(fields: list[str]) -> str:
+    return " & ".join(latex_text(field) for field in fields) + r" \\"
+
+
+def latex_text(text: str) -> str:
+    """Text with LaTeX's characters escaped and numbers, minus signs included, typeset as such."""
+    escaped = " ".join(text.split()).translate(LATEX)
+    numeric = re.fullmatch(r"(-?)([\d.]+)(?:e([+-]\d+))?(.*)", escaped)
+    if not numeric:
+        return re.sub(r"^-(?=\$)", "$-$", escaped)
+    sign, digits, power, rest = numeric.groups()
+    scaled = rf"{digits}$\times10^{{{int(power)}}}$" if power else digits
+    return f"{'$-$' if sign else ''}{scaled}{rest}"

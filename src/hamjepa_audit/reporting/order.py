@@ -1,0 +1,80 @@
+"""What is shown and in which order: arms as given, readouts q, p, qp, all, metrics by k."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from hamjepa_audit.errors import UserError, nearest
+from hamjepa_audit.statistics.summaries import READOUTS
+
+SORTED_BY = [
+    "study",
+    "dataset",
+    "epochs",
+    "checkpoint_epoch",
+    "arm",
+    "readout",
+    "metric",
+    "seed",
+]
+
+
+def in_reading_order(frame: pd.DataFrame, arm_order: Sequence[str]) -> pd.DataFrame:
+    """`frame` sorted by those of SORTED_BY that it has; rows equal in them keep their order.
+
+    Raises:
+        UserError: `frame` has an arm that `arm_order` lacks, or an unknown readout.
+    """
+
+    def key(column: "pd.Series[Any]") -> "pd.Series[Any]":
+        if column.name == "arm":
+            return _ranks(column, arm_order)
+        if column.name == "readout":
+            return _ranks(column, READOUTS)
+        return column.map(_by_number) if column.name == "metric" else column
+
+    by = [name for name in SORTED_BY if name in frame]
+    return frame.sort_values(by, key=key, kind="stable").reset_index(drop=True)
+
+
+def _ranks(column: "pd.Series[Any]", order: Sequence[str]) -> "pd.Series[Any]":
+    rank = {name: position for position, name in enumerate(order)}
+    for name in column.unique():
+        if name not in rank:
+            raise UserError(f"unknown {column.name} '{name}'; {nearest(name, order)}")
+    return column.map(rank)
+
+
+def _by_number(name: str) -> str:
+    """So that knn_top1@20 comes before knn_top1@100."""
+    return re.sub(r"\d+", lambda digits: digits.group().zfill(9), name)
+
+
+def final_checkpoint(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows measured at the last epoch of their run.
+
+    Raises:
+        UserError: there is none.
+    """
+    rows = frame[frame["checkpoint_epoch"] == frame["epochs"]]
+    if rows.empty:
+        raise UserError(
+            f"nothing was measured at the last epoch: checkpoints at the epochs "
+            f"{sorted(set(frame['checkpoint_epoch']))} of {sorted(set(frame['epochs']))}; "
+            f"evaluate the last checkpoint"
+        )
+    return rows
+
+
+def single(frame: pd.DataFrame, column: str) -> Any:
+    """The one value in a column.
+
+    Raises:
+        UserError: there is none, or more than one.
+    """
+    values = sorted(set(frame[column]))
+    if len(values) != 1:
+        raise UserError(f"expected one value of '{column}', got {values}; select one")
+    return values[0]

@@ -1,0 +1,134 @@
+"""How every figure looks, and how it is written so that the same numbers give the same bytes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from hamjepa_audit.errors import UserError
+from hamjepa_audit.files import atomic_path
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's colour-blind-safe palette without its yellow, which is faint on white."""
+
+WIDTH = 9.0
+"""Inches: at the width of a README (about 850 pixels) 9 pt text stays above 8 pt."""
+
+PANEL_HEIGHT = 2.7
+"""Inches."""
+
+COLUMNS = 3
+"""Panels a row: q, p, qp."""
+
+STYLE = {
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.labelsize": 10,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 11,
+    "figure.dpi": 100,
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same glyphs on every machine
+    "font.size": 10,
+    "grid.alpha": 0.35,
+    "grid.linewidth": 0.6,
+    "legend.fontsize": 10,
+    "legend.frameon": False,
+    "legend.title_fontsize": 9.5,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 4,
+    "pdf.fonttype": 42,
+    "savefig.dpi": 200,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+}
+
+styled = matplotlib.style.context(STYLE, after_reset=True)
+"""Decorates whatever draws or writes: our style on matplotlib's defaults, not the user's."""
+
+
+def colours(arm_order: Sequence[str]) -> dict[str, str]:
+    """Each arm's colour, by its place in the study: the same in every figure.
+
+    Raises:
+        UserError: there are more arms than colours.
+    """
+    if len(arm_order) > len(COLOURS):
+        raise UserError(
+            f"{len(arm_order)} arms, but figures tell {len(COLOURS)} apart: {list(arm_order)}; "
+            f"split the study"
+        )
+    return dict(zip(arm_order, COLOURS, strict=False))
+
+
+def panels(number: int, **subplots: Any) -> tuple[Figure, list[Axes]]:
+    """A figure of `number` panels, COLUMNS a row; `subplots` as matplotlib's `Figure.subplots`.
+
+    Returns:
+        The figure and its axes, row by row.
+    """
+    columns = min(COLUMNS, number)
+    rows = -(-number // columns)
+    width = WIDTH if columns == COLUMNS else 0.3 * WIDTH * (columns + 1)
+    figure = Figure(figsize=(width, PANEL_HEIGHT * rows + 0.9), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, **subplots).ravel().tolist()
+    for unused in axes[number:]:
+        unused.remove()
+    return figure, axes[:number]
+
+
+def logarithmic_ticks(axes: Axes, ticks: Sequence[int]) -> None:
+    """A logarithmic x axis with these ticks, written as plain integers, and no others."""
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, labels=[str(tick) for tick in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def label_axes(axes: Sequence[Axes], below: str, beside: str) -> None:
+    """The x label below the last panel of every column, the y label beside the first of a row."""
+    for axis in axes[-COLUMNS:]:
+        axis.set_xlabel(below)
+    for axis in axes[::COLUMNS]:
+        axis.set_ylabel(beside)
+
+
+def legend(figure: Figure, note: str) -> None:
+    """One legend for all panels, below them: each label once, `note` as its heading."""
+    handles: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    figure.legend(
+        list(handles.values()),
+        list(handles),
+        loc="outside lower center",
+        ncols=min(4, len(handles)),
+        title=note,
+    )
+
+
+@styled
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Writes NAME.png (200 dpi) and NAME.pdf atomically, without dates or versions in them.
+
+    Returns:
+        The two files.
+
+    Raises:
+        UserError: a file can't be written.
+    """
+    metadata: dict[str, dict[str, Any]] = {
+        "png": {"Software": None},
+        "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    }
+    written = []
+    for ending, without in metadata.items():
+        target = folder / f"{name}.{ending}"
+        with atomic_path(target) as temporary:
+            figure.savefig(temporary, format=ending, metadata=without)
+        written.append(target)
+    return written

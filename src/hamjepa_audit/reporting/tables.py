@@ -1,0 +1,140 @@
+"""The tables of a study: every number once in full precision and once to be read."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+
+from hamjepa_audit.files import write_parquet, write_text
+from hamjepa_audit.reporting.formatting import Display, displayed, latex, markdown, number
+from hamjepa_audit.reporting.order import final_checkpoint, in_reading_order, single
+from hamjepa_audit.statistics import paired_differences, per_seed, summarise
+
+OVERVIEW = {
+    "knn_top1@20": "kNN@20 top-1 (%)",
+    "linear_probe_top1": "Linear probe top-1 (%)",
+    "effective_rank": "Effective rank",
+    "participation_ratio": "Participation ratio",
+    "cosine_mean": "Cosine mean",
+    "feature_norm_mean": "Feature norm",
+}
+"""The metrics of the overview, in its order, and their headings."""
+
+ROW = ["arm", "epochs", "readout"]
+
+
+def study_tables(
+    metrics: pd.DataFrame, arm_order: Sequence[str], confidence: float, folder: Path
+) -> list[Path]:
+    """Writes a study's tables `seeds`, `summary`, `differences` and `overview`.
+
+    Args:
+        metrics: the long metric table (METRICS_SCHEMA) of one study.
+        arm_order: every arm in `metrics`, baseline first: the order of the rows, and which arm
+            is subtracted from which (see `paired_differences`).
+        confidence: level of the intervals, in (0, 1).
+        folder: where the files go.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UserError: `metrics` is unusable (see `statistics.checked`), has no row or several
+            studies, has arms that `arm_order` lacks, or nothing measured at a last epoch.
+    """
+    single(metrics, "study")
+    # First, because it is what checks the arms.
+    differences = paired_differences(metrics, arm_order, confidence)
+    summary = summarise(metrics, confidence)
+    written = write_tables(in_reading_order(per_seed(metrics), arm_order), folder, "seeds")
+    written += write_tables(in_reading_order(summary, arm_order), folder, "summary")
+    written += write_tables(in_reading_order(differences, arm_order), folder, "differences")
+    wide = overview(summary, arm_order)
+    return written + _write(wide, _overview_displayed(wide, summary), folder, "overview")
+
+
+def write_tables(frame: pd.DataFrame, folder: Path, name: str) -> list[Path]:
+    """Writes `frame` as NAME.csv, NAME.md, NAME.tex and NAME.parquet, each atomically.
+
+    CSV (floats by repr; NaN is an empty field) and Parquet carry every digit. Markdown and LaTeX
+    (a booktabs tabular) carry rounded numbers: in rows whose `unit` is percent 2 decimals,
+    otherwise 4 significant digits, `p` 3 significant digits or '<0.001'.
+
+    Returns:
+        The four files.
+
+    Raises:
+        UserError: a file can't be written.
+    """
+    return _write(frame, displayed(frame), folder, name)
+
+
+def overview(summary: pd.DataFrame, arm_order: Sequence[str]) -> pd.DataFrame:
+    """One row per arm, number of epochs and readout, at the last epoch.
+
+    Args:
+        summary: what `statistics.summarise` returns.
+        arm_order: order of the arms.
+
+    Returns:
+        `arm`, `epochs`, `readout`, then METRIC_mean, METRIC_sd and METRIC_n for every metric of
+        OVERVIEW, in the metric's unit; NaN (and n 0) where it wasn't measured.
+
+    Raises:
+        UserError: nothing was measured at a last epoch.
+    """
+    final = in_reading_order(final_checkpoint(summary), arm_order)
+    wide = final[ROW].drop_duplicates().reset_index(drop=True)
+    for metric in OVERVIEW:
+        rows = final.loc[final["metric"] == metric, [*ROW, "mean", "sd", "n"]]
+        named = rows.rename(columns={part: f"{metric}_{part}" for part in ("mean", "sd", "n")})
+        wide = wide.merge(named, how="left", on=ROW, validate="one_to_one")
+        wide[f"{metric}_n"] = wide[f"{metric}_n"].fillna(0).astype("int64")
+    return wide
+
+
+def _overview_displayed(wide: pd.DataFrame, summary: pd.DataFrame) -> Display:
+    """The overview with 'mean ± sd (n)' in one field; 'mean (1)' for a single seed."""
+    units = dict(zip(summary["metric"], summary["unit"], strict=True))
+    rows = []
+    for row in wide.to_dict("records"):
+        fields = [str(row[name]) for name in ROW]
+        for metric in OVERVIEW:
+            mean, sd, n = (row[f"{metric}_{part}"] for part in ("mean", "sd", "n"))
+            fields.append(_mean_sd_n(mean, sd, n, units.get(metric, "")))
+        rows.append(fields)
+    return Display(
+        headings=["Arm", "Epochs", "Readout", *OVERVIEW.values()],
+        rows=rows,
+        right=[False, True, False, *(True for _ in OVERVIEW)],
+    )
+
+
+def _mean_sd_n(mean: float, sd: float, n: int, unit: str) -> str:
+    centre = number(mean, unit)
+    if n < 2:
+        return f"{centre} ({n})" if n else centre
+    # As many decimals as the mean: more would say nothing.
+    decimals = len(centre.partition(".")[2])
+    spread = number(sd, unit) if "e" in centre else f"{sd:.{decimals}f}"
+    return f"{centre} ± {spread} ({n})"
+
+
+def _write(frame: pd.DataFrame, shown: Display, folder: Path, name: str) -> list[Path]:
+    targets = [folder / f"{name}.{ending}" for ending in ("csv", "md", "tex", "parquet")]
+    write_text(targets[0], frame.to_csv(index=False, lineterminator="\n"))
+    write_text(targets[1], markdown(shown))
+    write_text(targets[2], latex(shown))
+    write_parquet(targets[3], _arrow(frame))
+    return targets
+
+
+def _arrow(frame: pd.DataFrame) -> pa.Table:
+    """An Arrow table with plain strings and without pandas' metadata, which carries versions."""
+    table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+    plain = [
+        field.with_type(pa.string()) if pa.types.is_large_string(field.type) else field
+        for field in table.schema
+    ]
+    return table.cast(pa.schema(plain))

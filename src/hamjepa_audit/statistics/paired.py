@@ -1,0 +1,131 @@
+"""Differences between arms, paired by seed."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from hamjepa_audit.errors import UserError, nearest
+from hamjepa_audit.statistics.summaries import READOUTS, checked, interval
+
+COMPARISON = ["study", "dataset", "epochs", "checkpoint_epoch", "metric", "unit"]
+"""What both sides of a difference have in common, besides the seed."""
+
+SIDES = ["minuend_arm", "minuend_readout", "subtrahend_arm", "subtrahend_readout"]
+
+ROUNDING = 4 * float(np.finfo(np.float64).eps)
+"""Differences of two float64 that agree in exact arithmetic agree to this share of the operands:
+each operand is off by at most eps / 2, the subtraction by as much, and two differences by twice
+that."""
+
+
+def paired_differences(
+    metrics: pd.DataFrame, arm_order: Sequence[str], confidence: float
+) -> pd.DataFrame:
+    """Every difference between two arms, with a two-sided paired t-test over their common seeds.
+
+    `arm_order` lists the baseline first. The arm later in it is the minuend: a positive
+    difference says that the later arm has the larger value. Readouts are compared where they
+    are equal or one side is `all`, which has no counterpart.
+
+    Args:
+        metrics: the long metric table (METRICS_SCHEMA), in any order of rows.
+        arm_order: every arm in `metrics`, baseline first; others may be named too.
+        confidence: level of the interval, in (0, 1).
+
+    Returns:
+        One row per COMPARISON and SIDES, the last arm's differences first: `n` (seeds that both
+        sides have; a seed of one side alone is dropped), `mean_difference`, `sd` (of the
+        differences, n - 1), `confidence`, `ci_low`, `ci_high` (Student's t interval of the mean
+        difference), all in the row's `unit`, and the dimensionless `t` and `p`
+        (= scipy.stats.ttest_rel). With n < 2, sd, bounds, t and p are NaN; with n = 0 the mean
+        too. Differences that are equal but for float64 rounding have sd 0: then t is infinite
+        and p is 0, unless the mean difference is 0 as well: then t is 0 and p is 1.
+
+    Raises:
+        UserError: `metrics` is unusable (see `checked`), an arm is missing in `arm_order` or
+            twice in it, or `confidence` is out of range.
+    """
+    table = checked(metrics)
+    _refuse_incomplete(arm_order, table)
+    values = table[[*COMPARISON, "arm", "readout", "seed", "value"]]
+    sides = values.drop(columns=["seed", "value"]).drop_duplicates()
+    every = _crossed(sides, COMPARISON, arm_order)
+    common = _differences(_crossed(values, [*COMPARISON, "seed"], arm_order))
+    result = every.merge(common, how="left", on=[*COMPARISON, *SIDES], validate="one_to_one")
+    result["n"] = result["n"].fillna(0).astype("int64")
+    result = _tested(result, confidence)
+    return _in_order(result, arm_order)[[*COMPARISON, *SIDES, *_NUMBERS]]
+
+
+_NUMBERS = ["n", "mean_difference", "sd", "confidence", "ci_low", "ci_high", "t", "p"]
+
+
+def _refuse_incomplete(arm_order: Sequence[str], table: pd.DataFrame) -> None:
+    if len(set(arm_order)) < len(arm_order):
+        raise UserError(f"arm_order names an arm twice: {list(arm_order)}")
+    for arm in table["arm"].unique():
+        if arm not in arm_order:
+            raise UserError(f"arm_order lacks the arm '{arm}'; {nearest(arm, arm_order)}")
+
+
+def _crossed(values: pd.DataFrame, on: list[str], arm_order: Sequence[str]) -> pd.DataFrame:
+    """Every two rows of `values` that agree in `on` and whose arms and readouts are compared."""
+    minuend = values.rename(columns=lambda name: name if name in on else f"minuend_{name}")
+    subtrahend = values.rename(columns=lambda name: name if name in on else f"subtrahend_{name}")
+    pairs = minuend.merge(subtrahend, on=on)
+    rank = {arm: position for position, arm in enumerate(arm_order)}
+    later = pairs["minuend_arm"].map(rank) > pairs["subtrahend_arm"].map(rank)
+    same = pairs["minuend_readout"] == pairs["subtrahend_readout"]
+    whole = (pairs[["minuend_readout", "subtrahend_readout"]] == "all").any(axis=1)
+    return pairs[later & (same | whole)].reset_index(drop=True)
+
+
+def _differences(pairs: pd.DataFrame) -> pd.DataFrame:
+    """n, mean and standard deviation of the differences, rounding noise taken for zero."""
+    operands = pairs[["minuend_value", "subtrahend_value"]]
+    difference = operands["minuend_value"] - operands["subtrahend_value"]
+    groups = pairs.assign(
+        difference=difference, noise=ROUNDING * operands.abs().max(axis=1)
+    ).groupby([*COMPARISON, *SIDES], sort=False)
+    result = groups.agg(
+        n=("difference", "count"),
+        mean_difference=("difference", "mean"),
+        sd=("difference", "std"),
+        low=("difference", "min"),
+        high=("difference", "max"),
+        noise=("noise", "max"),
+    )
+    constant = (result["n"] >= 2) & (result["high"] - result["low"] <= result["noise"])
+    zero = constant & (result["mean_difference"].abs() <= result["noise"])
+    result["sd"] = result["sd"].mask(constant, 0.0)
+    result["mean_difference"] = result["mean_difference"].mask(zero, 0.0)
+    return result.drop(columns=["low", "high", "noise"]).reset_index()
+
+
+def _tested(result: pd.DataFrame, confidence: float) -> pd.DataFrame:
+    mean, sd = result["mean_difference"].to_numpy(), result["sd"].to_numpy()
+    low, high = interval(mean, sd, result["n"], confidence)
+    size = result["n"].to_numpy(dtype=float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = mean / (sd / np.sqrt(size))
+    t = np.where((sd == 0) & (mean == 0), 0.0, t)
+    p = 2 * stats.t.sf(np.abs(t), np.where(size >= 2, size - 1, np.nan))
+    return result.assign(confidence=confidence, ci_low=low, ci_high=high, t=t, p=p)
+
+
+def _in_order(result: pd.DataFrame, arm_order: Sequence[str]) -> pd.DataFrame:
+    rank = {arm: position for position, arm in enumerate(arm_order)}
+    last_first = {arm: -position for arm, position in rank.items()}
+    readouts = {readout: position for position, readout in enumerate(READOUTS)}
+    ranks = pd.DataFrame(
+        {
+            "minuend": result["minuend_arm"].map(last_first),
+            "subtrahend": result["subtrahend_arm"].map(rank),
+            "minuend_part": result["minuend_readout"].map(readouts),
+            "subtrahend_part": result["subtrahend_readout"].map(readouts),
+        }
+    )
+    keyed = pd.concat([result, ranks], axis=1)
+    return keyed.sort_values([*COMPARISON, *ranks.columns]).reset_index(drop=True)

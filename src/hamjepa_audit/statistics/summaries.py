@@ -1,0 +1,128 @@
+"""What the seeds of one arm measured: every value, and their mean, spread and interval."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from hamjepa_audit.errors import UserError
+from hamjepa_audit.metrics import METRICS_SCHEMA
+
+CONDITION = [
+    "study",
+    "dataset",
+    "arm",
+    "epochs",
+    "checkpoint_epoch",
+    "readout",
+    "metric",
+    "unit",
+]
+"""What seeds are averaged within."""
+
+READOUTS = ("q", "p", "qp", "all")
+"""The parts of a state, in the order in which they are listed."""
+
+
+def summarise(metrics: pd.DataFrame, confidence: float) -> pd.DataFrame:
+    """Mean, spread and interval over the seeds of every condition.
+
+    Args:
+        metrics: the long metric table (METRICS_SCHEMA), in any order of rows.
+        confidence: level of the interval, in (0, 1).
+
+    Returns:
+        One row per CONDITION, sorted by it, with `n` (seeds), `mean`, `sd` (n - 1 in the
+        denominator), `confidence`, `ci_low`, `ci_high` (Student's t interval of the mean).
+        mean, sd and bounds are in the row's `unit`. A single seed has neither a spread nor an
+        interval: NaN.
+
+    Raises:
+        UserError: `metrics` is unusable (see `checked`) or `confidence` is out of range.
+    """
+    values = checked(metrics).groupby(CONDITION, sort=False)["value"]
+    summary = values.agg(n="count", mean="mean", sd="std").reset_index()
+    low, high = interval(summary["mean"], summary["sd"], summary["n"], confidence)
+    return summary.assign(confidence=confidence, ci_low=low, ci_high=high)
+
+
+def per_seed(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Every seed's value, sorted by condition and seed.
+
+    Args:
+        metrics: the long metric table (METRICS_SCHEMA), in any order of rows.
+
+    Returns:
+        CONDITION, `seed`, `value` (in the row's `unit`), `run_id`.
+
+    Raises:
+        UserError: `metrics` is unusable (see `checked`).
+    """
+    return checked(metrics)[[*CONDITION, "seed", "value", "run_id"]]
+
+
+def interval(
+    mean: Any, sd: Any, n: Any, confidence: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Student's t interval of a mean: mean -+ t * sd / sqrt(n), n - 1 degrees of freedom.
+
+    Args:
+        mean: means, shape (rows,).
+        sd: standard deviations with n - 1 in the denominator, shape (rows,).
+        n: sample sizes, shape (rows,).
+        confidence: level, in (0, 1).
+
+    Returns:
+        Lower and upper bounds, each of shape (rows,), in the unit of `mean`; NaN where n < 2.
+
+    Raises:
+        UserError: `confidence` is out of range.
+    """
+    if not 0 < confidence < 1:
+        raise UserError(f"confidence is {confidence}; give a level between 0 and 1, such as 0.95")
+    size = np.asarray(n, dtype=float)
+    enough = np.where(size >= 2, size, np.nan)
+    reach = stats.t.ppf((1 + confidence) / 2, enough - 1) * np.asarray(sd) / np.sqrt(enough)
+    centre = np.asarray(mean, dtype=float)
+    return centre - reach, centre + reach
+
+
+def checked(metrics: pd.DataFrame) -> pd.DataFrame:
+    """`metrics` sorted by condition and seed, once nothing in it can distort a statistic.
+
+    Sorting first makes every sum, and so every byte written, independent of the order of rows.
+
+    Raises:
+        UserError: a column is missing; a field is empty; a value isn't finite; a measurement
+            appears twice; a seed of an arm has two runs; or a metric has two units.
+    """
+    missing = [name for name in METRICS_SCHEMA.names if name not in metrics.columns]
+    if missing:
+        raise UserError(f"the metrics lack the columns {missing}; collect them again")
+    bad = metrics.isna().any(axis=1) | ~np.isfinite(metrics["value"].astype(float))
+    _refuse(metrics[bad], [*CONDITION, "seed", "run_id", "value"], "missing or not finite")
+    _refuse_two_of(metrics, ["study", "dataset", "arm", "epochs", "seed"], "run_id")
+    _refuse_two_of(metrics, ["study", "metric"], "unit")
+    measurement = ["run_id", "checkpoint_epoch", "readout", "metric"]
+    twice = metrics[metrics.duplicated(measurement, keep=False)]
+    _refuse(twice.sort_values(measurement), measurement, "measured twice")
+    return metrics.sort_values([*CONDITION, "seed"]).reset_index(drop=True)
+
+
+def _refuse_two_of(metrics: pd.DataFrame, key: list[str], column: str) -> None:
+    variants = metrics[[*key, column]].drop_duplicates()
+    several = variants[variants.duplicated(key, keep=False)].sort_values([*key, column])
+    _refuse(several, [*key, column], f"more than one {column}")
+
+
+def _refuse(rows: pd.DataFrame, columns: list[str], reason: str) -> None:
+    if rows.empty:
+        return
+    named = ["; ".join(f"{name}={row[name]}" for name in columns) for _, row in rows.iterrows()]
+    shown = " | ".join(named[:3]) + (f" | and {len(named) - 3} more" if len(named) > 3 else "")
+    raise UserError(
+        f"the metrics can't be used: {reason}: {shown}; "
+        f"keep one finite value for each run, checkpoint, readout and metric"
+    )

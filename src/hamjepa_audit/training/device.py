@@ -1,0 +1,84 @@
+"""The device that computes, and the settings that make it repeat itself."""
+
+import os
+import platform
+import resource
+from contextlib import AbstractContextManager
+from typing import Any, Literal
+
+import torch
+
+from hamjepa_audit.errors import UserError
+
+
+def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """The device that `name` asks for; "auto" takes a GPU where there is one.
+
+    Raises:
+        UserError: a GPU is asked for and there is none.
+    """
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise UserError(
+            "--device cuda: PyTorch finds no GPU on this machine; use --device cpu, or check "
+            "the driver and CUDA_VISIBLE_DEVICES"
+        )
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def make_deterministic(threads: int | None) -> dict[str, Any]:
+    """Switches PyTorch to deterministic algorithms and full float32 precision.
+
+    Args:
+        threads: CPU threads, or None for PyTorch's own choice. Another number may round
+            differently.
+
+    Returns:
+        The settings, for the run record.
+    """
+    # cuBLAS reads this when it starts; without it its reductions may differ from run to run.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return {
+        "deterministic_algorithms": True,
+        "cudnn_benchmark": False,
+        "tf32": False,
+        "cublas_workspace": os.environ["CUBLAS_WORKSPACE_CONFIG"],
+        "threads": torch.get_num_threads(),
+    }
+
+
+def autocast(
+    device: torch.device, precision: Literal["bf16", "fp32"]
+) -> AbstractContextManager[Any]:
+    """bf16 autocast on a GPU where the parameters ask for it, float32 elsewhere."""
+    enabled = device.type == "cuda" and precision == "bf16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
+def describe_device(device: torch.device) -> dict[str, Any]:
+    """Name, memory and driver of the device, for the run record."""
+    if device.type == "cpu":
+        return {"type": "cpu", "name": platform.processor() or platform.machine(),
+                "cores": os.cpu_count()}  # fmt: skip
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "type": "cuda",
+        "name": properties.name,
+        "memory_bytes": properties.total_memory,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+    }
+
+
+def peak_memory(device: torch.device) -> dict[str, int]:
+    """Largest memory so far, bytes: of the process, and on the GPU if there is one."""
+    peak = {"host_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    if device.type == "cuda":
+        peak["device_bytes"] = torch.cuda.max_memory_allocated(device)
+    return peak

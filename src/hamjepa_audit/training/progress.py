@@ -1,0 +1,56 @@
+"""Progress of a run for a person: a bar in a terminal, plain lines in a log."""
+
+import sys
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class TrainingProgress:
+    """Says after every epoch: loss terms, views per second, time left; in between, a bar moves."""
+
+    def __init__(self, title: str, epochs: int, steps_per_epoch: int) -> None:
+        self._epochs = epochs
+        self._started = time.monotonic()
+        self._console = Console(file=sys.stderr)
+        self._bar: Progress | None = None
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                console=self._console,
+                transient=True,
+            )
+            self._bar.add_task(title, total=epochs * steps_per_epoch)
+            self._bar.start()
+        self.say(f"{title}: {epochs} epochs of {steps_per_epoch} steps")
+
+    def step(self) -> None:
+        """One optimiser step is done."""
+        if self._bar is not None:
+            self._bar.advance(self._bar.task_ids[0])
+
+    def epoch(self, epoch: int, means: Mapping[str, float], views_per_second: float) -> None:
+        """An epoch (from 1) is done."""
+        elapsed = time.monotonic() - self._started
+        left = timedelta(seconds=round(elapsed / epoch * (self._epochs - epoch)))
+        terms = "  ".join(f"{name} {value:.4g}" for name, value in means.items())
+        width = len(str(self._epochs))
+        self.say(
+            f"epoch {epoch:{width}}/{self._epochs}  {terms}  "
+            f"{views_per_second:,.0f} views/s  {left} left"
+        )
+
+    def say(self, line: str) -> None:
+        """One line, above the bar if there is one."""
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Takes the bar away."""
+        if self._bar is not None:
+            self._bar.stop()

@@ -1,0 +1,73 @@
+"""What is kept of a run: checkpoint, history, and a record of what it was made of and on."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from hamjepa_audit.files import sha256_file, write_json, write_parquet
+from hamjepa_audit.identity import TRAINING_NUMERICS, run_key
+from hamjepa_audit.layout import Layout
+from hamjepa_audit.metrics import HISTORY_SCHEMA
+from hamjepa_audit.params.studies import RunParams
+from hamjepa_audit.provenance import code_and_environment
+from hamjepa_audit.training.checkpoint import save_checkpoint
+from hamjepa_audit.training.device import describe_device, peak_memory
+from hamjepa_audit.training.loop import TrainingResult
+
+RECORD_SCHEMA = 1
+
+
+def write_run(
+    layout: Layout,
+    run: RunParams,
+    digest: str,
+    result: TrainingResult,
+    device: torch.device,
+    started: datetime,
+    determinism: dict[str, Any],
+) -> Path:
+    """Writes checkpoint and history, then the record, which says that the run is whole.
+
+    Args:
+        layout: where.
+        run: its parameters.
+        digest: of the prepared data.
+        result: what training gave.
+        device: where it ran.
+        started: when, UTC.
+        determinism: settings that make it repeat itself.
+
+    Returns:
+        The record's path.
+    """
+    key = run_key(run, digest)
+    checkpoint = layout.checkpoint(key.run_id)
+    history = layout.run_history(key.run_id)
+    save_checkpoint(result.model, checkpoint)
+    rows = [
+        key._asdict() | {"epoch": epoch, "term": term, "value": value}
+        for epoch, means in enumerate(result.history, start=1)
+        for term, value in means.items()
+    ]
+    write_parquet(history, pa.Table.from_pylist(rows, schema=HISTORY_SCHEMA))
+    record = {
+        "schema": RECORD_SCHEMA,
+        **key._asdict(),
+        "params": run.training_content() | {"title": run.arm.title},
+        "data_digest": digest,
+        "training_numerics": TRAINING_NUMERICS,
+        "files": {path.name: sha256_file(path) for path in (checkpoint, history)},
+        **code_and_environment(),
+        "device": describe_device(device),
+        "determinism": determinism,
+        "started": started.isoformat(timespec="seconds"),
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+        "epoch_seconds": [round(seconds, 4) for seconds in result.epoch_seconds],
+        "peak_memory": peak_memory(device),
+    }
+    target = layout.record(key.run_id)
+    write_json(target, record)
+    return target

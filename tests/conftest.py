@@ -1,0 +1,22 @@
+"""Options and fixtures that all tests share."""
+
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+GOLDEN_CASES = Path(__file__).parent / "golden" / "cases"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--cases",
+        type=Path,
+        default=GOLDEN_CASES,
+        help="folder of golden cases (index.json and .npz files) for tests/golden",
+    )
+
+
+@pytest.fixture(scope="session")
+def params_folder() -> Path:
+    return REPOSITORY / "params"

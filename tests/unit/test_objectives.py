@@ -1,0 +1,190 @@
+"""Objectives: invariances, plain references and the edges that go wrong easily."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from hamjepa_audit.objectives.arms import PhaseSpaceObjective, SIGRegObjective
+from hamjepa_audit.objectives.floors import (
+    logdet_floor,
+    orthonormal_directions,
+    projected_spectrum,
+    projection_count,
+    variance_floor,
+)
+from hamjepa_audit.objectives.prediction import lejepa_prediction, phase_space_prediction
+from hamjepa_audit.objectives.sigreg import epps_pulley, sigreg, unit_directions
+from hamjepa_audit.params import load_study
+from hamjepa_audit.params.arms import (
+    PhaseSpaceObjectiveParams,
+    PredictionParams,
+    SIGRegObjectiveParams,
+    SpectralLimits,
+)
+
+LIMITS = SpectralLimits(minimum_logdet=-1.5, minimum_participation=0.12, maximum_top_share=0.35)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=seeded(seed))
+
+
+def objective_params(folder: Path, arm: str) -> Any:
+    arms = load_study(folder, "cifar100").arms
+    return next(params.objective for params in arms if params.name == arm)
+
+
+@pytest.fixture(scope="module")
+def hamjepa(params_folder: Path) -> PhaseSpaceObjectiveParams:
+    return objective_params(params_folder, "hamjepa")
+
+
+@pytest.fixture(scope="module")
+def sigreg_params(params_folder: Path) -> SIGRegObjectiveParams:
+    return objective_params(params_folder, "sigreg")
+
+
+def plain_epps_pulley(column: list[float], knots: int, limit: float) -> float:
+    """The statistic written out as sums."""
+    h = limit / (knots - 1)
+    total = 0.0
+    for j in range(knots):
+        t = j * h
+        target = math.exp(-t * t / 2)
+        weight = (h if j in (0, knots - 1) else 2 * h) * target
+        cosine = sum(math.cos(t * x) for x in column) / len(column)
+        sine = sum(math.sin(t * x) for x in column) / len(column)
+        total += weight * ((cosine - target) ** 2 + sine**2)
+    return len(column) * total
+
+
+def test_epps_pulley_is_the_sum_that_the_protocol_writes() -> None:
+    samples = normal(13, 3) * 1.7 + 0.4
+    ours = epps_pulley(samples, 9, 3.0)
+    expected = [plain_epps_pulley(column.tolist(), 9, 3.0) for column in samples.T]
+    assert torch.allclose(ours, torch.tensor(expected, dtype=torch.float64))
+
+
+def test_sigreg_tells_normal_from_other_laws_and_grows_with_the_batch() -> None:
+    directions = unit_directions(16, 64, seeded()).double()
+    gaussian = sigreg(normal(2, 4000, 16), directions, 9, 3.0)
+    shifted = sigreg(normal(2, 4000, 16) + 0.5, directions, 9, 3.0)
+    half = sigreg(normal(2, 2000, 16) + 0.5, directions, 9, 3.0)
+    assert float(gaussian) < 1.5
+    assert float(shifted) > 20 * float(gaussian)
+    assert math.isclose(float(shifted / half), 2.0, rel_tol=0.1)
+
+
+def test_sigreg_tests_each_view_by_itself() -> None:
+    """Two views that are off in opposite ways must not make up for each other."""
+    directions = unit_directions(4, 16, seeded()).double()
+    views = normal(2, 500, 4) + torch.tensor([[[1.0]], [[-1.0]]], dtype=torch.float64)
+    both = sigreg(views, directions, 9, 3.0)
+    alone = [sigreg(view[None], directions, 9, 3.0) for view in views]
+    assert torch.allclose(both, torch.stack(alone).mean())
+
+
+def test_directions_are_units_and_new_at_every_step(sigreg_params: SIGRegObjectiveParams) -> None:
+    directions = unit_directions(32, 8, seeded())
+    assert torch.allclose(directions.norm(dim=0), torch.ones(8))
+    objective = SIGRegObjective(sigreg_params, seed=1)
+    states = torch.randn(2, 16, 32, generator=seeded())
+    values = [float(objective.terms(states, step, 1)["sigreg"]) for step in (0, 1, 0)]
+    assert values[0] == values[2] != values[1]
+
+
+def test_floor_directions_are_orthonormal_and_kept_for_sixteen_steps(
+    hamjepa: PhaseSpaceObjectiveParams,
+) -> None:
+    directions = orthonormal_directions(20, 6, seeded()).double()
+    assert torch.allclose(directions.T @ directions, torch.eye(6).double(), atol=1e-6)
+    objective = PhaseSpaceObjective(hamjepa, 40, seed=1)
+    states = torch.randn(2, 16, 40, generator=seeded()) * 0.1
+    values = [float(objective.terms(states, step, 1)["logdet_floor"]) for step in (0, 15, 16)]
+    assert values[0] == values[1] != values[2]
+
+
+def test_lejepa_prediction_has_no_stop_gradient() -> None:
+    states = normal(2, 5, 3).requires_grad_()
+    loss = lejepa_prediction(states, 2)
+    difference = states[0] - states[1]
+    assert torch.allclose(loss, difference.square().mean() / 8)
+    loss.backward()
+    assert torch.allclose(states.grad[0], -states.grad[1])
+
+
+def test_the_backward_flow_runs_in_reversed_time() -> None:
+    """The backward prediction is not the forward one with the views swapped."""
+
+    def drift(states: Tensor, direction: Tensor, ramp: float) -> Tensor:
+        return states + direction
+
+    states = torch.zeros(2, 4, 6, dtype=torch.float64)
+    states[1] += 1.0
+    params = {"matching": "qp", "momentum_weight": 0.0}
+    reversed_time = PredictionParams(**params, backward="time_reversed")
+    assert float(phase_space_prediction(states, drift, reversed_time, 1.0)) == 0.0
+    forward = PredictionParams(**params, backward="forward")
+    assert float(phase_space_prediction(states, drift, forward, 1.0)) == pytest.approx(2.0)
+
+
+def test_floors_see_all_views_at_once(hamjepa: PhaseSpaceObjectiveParams) -> None:
+    objective = PhaseSpaceObjective(hamjepa, 12, seed=0).double()
+    directions = torch.stack([orthonormal_directions(6, 6, seeded(i)).double() for i in (1, 2)])
+    states = normal(2, 10, 12) * 0.05
+    split = objective.terms_along(states, directions, 1.0)
+    assert set(split) == set(objective.weights)
+    shuffled = states.flatten(0, 1)[torch.randperm(20, generator=seeded())].unflatten(0, (2, 10))
+    mixed = objective.terms_along(shuffled, directions, 1.0)
+    for name in ("budget", "variance_floor", "logdet_floor", "mean_penalty"):
+        assert torch.allclose(split[name], mixed[name]), name
+    assert not torch.allclose(split["prediction"], mixed["prediction"])
+
+
+def test_logdet_floor_never_switches_off_however_large_the_features() -> None:
+    """A collapsed direction beside a huge one is still seen: float32 would lose it."""
+    directions = torch.eye(4).expand(2, 4, 4)
+    rows = torch.randn(64, 4, generator=seeded()) * torch.tensor([1e6, 1.0, 1.0, 0.0])
+    rows.requires_grad_()
+    spectrum = projected_spectrum(rows, directions[0], ridge=1e-4)
+    covariance = torch.cov(rows.detach().double().T) + 1e-4 * torch.eye(4)
+    assert float(spectrum.logdet) == pytest.approx(float(covariance.logdet()) / 4, rel=1e-4)
+    flat = torch.zeros(64, 4).requires_grad_()
+    loss = logdet_floor(flat + rows * 0, flat, directions, 1e-4, (LIMITS, LIMITS))
+    assert float(loss) > 50
+
+
+def test_logdet_floor_pushes_a_collapsed_direction_up() -> None:
+    directions = torch.eye(3, dtype=torch.float64).expand(2, 3, 3)
+    rows = normal(50, 3) * torch.tensor([1.0, 1.0, 0.01], dtype=torch.float64)
+    limits = LIMITS.model_copy(update={"minimum_logdet": 1.0})
+    rows.requires_grad_()
+    logdet_floor(rows, rows, directions, 1e-4, (limits, limits)).backward()
+    moved = (rows - 1e-3 * rows.grad).detach()
+    assert float(moved[:, 2].std()) > float(rows[:, 2].std())
+
+
+def test_a_single_row_has_no_floor() -> None:
+    row = normal(1, 4)
+    directions = torch.zeros(2, 4, 1, dtype=torch.float64)
+    assert float(logdet_floor(row, row, directions, 1e-4, (LIMITS, LIMITS))) == 0.0
+    assert float(variance_floor(row, 0.2, 1e-4)) == 0.0
+    assert projection_count(128, 1024, 10) == 9
+
+
+def test_spectrum_is_invariant_to_shifts_and_participation_to_scale() -> None:
+    directions = orthonormal_directions(8, 5, seeded()).double()
+    rows = normal(40, 8)
+    plain = projected_spectrum(rows, directions, 1e-12)
+    moved = projected_spectrum(3 * rows + 5, directions, 1e-12)
+    assert torch.allclose(plain.participation, moved.participation)
+    assert torch.allclose(plain.top_share, moved.top_share)
+    assert float(moved.logdet - plain.logdet) == pytest.approx(math.log(9))

@@ -1,0 +1,32 @@
+"""Images become one immutable store a data set."""
+
+SOURCES = {study(name).data.name: study(name).data for name in STUDIES}
+STUDY_OF_DATASET = {study(name).data.name: name for name in STUDIES}
+
+for name in STUDIES:
+    if study(name).data != SOURCES[study(name).data.name]:
+        raise WorkflowError(
+            f"studies {STUDIES}: two of them describe the data set '{study(name).data.name}' "
+            "differently; give one of the two another data.name"
+        )
+
+for dataset, source in SOURCES.items():
+    write_if_changed(LAYOUT.source(dataset), source.model_dump(mode="json", exclude={"digest"}))
+
+
+checkpoint prepare:
+    input:
+        LAYOUT.source("{dataset}"),
+    output:
+        manifest=LAYOUT.manifest("{dataset}"),
+        arrays=[
+            LAYOUT.store("{dataset}") / f"{split}_{part}.npy"
+            for split in ("train", "test")
+            for part in ("images", "labels")
+        ],
+    log:
+        LAYOUT.results / "logs/prepare/{dataset}.log",
+    params:
+        study=lambda wildcards: STUDY_OF_DATASET[wildcards.dataset],
+    shell:
+        "{AUDIT} prepare --study {params.study} > {log} 2>&1"

@@ -1,0 +1,49 @@
+"""Figures, and the names that a person asks for."""
+
+FIGURES = ("knn_sweep", "eigenspectra", "cosine_histograms", "norm_histograms", "training_curves")
+
+
+def figure_files(name):
+    """All figures of a study."""
+    return [
+        LAYOUT.figures(name) / f"{figure}_e{epochs}.{ending}"
+        for figure in FIGURES
+        for epochs in study(name).epochs
+        for ending in ("png", "pdf")
+    ]
+
+
+rule:
+    name:
+        "results/tables"
+    default_target: True
+    input:
+        [LAYOUT.tables(name) / table for name in STUDIES for table in TABLES],
+        LAYOUT.metrics(),
+        [figure_files(name) for name in STUDIES],
+
+
+rule:
+    name:
+        "results/figures"
+    input:
+        [figure_files(name) for name in STUDIES],
+
+
+# One rule a study: the names of its figures depend on its numbers of epochs.
+for _name in STUDIES:
+
+    rule:
+        name:
+            f"figures_{_name}"
+        input:
+            selection=lambda wildcards, name=_name: plan(name).write_selection(),
+            tables=[LAYOUT.study_table(_name, kind) for kind in KINDS],
+        output:
+            figure_files(_name),
+        log:
+            LAYOUT.results / f"logs/figures/{_name}.log",
+        params:
+            study=_name,
+        shell:
+            "{AUDIT} figures --study {params.study} > {log} 2>&1"
