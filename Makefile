@@ -22,7 +22,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 # --no-deps: the lock is complete. --no-build-isolation: what a source archive is built with
 # comes from the lock, too, instead of being downloaded unpinned.
 PIP_INSTALL := $(PIP) install --require-hashes --no-deps --no-build-isolation
-UV_SYNC := $(BIN)/uv pip sync --require-hashes --no-build-isolation --python $(BIN)/python
+# --compile-bytecode: every job imports PyTorch, which compiled takes half the time.
+UV_SYNC := $(BIN)/uv pip sync --compile-bytecode --require-hashes --no-build-isolation --python $(BIN)/python
 LOCKED := $(BIN)/python tools/lock.py --lock $(VENV)/pending.lock.yml requirements
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile
 

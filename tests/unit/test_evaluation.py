@@ -412,14 +412,6 @@ class TestSpectrum:
         found = lowrank_eigenvalues(features, 20, 2, seeded())
         torch.testing.assert_close(found, covariance_eigenvalues(features, 20))
 
-    def test_lowrank_of_a_steep_spectrum(self) -> None:
-        # Eleven orders of magnitude: lost if a product with the features isn't orthonormalised.
-        sizes = 10.0 ** torch.arange(6, -6, -1, dtype=torch.float64)
-        noise = torch.randn(60, 12, generator=seeded(), dtype=torch.float64)
-        basis = torch.linalg.qr(noise - noise.mean(dim=0)).Q
-        found = lowrank_eigenvalues(basis * sizes, 12, 2, seeded(1))
-        torch.testing.assert_close(found, sizes.square() / 59, rtol=1e-3, atol=1e-11)
-
     @pytest.mark.golden
     @pytest.mark.parametrize("name", ["cov_full", "cov_truncated_topq", "cov_rank1"])
     def test_lowrank_against_the_golden_randomised_spectrum(self, name: str) -> None:

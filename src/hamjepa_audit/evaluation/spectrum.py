@@ -47,7 +47,7 @@ def lowrank_eigenvalues(
     shape = (centred.shape[1], _available(count, centred))
     test_matrix = torch.randn(shape, generator=generator, dtype=torch.float64).to(centred.device)
     basis = torch.linalg.qr(centred @ test_matrix).Q
-    for _ in range(power_iterations):  # orthonormalised at every half step, or the tail is lost
+    for _ in range(power_iterations):  # Halko, Martinsson, Tropp (2011), algorithm 4.4
         basis = torch.linalg.qr(centred.T @ basis).Q
         basis = torch.linalg.qr(centred @ basis).Q
     return _eigenvalues(torch.linalg.svdvals(basis.T @ centred).square(), len(centred))

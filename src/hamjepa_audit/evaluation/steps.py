@@ -60,9 +60,9 @@ def measure_geometry(batch: Batch) -> tuple[Path, Path]:
         measurements: list[Measurement] = []
         points: list[Point] = []
         for part in run.arm.readouts:
-            states = [readout(values, part) for values in features]
             params = run.evaluation.geometry
-            measured = geometry.measure_geometry(*states, params=params)
+            train, test, view_a, view_b = (readout(values, part) for values in features)
+            measured = geometry.measure_geometry(train, test, view_a, view_b, params)
             measurements += geometry.geometry_measurements(part, measured)
             points += geometry.geometry_curves(part, measured, params.quantiles)
         key = run_key(run, batch.data_digest)
