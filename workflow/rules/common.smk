@@ -1,7 +1,6 @@
 """What the rules share: the studies' parameters and plans."""
 
 import functools
-import glob
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -9,17 +8,27 @@ from snakemake.exceptions import WorkflowError
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import write_if_changed
 from hamjepa_audit.layout import Layout
+from hamjepa_audit.machine import gpu_count
 from hamjepa_audit.params import load_study
 from hamjepa_audit.plan import STEPS, StudyPlan, data_digest
 
 LAYOUT = Layout(raw=Path(config["raw"]))
-AUDIT = f"hamjepa-audit --raw {LAYOUT.raw}"
 STUDIES = config["studies"]
 
 # Jobs that compute ask for a GPU where there is one, or where the configuration says so because
 # this machine only submits them.
-HAS_GPU = config["device"] == "cuda" or bool(glob.glob("/dev/nvidia[0-9]*"))
-GPU_JOB = 1 if HAS_GPU and config["device"] != "cpu" else 0
+GPU_JOB = {"cpu": 0, "cuda": 1, "auto": min(1, gpu_count())}[config["device"]]
+
+# Names of a run and of the runs of one arm, as hamjepa_audit.identity puts them together.
+RUN = "{study}-{arm}-e{epochs}-s{seed}-{digest}"
+BATCH = "{study}-{arm}-e{epochs}-{digest}"
+KINDS = ("metrics", "curves", "history")
+TABLES = [
+    f"{name}.{ending}"
+    for name in ("seeds", "summary", "differences", "overview")
+    for ending in ("csv", "md", "tex", "parquet")
+]
+FIGURES = ("knn_sweep", "eigenspectra", "cosine_histograms", "norm_histograms", "training_curves")
 
 
 def reporting_user_errors(function):
@@ -56,6 +65,59 @@ def plan(name):
         checkpoints.prepare.get(dataset=study(name).data.name)
         digest = reporting_user_errors(data_digest)(LAYOUT, study(name))
     return plan_for(name, digest)
+
+
+def prepared_data(wildcards):
+    """The data of a run that the parameters ask for, and of no other."""
+    run = RUN.format(**wildcards)
+    if run not in plan(wildcards.study).runs:
+        raise WorkflowError(
+            f"run '{run}' is not what the parameters of study '{wildcards.study}' give now; "
+            "ask for results/tables, or for a run that they give"
+        )
+    return LAYOUT.manifest(study(wildcards.study).data.name)
+
+
+def batch(wildcards):
+    """The batch of runs that an evaluation file belongs to."""
+    name = BATCH.format(**wildcards)
+    batches = plan(wildcards.study).batches
+    if name not in batches:
+        raise WorkflowError(
+            f"batch '{name}' is not what the parameters of study '{wildcards.study}' give now"
+        )
+    return batches[name]
+
+
+def checkpoints_of(wildcards):
+    """The checkpoints of a batch."""
+    return [LAYOUT.checkpoint(name) for name in batch(wildcards).run_ids]
+
+
+def features_of(wildcards):
+    """The features of a batch."""
+    return batch(wildcards).features
+
+
+def selection(wildcards):
+    """Says which runs and measurements a study is made of; it is new only when that changes."""
+    return plan(wildcards.study).write_selection()
+
+
+def measurements(wildcards):
+    """All that is known of a study's runs."""
+    chosen = plan(wildcards.study)
+    return [path for step in STEPS for path in chosen.measurements(step)] + chosen.histories()
+
+
+def figure_files(name):
+    """All figures of a study."""
+    return [
+        LAYOUT.figures(name) / f"{figure}_e{epochs}.{ending}"
+        for figure in FIGURES
+        for epochs in study(name).epochs
+        for ending in ("png", "pdf")
+    ]
 
 
 wildcard_constraints:

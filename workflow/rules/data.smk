@@ -26,7 +26,10 @@ checkpoint prepare:
         ],
     log:
         LAYOUT.results / "logs/prepare/{dataset}.log",
+    conda:
+        "../../environment.lock.yml"
     params:
         study=lambda wildcards: STUDY_OF_DATASET[wildcards.dataset],
+        raw=LAYOUT.raw,
     shell:
-        "{AUDIT} prepare --study {params.study} > {log} 2>&1"
+        "hamjepa-audit --raw {params.raw} prepare --study {params.study} > {log} 2>&1"

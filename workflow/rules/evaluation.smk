@@ -3,29 +3,7 @@
 Files are named by the content that decides their numbers, so their times don't matter (ancient).
 """
 
-BATCH = "{study}-{arm}-e{epochs}-{digest}"
 ARM_OPTIONS = "--study {wildcards.study} --arm {wildcards.arm} --epochs {wildcards.epochs}"
-
-
-def batch(wildcards):
-    """The batch of runs that an evaluation file belongs to."""
-    name = BATCH.format(**wildcards)
-    batches = plan(wildcards.study).batches
-    if name not in batches:
-        raise WorkflowError(
-            f"batch '{name}' is not what the parameters of study '{wildcards.study}' give now"
-        )
-    return batches[name]
-
-
-def checkpoints_of(wildcards):
-    """The checkpoints of a batch."""
-    return [LAYOUT.checkpoint(name) for name in batch(wildcards).run_ids]
-
-
-def features_of(wildcards):
-    """The features of a batch."""
-    return batch(wildcards).features
 
 
 rule extract:
@@ -35,12 +13,16 @@ rule extract:
         temp(directory(LAYOUT.features(BATCH, "{features}"))),
     log:
         LAYOUT.results / "logs/extract" / f"{BATCH}-{{features}}.log",
+    conda:
+        "../../environment.lock.yml"
     threads: 1
     resources:
         gpu=GPU_JOB,
+    params:
+        device=config["device"],
     shell:
-        f"{{AUDIT}} extract {ARM_OPTIONS}"
-        " --device {config[device]} --threads {threads} > {log} 2>&1"
+        f"hamjepa-audit extract {ARM_OPTIONS}"
+        " --device {params.device} --threads {threads} > {log} 2>&1"
 
 
 rule knn:
@@ -50,11 +32,16 @@ rule knn:
         LAYOUT.measurement(BATCH, "knn", "{step}"),
     log:
         LAYOUT.results / "logs/knn" / f"{BATCH}-{{step}}.log",
+    conda:
+        "../../environment.lock.yml"
     threads: 1
     resources:
         gpu=GPU_JOB,
+    params:
+        device=config["device"],
     shell:
-        f"{{AUDIT}} knn {ARM_OPTIONS}" " --device {config[device]} --threads {threads} > {log} 2>&1"
+        f"hamjepa-audit knn {ARM_OPTIONS}"
+        " --device {params.device} --threads {threads} > {log} 2>&1"
 
 
 rule probe:
@@ -64,12 +51,16 @@ rule probe:
         LAYOUT.measurement(BATCH, "probe", "{step}"),
     log:
         LAYOUT.results / "logs/probe" / f"{BATCH}-{{step}}.log",
+    conda:
+        "../../environment.lock.yml"
     threads: 1
     resources:
         gpu=GPU_JOB,
+    params:
+        device=config["device"],
     shell:
-        f"{{AUDIT}} probe {ARM_OPTIONS}"
-        " --device {config[device]} --threads {threads} > {log} 2>&1"
+        f"hamjepa-audit probe {ARM_OPTIONS}"
+        " --device {params.device} --threads {threads} > {log} 2>&1"
 
 
 rule geometry:
@@ -80,6 +71,8 @@ rule geometry:
         curves=LAYOUT.measurement(BATCH, "curves", "{step}"),
     log:
         LAYOUT.results / "logs/geometry" / f"{BATCH}-{{step}}.log",
+    conda:
+        "../../environment.lock.yml"
     threads: 1
     shell:
-        f"{{AUDIT}} geometry {ARM_OPTIONS} --threads {{threads}} > {{log}} 2>&1"
+        f"hamjepa-audit geometry {ARM_OPTIONS} --threads {{threads}} > {{log}} 2>&1"

@@ -1,17 +1,5 @@
 """Figures, and the names that a person asks for."""
 
-FIGURES = ("knn_sweep", "eigenspectra", "cosine_histograms", "norm_histograms", "training_curves")
-
-
-def figure_files(name):
-    """All figures of a study."""
-    return [
-        LAYOUT.figures(name) / f"{figure}_e{epochs}.{ending}"
-        for figure in FIGURES
-        for epochs in study(name).epochs
-        for ending in ("png", "pdf")
-    ]
-
 
 rule:
     name:
@@ -43,7 +31,9 @@ for _name in STUDIES:
             figure_files(_name),
         log:
             LAYOUT.results / f"logs/figures/{_name}.log",
+        conda:
+            "../../environment.lock.yml"
         params:
             study=_name,
         shell:
-            "{AUDIT} figures --study {params.study} > {log} 2>&1"
+            "hamjepa-audit figures --study {params.study} > {log} 2>&1"

@@ -1,24 +1,6 @@
 """Measurements become long tables, and long tables statistics."""
 
-KINDS = ("metrics", "curves", "history")
-TABLES = [
-    f"{name}.{ending}"
-    for name in ("seeds", "summary", "differences", "overview")
-    for ending in ("csv", "md", "tex", "parquet")
-]
-
 write_if_changed(LAYOUT.studies(), sorted(STUDIES))
-
-
-def selection(wildcards):
-    """Says which runs and measurements a study is made of; it is new only when that changes."""
-    return plan(wildcards.study).write_selection()
-
-
-def measurements(wildcards):
-    """All that is known of a study's runs."""
-    chosen = plan(wildcards.study)
-    return [path for step in STEPS for path in chosen.measurements(step)] + chosen.histories()
 
 
 rule collect:
@@ -29,8 +11,10 @@ rule collect:
         [LAYOUT.study_table("{study}", kind) for kind in KINDS],
     log:
         LAYOUT.results / "logs/collect/{study}.log",
+    conda:
+        "../../environment.lock.yml"
     shell:
-        "{AUDIT} collect --study {wildcards.study} > {log} 2>&1"
+        "hamjepa-audit collect --study {wildcards.study} > {log} 2>&1"
 
 
 rule metrics:
@@ -41,10 +25,12 @@ rule metrics:
         LAYOUT.metrics(),
     log:
         LAYOUT.results / "logs/metrics.log",
+    conda:
+        "../../environment.lock.yml"
     params:
         studies=" ".join(f"--study {name}" for name in STUDIES),
     shell:
-        "{AUDIT} metrics {params.studies} > {log} 2>&1"
+        "hamjepa-audit metrics {params.studies} > {log} 2>&1"
 
 
 rule tables:
@@ -55,5 +41,7 @@ rule tables:
         [LAYOUT.tables("{study}") / name for name in TABLES],
     log:
         LAYOUT.results / "logs/tables/{study}.log",
+    conda:
+        "../../environment.lock.yml"
     shell:
-        "{AUDIT} tables --study {wildcards.study} > {log} 2>&1"
+        "hamjepa-audit tables --study {wildcards.study} > {log} 2>&1"

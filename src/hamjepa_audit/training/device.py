@@ -38,7 +38,7 @@ def make_deterministic(threads: int | None) -> dict[str, Any]:
     """
     # cuBLAS reads this when it starts; without it its reductions may differ from run to run.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # As use_deterministic_algorithms(True), but without importing the compiler, which takes seconds.
+    # use_deterministic_algorithms(True) would do, but imports the compiler, which takes seconds.
     torch.set_deterministic_debug_mode("error")
     # Filling fresh memory with NaN only helps to find code that reads it unwritten, and is slow.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

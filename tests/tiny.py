@@ -1,0 +1,55 @@
+"""A study that trains in seconds, and how tests run the command line on it."""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hamjepa_audit.cli.main import main
+from tests.conftest import REPOSITORY
+
+STUDY = "digits"
+ARMS = ("sigreg", "identity", "mlp", "hamjepa")
+EPOCHS, SEEDS = 2, (0, 1)
+
+
+def copy_params(target: Path) -> Path:
+    """The project's parameters, with the embedded study made tiny."""
+    folder = Path(shutil.copytree(REPOSITORY / "params", target))
+    edit(folder / "studies" / f"{STUDY}.yaml", "encoder.width", 4)
+    edit(folder / "studies" / f"{STUDY}.yaml", "optimisation.warmup_epochs", 1)
+    edit(folder / "studies" / f"{STUDY}.yaml", "optimisation.batch_size", 256)
+    edit(folder / "studies" / f"{STUDY}.yaml", "epochs", [EPOCHS])
+    edit(folder / "studies" / f"{STUDY}.yaml", "seeds", list(SEEDS))
+    edit(folder / "studies" / f"{STUDY}.yaml", "evaluation.probe.epochs", 2)
+    return folder
+
+
+def edit(path: Path, keys: str, value: Any) -> None:
+    """Sets a dotted key of a YAML file."""
+    tree = yaml.safe_load(path.read_text())
+    node = tree
+    *parents, last = keys.split(".")
+    for key in parents:
+        node = node.setdefault(key, {})
+    node[last] = value
+    path.write_text(yaml.safe_dump(tree))
+
+
+def audit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
+) -> tuple[int, str]:
+    """Runs hamjepa-audit in this process; exit status and stderr."""
+    monkeypatch.setattr(sys, "argv", ["hamjepa-audit", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    code = stopped.value.code
+    return code if isinstance(code, int) else 0, capsys.readouterr().err
+
+
+def files_below(folder: Path) -> set[str]:
+    """All files below a folder, relative; hidden ones too."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}

@@ -1,0 +1,189 @@
+"""The command line: one clear line for what a user can mend, and nothing left behind."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from tests.tiny import STUDY, audit, copy_params, edit, files_below
+
+RUN = ("--study", STUDY, "--epochs", "2", "--threads", "1")
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder with the tiny study's parameters, which the command runs in."""
+    copy_params(tmp_path / "params")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def use_parquet(
+    place: Path, labels: tuple[list[int], list[int]], image: bytes | None = None
+) -> None:
+    """Points the tiny study at two Parquet files below data/raw."""
+    from io import BytesIO
+
+    from PIL import Image
+
+    raw = place / "data" / "raw"
+    raw.mkdir(parents=True)
+    buffer = BytesIO()
+    Image.new("RGB", (16, 16)).save(buffer, "PNG")
+    content = buffer.getvalue() if image is None else image
+    for split, values in zip(("train", "test"), labels, strict=True):
+        rows = [{"image": {"bytes": content, "path": "x.png"}, "label": v} for v in values]
+        pq.write_table(pa.Table.from_pylist(rows), raw / f"{split}.parquet")
+    source = {
+        "name": STUDY, "source": "parquet", "image_size": 16, "digest": None,
+        "train": [{"path": "train.parquet", "sha256": None}],
+        "test": [{"path": "test.parquet", "sha256": None}],
+    }  # fmt: skip
+    edit(place / "params" / "studies" / f"{STUDY}.yaml", "data", source)
+
+
+def unknown_key(place: Path) -> None:
+    edit(place / "params/studies/digits.yaml", "optimisation.learning_rat", 1.0)
+
+
+def wrong_type(place: Path) -> None:
+    edit(place / "params/studies/digits.yaml", "encoder.width", "wide")
+
+
+def out_of_range(place: Path) -> None:
+    edit(place / "params/studies/digits.yaml", "views.flip_probability", 1.5)
+
+
+def missing_file(place: Path) -> None:
+    use_parquet(place, ([0, 1], [0, 1]))
+    (place / "data/raw/test.parquet").unlink()
+
+
+def truncated_parquet(place: Path) -> None:
+    use_parquet(place, ([0, 1], [0, 1]))
+    path = place / "data/raw/train.parquet"
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def not_an_image(place: Path) -> None:
+    use_parquet(place, ([0, 1], [0, 1]), image=b"these bytes are no image")
+
+
+def mismatched_classes(place: Path) -> None:
+    use_parquet(place, ([0, 1, 2], [0, 1]))
+
+
+def nothing(place: Path) -> None:
+    pass
+
+
+def no_write_permission(place: Path) -> None:
+    # A file in the folder's place refuses root as well, whom permissions don't stop.
+    (place / "data").write_text("not a folder")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("spoil", "command", "expected"),
+    [
+        (unknown_key, ("prepare", "--study", STUDY),
+         "unknown key 'optimisation.learning_rat': did you mean 'learning_rate'?"),
+        (wrong_type, ("prepare", "--study", STUDY), "encoder.width is 'wide'"),
+        (out_of_range, ("prepare", "--study", STUDY), "views.flip_probability is 1.5"),
+        (missing_file, ("prepare", "--study", STUDY), "test.parquet"),
+        (truncated_parquet, ("prepare", "--study", STUDY), "train.parquet"),
+        (not_an_image, ("prepare", "--study", STUDY), "row 0"),
+        (mismatched_classes, ("prepare", "--study", STUDY), "class '2'"),
+        (nothing, ("pretrain", *RUN, "--arm", "hamjepa", "--seed", "-1"), "seed is -1"),
+        (nothing, ("pretrain", *RUN, "--arm", "hamjpea", "--seed", "0"), "did you mean 'hamjepa'?"),
+        (no_write_permission, ("prepare", "--study", STUDY), "data"),
+        (nothing, ("pretrain", *RUN, "--arm", "hamjepa", "--seed", "0"), "is not prepared"),
+        (nothing, ("tables", "--study", STUDY), "missing file results/studies/digits"),
+        (nothing, ("tables", "--study", "digit"), "did you mean 'digits'?"),
+        (nothing, ("pretrain", "--studdy", STUDY), "No such option"),
+        (nothing, ("pretrain", *RUN, "--arm", "hamjepa", "--seed", "one"), "--seed"),
+    ],
+)  # fmt: skip
+def test_bad_input_gives_one_line_and_leaves_nothing_behind(
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    spoil,
+    command: tuple[str, ...],
+    expected: str,
+) -> None:
+    spoil(place)
+    before = files_below(place)
+    status, stderr = audit(monkeypatch, capsys, *command)
+    assert status == 2
+    *progress, line = stderr.strip().splitlines()
+    assert line.startswith("error: ") and expected in line
+    assert not any("Traceback" in text for text in progress)
+    assert files_below(place) == before
+
+
+def test_debug_shows_the_traceback(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, stderr = audit(monkeypatch, capsys, "--debug", "tables", "--study", "digit")
+    assert status == 2
+    assert "Traceback" in stderr and "UserError" in stderr
+
+
+def test_a_run_that_exists_can_be_evaluated_and_a_missing_one_is_named(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert audit(monkeypatch, capsys, "prepare", "--study", STUDY)[0] == 0
+    status, stderr = audit(
+        monkeypatch, capsys, "extract", "--study", STUDY, "--arm", "hamjepa", "--epochs", "2"
+    )
+    assert status == 2
+    assert "hamjepa-audit pretrain --study digits --arm hamjepa --epochs 2 --seed 0" in stderr
+
+
+def test_a_damaged_store_is_noticed_before_training(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert audit(monkeypatch, capsys, "prepare", "--study", STUDY)[0] == 0
+    images = place / "data" / STUDY / "train_images.npy"
+    content = bytearray(images.read_bytes())
+    content[5000] ^= 1
+    images.write_bytes(bytes(content))
+    command = ("pretrain", *RUN, "--arm", "sigreg", "--seed", "0")
+    status, stderr = audit(monkeypatch, capsys, *command)
+    assert status == 2
+    assert "train" in stderr.splitlines()[-1]
+    assert not (place / "results").exists()
+
+
+def test_params_show_and_schema(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import sys
+
+    from hamjepa_audit.cli.main import main
+
+    outputs = []
+    for command in (["show", "--study", "cifar100", "--arm", "hamjepa"], ["schema"]):
+        monkeypatch.setattr(sys, "argv", ["hamjepa-audit", "params", *command])
+        with pytest.raises(SystemExit):
+            main()
+        outputs.append(capsys.readouterr().out)
+    shown = yaml.safe_load(outputs[0])
+    assert shown["arm"]["objective"]["predictor"]["step_size"] == 0.05
+    assert shown["epochs"] == 30
+    assert json.loads(outputs[1])["title"] == "StudyParams"
+
+
+def test_commands_without_torch_do_not_import_it() -> None:
+    import subprocess
+    import sys
+
+    program = (
+        "import sys; from hamjepa_audit.cli.main import app; import hamjepa_audit.reporting;"
+        "import hamjepa_audit.plan; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

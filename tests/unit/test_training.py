@@ -1,0 +1,217 @@
+"""Training: determinism, pairing by seed, divergence, and the trace that guards its numbers."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hamjepa_audit.data.preparation import prepare
+from hamjepa_audit.data.store import open_store
+from hamjepa_audit.data.views import random_views
+from hamjepa_audit.errors import TrainingDivergedError, UserError
+from hamjepa_audit.files import sha256_file
+from hamjepa_audit.identity import TRAINING_NUMERICS
+from hamjepa_audit.params import RunParams, load_study, resolve_run
+from hamjepa_audit.randomness import Stream, derived_seed, epoch_order, generator
+from hamjepa_audit.training import loop
+from hamjepa_audit.training.checkpoint import load_encoder, save_checkpoint
+from hamjepa_audit.training.device import make_deterministic
+from hamjepa_audit.training.loop import Trainer, build_model, pretrain
+from tests.tiny import ARMS, EPOCHS, STUDY, copy_params
+
+CPU = torch.device("cpu")
+TRACE = Path(__file__).parent / "training_trace.json"
+
+
+@pytest.fixture(scope="module")
+def params(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_params(tmp_path_factory.mktemp("tiny") / "params")
+
+
+@pytest.fixture(scope="module")
+def images(params: Path, tmp_path_factory: pytest.TempPathFactory) -> torch.Tensor:
+    root = tmp_path_factory.mktemp("data")
+    prepare(load_study(params, STUDY).data, root, root)
+    return torch.from_numpy(np.array(open_store(root / STUDY).train.images))
+
+
+@pytest.fixture(autouse=True)
+def _deterministic() -> None:
+    make_deterministic(threads=1)
+
+
+def run_of(params: Path, arm: str, seed: int = 0) -> RunParams:
+    return resolve_run(load_study(params, STUDY), arm, EPOCHS, seed)
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_the_same_seed_gives_the_same_bytes(
+    params: Path, images: torch.Tensor, tmp_path: Path, arm: str
+) -> None:
+    run = run_of(params, arm)
+    results = [pretrain(run, images, CPU, name) for name in ("first", "second")]
+    for result, name in zip(results, "ab", strict=True):
+        save_checkpoint(result.model, tmp_path / name)
+    assert sha256_file(tmp_path / "a") == sha256_file(tmp_path / "b")
+    assert results[0].history == results[1].history
+    other = pretrain(run_of(params, arm, seed=1), images, CPU, "other")
+    assert other.history != results[0].history
+
+
+def test_arms_of_one_seed_start_alike_and_see_the_same_views(
+    params: Path, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, list[torch.Tensor]] = {}
+    for arm in ARMS:
+        views: list[torch.Tensor] = []
+
+        def recording(*arguments: object, store: list[torch.Tensor] = views) -> torch.Tensor:
+            store.append(random_views(*arguments))  # type: ignore[arg-type]
+            return store[-1]
+
+        monkeypatch.setattr(loop, "random_views", recording)
+        run = run_of(params, arm)
+        start = build_model(run).encoder.state_dict()
+        pretrain(run, images, CPU, arm)
+        seen[arm] = [*start.values(), *views]
+    for arm in ARMS[1:]:
+        assert len(seen[arm]) == len(seen[ARMS[0]])
+        assert all(map(torch.equal, seen[arm], seen[ARMS[0]]))
+
+
+def test_an_epoch_takes_every_image_once_and_drops_the_rest(
+    params: Path, images: torch.Tensor
+) -> None:
+    run = run_of(params, "sigreg")
+    trainer = Trainer(run, build_model(run), images, "x")
+    batches = list(trainer._batches(1, trainer.steps_per_epoch))
+    assert {len(batch) for batch in batches} == {run.optimisation.batch_size}
+    assert len(batches) == len(images) // run.optimisation.batch_size
+    assert len(torch.cat(batches).unique()) == sum(map(len, batches))
+    assert not np.array_equal(epoch_order(0, 1, 50), epoch_order(0, 2, 50))
+    assert sorted(epoch_order(0, 1, 50)) == list(range(50))
+
+
+def test_learning_rates_of_the_groups(params: Path, images: torch.Tensor) -> None:
+    run = run_of(params, "hamjepa")
+    slow = run.model_copy(update={"arm": run.arm.model_copy(
+        update={"predictor_learning_rate": 5e-5})})  # fmt: skip
+    trainer = Trainer(slow, build_model(slow), images, "x")
+    bases = [group["base_rate"] for group in trainer.optimiser.param_groups]
+    assert bases == [5e-4, 5e-5]
+    assert all(group["weight_decay"] == 5e-4 for group in trainer.optimiser.param_groups)
+    assert trainer._learning_rate(0, 5e-4) == pytest.approx(5e-6)
+
+
+@pytest.mark.parametrize("scope", ["encoder_and_predictor", "encoder"])
+def test_what_is_clipped_together(params: Path, images: torch.Tensor, scope: str) -> None:
+    run = run_of(params, "hamjepa")
+    assert run.arm.clipping is not None
+    clipping = run.arm.clipping.model_copy(update={"scope": scope, "maximum_norm": 1e-3})
+    run = run.model_copy(update={"arm": run.arm.model_copy(update={"clipping": clipping})})
+    model = build_model(run)
+    trainer = Trainer(run, model, images, "x")
+    for parameter in (*model.encoder.parameters(), *model.objective.parameters()):
+        parameter.grad = torch.ones_like(parameter)
+    norm = float(trainer._clip())
+    counted = list(model.encoder.parameters())
+    if scope == "encoder_and_predictor":
+        counted += model.objective.parameters()
+    assert norm == pytest.approx(sum(p.numel() for p in counted) ** 0.5, rel=1e-5)
+    predictor = next(iter(model.objective.parameters()))
+    assert predictor.grad is not None
+    clipped = bool((predictor.grad < 0.9).all())
+    assert clipped == (scope == "encoder_and_predictor")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(
+    params: Path, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_of(params, "hamjepa")
+    original = loop.build_objective
+
+    def broken(*arguments: object) -> loop.ArmObjective:
+        objective = original(*arguments)  # type: ignore[arg-type]
+        terms = objective.terms
+
+        def poisoned(states: torch.Tensor, step: int, epoch: int) -> dict[str, torch.Tensor]:
+            result = terms(states, step, epoch)
+            if step == 7:
+                result["budget"] = result["budget"] * float("inf")
+            return result
+
+        objective.terms = poisoned  # type: ignore[method-assign]
+        return objective
+
+    monkeypatch.setattr(loop, "build_objective", broken)
+    with pytest.raises(TrainingDivergedError) as caught:
+        pretrain(run, images, CPU, "the-run")
+    assert "the-run: budget is inf at epoch 2, step 3 of 5" in str(caught.value)
+
+
+def test_too_few_images_for_a_batch(params: Path, images: torch.Tensor) -> None:
+    with pytest.raises(UserError, match="batch_size is 256 but there are 100 training images"):
+        pretrain(run_of(params, "sigreg"), images[:100], CPU, "x")
+
+
+def test_a_trial_stops_early_on_the_schedule_of_the_whole_run(
+    params: Path, images: torch.Tensor
+) -> None:
+    run = run_of(params, "sigreg")
+    trial = pretrain(run, images, CPU, "trial", trial_steps=2)
+    assert len(trial.history) == 1
+    whole = Trainer(run, build_model(run), images, "x")
+    assert trial.history[0]["learning_rate"] == whole._learning_rate(1, 5e-4)
+
+
+@pytest.mark.parametrize("damage", ["cut", "other model", "missing"])
+def test_checkpoints_load_whole_or_not_at_all(params: Path, tmp_path: Path, damage: str) -> None:
+    run = run_of(params, "hamjepa")
+    path = tmp_path / "checkpoint.safetensors"
+    model = build_model(run)
+    save_checkpoint(model, path)
+    encoder = load_encoder(run, path, CPU)
+    assert not encoder.training
+    assert all(map(torch.equal, encoder.state_dict().values(), model.encoder.state_dict().values()))
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif damage == "missing":
+        path.unlink()
+    else:
+        save_checkpoint(build_model(run_of(params, "sigreg")), path)
+    with pytest.raises(UserError, match="checkpoint") as caught:
+        load_encoder(run, path, CPU)
+    assert "\n" not in str(caught.value)
+
+
+def test_streams_do_not_share_numbers() -> None:
+    seeds = {
+        derived_seed(stream, seed, index)
+        for stream in Stream
+        for seed in (0, 1)
+        for index in (0, 1)
+    }
+    assert len(seeds) == len(Stream) * 4
+    first = torch.randn(3, generator=generator(Stream.VIEWS, 0))
+    assert torch.equal(first, torch.randn(3, generator=generator(Stream.VIEWS, 0)))
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("arm", ARMS)
+def test_training_numbers_change_only_with_their_version(
+    params: Path, images: torch.Tensor, arm: str
+) -> None:
+    """The losses of a tiny run, against those stored for this TRAINING_NUMERICS.
+
+    When this fails, results of old runs can't be mixed with new ones: raise TRAINING_NUMERICS in
+    identity.py, then write the new trace with tests/unit/write_training_trace.py.
+    """
+    stored = json.loads(TRACE.read_text())
+    assert stored["training_numerics"] == TRAINING_NUMERICS, "write the trace of this version"
+    history = pretrain(run_of(params, arm), images, CPU, arm).history
+    assert [set(row) for row in history] == [set(row) for row in stored["arms"][arm]]
+    for ours, expected in zip(history, stored["arms"][arm], strict=True):
+        for term, value in expected.items():
+            assert ours[term] == pytest.approx(value, rel=2e-3, abs=1e-6), term

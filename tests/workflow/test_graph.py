@@ -1,0 +1,151 @@
+"""The graph: a whole audit of a tiny study, and what is run again, and what isn't."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from hamjepa_audit.metrics import METRICS_SCHEMA
+from tests.tiny import ARMS, EPOCHS, SEEDS, STUDY, edit
+from tests.workflow.conftest import checkout, snakemake
+
+pytestmark = pytest.mark.workflow
+NOTHING = "Nothing to be done"
+
+
+def planned(folder: Path, *arguments: str) -> dict[str, int]:
+    """Jobs that a dry run announces, by rule."""
+    output = snakemake(folder, "-n", "results/tables", *arguments)
+    if NOTHING in output:
+        return {}
+    table = output[output.index("Job stats:") :]
+    return {
+        name: int(count)
+        for name, count in re.findall(r"^(\w+|results/tables)\s+(\d+)$", table, re.MULTILINE)
+        if name not in ("total", "results/tables")
+    }
+
+
+def test_the_tables_hold_every_arm_with_seeds_and_intervals(finished: Path) -> None:
+    summary = pd.read_csv(finished / "results" / "tables" / STUDY / "summary.csv")
+    assert set(summary["arm"]) == set(ARMS)
+    assert set(summary["n"]) == {len(SEEDS)}
+    assert {"mean", "sd", "ci_low", "ci_high"} <= set(summary.columns)
+    for ending in ("csv", "md", "tex", "parquet"):
+        for name in ("seeds", "summary", "differences", "overview"):
+            assert (finished / f"results/tables/{STUDY}/{name}.{ending}").stat().st_size > 0
+
+
+def test_metrics_follow_the_schema(finished: Path) -> None:
+    metrics = pq.read_table(finished / "results" / "metrics.parquet")
+    assert metrics.schema.equals(METRICS_SCHEMA)
+    frame = metrics.to_pandas()
+    assert set(frame["readout"]) == {"q", "p", "qp", "all"}
+    assert set(frame[frame["arm"] == "sigreg"]["readout"]) == {"all"}
+    assert set(frame["checkpoint_epoch"]) == {EPOCHS}
+    names = set(frame["metric"])
+    assert {"knn_top1@20", "knn_top1@best", "linear_probe_top1", "effective_rank",
+            "effective_rank_lowrank", "cosine_mean", "feature_norm_mean", "alignment",
+            "uniformity"} <= names  # fmt: skip
+    assert len(frame) == len(frame.drop_duplicates(["run_id", "readout", "metric"]))
+
+
+def test_every_run_keeps_its_record_and_log(finished: Path) -> None:
+    records = [json.loads(path.read_text()) for path in finished.glob("results/runs/*/run.json")]
+    assert {(record["arm"], record["seed"]) for record in records} == {
+        (arm, seed) for arm in ARMS for seed in SEEDS
+    }
+    for record in records:
+        log = finished / "results/logs/pretrain" / f"{record['run_id']}.log"
+        assert f"epoch {EPOCHS}/{EPOCHS}" in log.read_text()
+        assert record["params"]["seed"] == record["seed"]
+        assert {"data_digest", "packages", "device", "started", "ended", "lock_sha256"} <= set(
+            record
+        )
+
+
+def test_figures_are_there_and_features_are_not_kept(finished: Path) -> None:
+    figures = {path.name for path in (finished / "results/figures" / STUDY).iterdir()}
+    assert f"knn_sweep_e{EPOCHS}.png" in figures and len(figures) == 10
+    assert not list(finished.glob("results/evaluation/*/features-*"))
+
+
+def test_a_second_run_does_nothing(finished: Path) -> None:
+    assert NOTHING in snakemake(finished, "results/tables")
+
+
+def test_without_the_engines_memory_nothing_is_run_again(copy_of_finished: Path) -> None:
+    shutil.rmtree(copy_of_finished / ".snakemake")
+    assert planned(copy_of_finished) == {}
+
+
+@pytest.mark.parametrize("engine_remembers", [True, False])
+def test_a_changed_arm_runs_again_with_what_depends_on_it(
+    copy_of_finished: Path, engine_remembers: bool
+) -> None:
+    if not engine_remembers:
+        shutil.rmtree(copy_of_finished / ".snakemake")
+    edit(copy_of_finished / "params/arms/sigreg.yaml", "objective.weight", 0.05)
+    assert planned(copy_of_finished) == {
+        "pretrain": len(SEEDS), "extract": 1, "knn": 1, "probe": 1, "geometry": 1,
+        "collect": 1, "metrics": 1, "tables": 1, f"figures_{STUDY}": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("engine_remembers", [True, False])
+def test_fewer_seeds_change_the_tables_without_training(
+    copy_of_finished: Path, engine_remembers: bool
+) -> None:
+    if not engine_remembers:
+        shutil.rmtree(copy_of_finished / ".snakemake")
+    edit(copy_of_finished / f"params/studies/{STUDY}.yaml", "arms", ["sigreg", "hamjepa"])
+    jobs = planned(copy_of_finished)
+    assert "pretrain" not in jobs and "knn" not in jobs
+    assert jobs == {"collect": 1, "metrics": 1, "tables": 1, f"figures_{STUDY}": 1}
+    snakemake(copy_of_finished, "results/tables")
+    summary = pd.read_csv(copy_of_finished / f"results/tables/{STUDY}/summary.csv")
+    assert set(summary["arm"]) == {"sigreg", "hamjepa"}
+
+
+def test_touched_files_and_comments_run_nothing(copy_of_finished: Path) -> None:
+    for path in sorted(copy_of_finished.rglob("*")):
+        if path.is_file() and path.is_relative_to(copy_of_finished / "results"):
+            path.touch()
+    for path in sorted(copy_of_finished.glob("data/**/*"), reverse=True):
+        path.touch()
+    lock = copy_of_finished / "environment.lock.yml"
+    lock.write_text(lock.read_text() + "# a comment\n")
+    assert planned(copy_of_finished) == {}
+
+
+def test_a_mistyped_parameter_is_one_clear_line(tmp_path: Path) -> None:
+    folder = checkout(tmp_path / "checkout")
+    edit(folder / f"params/studies/{STUDY}.yaml", "encoder.widht", 4)
+    output = snakemake(folder, "-n", "results/tables", succeeds=False)
+    assert "unknown key 'encoder.widht': did you mean 'width'?" in output
+    assert "Traceback" not in output
+
+
+def test_an_unpinned_study_plans_after_preparation(tmp_path: Path) -> None:
+    folder = checkout(tmp_path / "checkout")
+    edit(folder / f"params/studies/{STUDY}.yaml", "data.digest", None)
+    assert "prepare" in planned(folder)
+    snakemake(folder, f"data/{STUDY}/manifest.json")
+    assert planned(folder)["pretrain"] == len(ARMS) * len(SEEDS)
+
+
+def test_the_default_profile_is_used_and_reworded_rules_run_nothing(
+    copy_of_finished: Path,
+) -> None:
+    assert "profile profiles/default" in snakemake(copy_of_finished, "-n", "results/tables")
+    for path in (copy_of_finished / "workflow/rules").glob("*.smk"):
+        path.write_text(path.read_text().replace("hamjepa-audit ", "hamjepa-audit  "))
+    assert planned(copy_of_finished) == {}
+
+
+def test_lint(finished: Path) -> None:
+    assert "Congratulations" in snakemake(finished, "--lint")
