@@ -13,6 +13,9 @@ from hamjepa_audit.statistics.summaries import READOUTS
 if TYPE_CHECKING:
     from pandas.core.groupby import SeriesGroupBy
 
+NARROWEST, WIDENING, DASHED = 1.3, 0.8, 1.6
+"""Points: width of the arm drawn last, how much wider each one below it is; of dashed ones."""
+
 
 class Arms(NamedTuple):
     """How arms are shown: `titles` and `colours` by arm."""
@@ -32,6 +35,13 @@ class Arms(NamedTuple):
         if untitled:
             raise UserError(f"no title for the arms {untitled}; give each arm a title")
         return cls(tuple(order), titles, colours(order))
+
+    def line_width(self, arm: str, dashed: bool) -> float:
+        """Points; the arms drawn first are wider, so that none hides behind another's line."""
+        if dashed:
+            return DASHED
+        covered_by = len(self.order) - 1 - self.order.index(arm)
+        return NARROWEST + WIDENING * covered_by
 
     def label(self, arm: str, whole: bool) -> str:
         """The arm's name in a legend, saying when its state is read out as a whole."""
@@ -77,6 +87,7 @@ def draw_line(
         centre.index,
         centre,
         color=arms.colours[arm],
+        linewidth=arms.line_width(arm, dashed),
         linestyle="--" if dashed else "-",
         marker=marker,
         label=arms.label(arm, dashed),

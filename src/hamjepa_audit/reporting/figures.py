@@ -196,7 +196,7 @@ def _histograms(curves: pd.DataFrame, arms: Arms, curve: str, label: str, counte
             share,
             edges,
             color=colour,
-            linewidth=1.5,
+            linewidth=arms.line_width(arm, dashed),
             linestyle="--" if dashed else "-",
             label=arms.label(arm, dashed),
         )

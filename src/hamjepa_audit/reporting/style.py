@@ -39,7 +39,6 @@ STYLE = {
     "legend.fontsize": 10,
     "legend.frameon": False,
     "legend.title_fontsize": 9.5,
-    "lines.linewidth": 1.8,
     "lines.markersize": 4,
     "pdf.fonttype": 42,
     "savefig.dpi": 200,

@@ -1,0 +1,223 @@
+"""The paper's claims, typed: measurements, differences and statements, each with its source.
+
+Numbers are kept as they are printed: 28.10 says more than 28.1, namely that the value lies between
+28.095 and 28.105. They are therefore read as decimals, trailing zeros included.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import Field, model_validator
+
+from hamjepa_audit.params.arms import Readout
+from hamjepa_audit.params.base import Count, Name, Params
+from hamjepa_audit.params.loading import read_yaml, validate
+
+Unit = Literal["percent", "dimensionless"]
+Metric = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*(@([1-9][0-9]*|best))?$")]
+Source = Annotated[str, Field(min_length=1)]
+Spread = Annotated[Decimal, Field(gt=0)]
+
+ACCURACIES = ("knn_top", "linear_probe_top")
+"""How the metrics begin that are accuracies in percent; all others are dimensionless."""
+
+
+def unit_of(metric: str) -> Unit:
+    """The unit that a metric is measured in."""
+    return "percent" if metric.startswith(ACCURACIES) else "dimensionless"
+
+
+class MeasurementClaim(Params):
+    """A number that the paper reports for one arm and readout.
+
+    `std` is over `n` seeds; a single run has none. `at_k`: where a best over k was found.
+    """
+
+    study: Name
+    epochs: Count
+    arm: Name
+    readout: Readout
+    metric: Metric
+    value: Decimal
+    std: Spread | None = None
+    n: Count
+    unit: Unit
+    at_k: Count | None = None
+    source: Source
+    note: str | None = None
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if self.unit != unit_of(self.metric):
+            raise ValueError(f"{self.metric} is {unit_of(self.metric)}, not {self.unit}")
+        if (self.std is None) != (self.n == 1):
+            raise ValueError(f"std is {self.std} with n = {self.n}: give std exactly where n > 1")
+        if self.at_k is not None and not self.metric.endswith("@best"):
+            raise ValueError(f"at_k belongs to a best over k, not to {self.metric}")
+        return self
+
+    @property
+    def key(self) -> str:
+        """What is measured: equal for two statements of one number."""
+        return f"{self.study}-e{self.epochs}-{self.arm}-{self.readout}-{self.metric}"
+
+
+class Side(Params):
+    """One side of a difference; `best` is the best of the arm's readouts."""
+
+    arm: Name
+    readout: Readout | Literal["best"]
+
+    def __str__(self) -> str:
+        return f"{self.arm}_{self.readout}"
+
+
+class DifferenceClaim(Params):
+    """A difference that the paper states: minuend - subtrahend, in the metric's unit."""
+
+    study: Name
+    epochs: Count
+    metric: Metric
+    minuend: Side
+    subtrahend: Side
+    value: Decimal
+    std: Spread | None = None
+    n: Annotated[int, Field(ge=2)] | None = None
+    source: Source
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if self.minuend == self.subtrahend:
+            raise ValueError(f"minuend and subtrahend are both {self.minuend}")
+        if self.value == 0:
+            raise ValueError("value is 0: a difference of zero has no direction to be tested")
+        if (self.std is None) != (self.n is None):
+            raise ValueError(f"std is {self.std} with n = {self.n}: give both or neither")
+        return self
+
+    @property
+    def unit(self) -> Unit:
+        """The unit of the value; percentage points count as percent."""
+        return unit_of(self.metric)
+
+    @property
+    def key(self) -> str:
+        """What is compared: equal for two statements of one difference."""
+        return f"{self.study}-e{self.epochs}-{self.metric}-{self.minuend}-{self.subtrahend}"
+
+
+class StatementClaim(Params):
+    """What the paper says in words."""
+
+    id: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+    study: Name
+    epochs: Count
+    says: Annotated[str, Field(min_length=1)]
+    source: Source
+
+
+class Paper(Params):
+    """Which paper, and which version of it."""
+
+    arxiv: str
+    version: Count
+    title: str
+
+
+class Rollout(Params):
+    """How far a toy trajectory is integrated."""
+
+    dt: Spread
+    steps: Count
+
+
+class ReferenceRollout(Rollout):
+    """The trajectory that the others are compared with."""
+
+    integrator: Literal["leapfrog", "euler"]
+
+
+class Distances(Params):
+    """Wasserstein-1 distances over directions."""
+
+    mean: Spread
+    max: Spread
+
+
+class ToyTransport(Params):
+    """The paper's toy experiment on Hamiltonian transport (Figures 8 and 9)."""
+
+    horizon: Spread
+    reference: ReferenceRollout
+    models: Rollout
+    w1_over_directions: dict[Literal["euler", "leapfrog"], Distances]
+
+
+class Claims(Params):
+    """Everything that an audit checks."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    paper: Paper
+    unit_default: Unit
+    measurements: tuple[MeasurementClaim, ...]
+    differences: tuple[DifferenceClaim, ...]
+    statements: tuple[StatementClaim, ...]
+    toy_transport: ToyTransport | None = None
+
+    @model_validator(mode="after")
+    def _nothing_is_there_twice(self) -> Self:
+        for kind in ("measurements", "differences"):
+            _refuse_repeated(kind, (f"{c.key} ({c.source})" for c in getattr(self, kind)))
+        _refuse_repeated("statements", (claim.id for claim in self.statements))
+        return self
+
+
+def _refuse_repeated(kind: str, names: Iterable[str]) -> None:
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise ValueError(f"{kind} has {name} {count} times: keep one")
+
+
+def claim_names(claims: Iterable[MeasurementClaim | DifferenceClaim]) -> list[str]:
+    """A name for each claim: its key, and for a repeated one a number from 2 after it.
+
+    Returns:
+        As many names as claims, all different, such as 'cifar100-e30-hamjepa-q-effective_rank.2'.
+    """
+    seen: Counter[str] = Counter()
+    names = []
+    for claim in claims:
+        seen[claim.key] += 1
+        names.append(claim.key if seen[claim.key] == 1 else f"{claim.key}.{seen[claim.key]}")
+    return names
+
+
+def load_claims(path: Path) -> Claims:
+    """The claims of a file.
+
+    Raises:
+        UserError: missing, not YAML, an unknown key, a value of the wrong type, unit or range, or
+            a claim given twice with one source. The same number from two sources is kept twice.
+    """
+    read_yaml(path)  # tells in one line what is wrong with a file
+    tree = yaml.load(path.read_text(), Loader=_PrintedNumbers)
+    measurements = tree.get("measurements")
+    for claim in measurements if isinstance(measurements, list) else ():
+        if isinstance(claim, dict):
+            claim.setdefault("unit", tree.get("unit_default"))
+    return validate(Claims, tree, str(path))
+
+
+class _PrintedNumbers(yaml.SafeLoader):
+    """YAML whose numbers with a point stay texts, as they are printed."""
+
+
+def _as_printed(loader: _PrintedNumbers, node: yaml.ScalarNode) -> Any:
+    return loader.construct_scalar(node)
+
+
+_PrintedNumbers.add_constructor("tag:yaml.org,2002:float", _as_printed)

@@ -1,0 +1,26 @@
+"""The README says what the repository has."""
+
+import re
+
+from tests.conftest import REPOSITORY
+
+README = (REPOSITORY / "README.md").read_text()
+
+
+def test_the_overview_is_the_published_one() -> None:
+    block = re.search(r"<!-- overview: (\S+) -->\n(.*?)<!-- end -->", README, re.DOTALL)
+    assert block is not None
+    assert block[2].strip() == (REPOSITORY / block[1]).read_text().strip()
+
+
+def test_pictures_and_files_that_it_names_exist() -> None:
+    for name in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README):
+        assert (REPOSITORY / name).is_file(), name
+    for name in ("environment.lock.yml", "CITATION.cff", "params", "tests/golden"):
+        assert name in README
+        assert (REPOSITORY / name).exists()
+
+
+def test_the_studies_that_it_names_exist() -> None:
+    for name in re.findall(r"studies='\[(\w+)\]'", README):
+        assert (REPOSITORY / "params" / "studies" / f"{name}.yaml").is_file()
