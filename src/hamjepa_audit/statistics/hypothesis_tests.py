@@ -1,0 +1,195 @@
+"""Tests from means and spreads, exact permutation tests of paired differences, Holm's correction.
+
+The tests on means take summaries, not samples, so that thousands of claims are one call. A standard
+error of zero is allowed: the statistic is then infinite, or 0 where the estimate is 0, too.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+Array = NDArray[np.float64]
+
+MOST_SIGNS = 40
+"""Differences up to which all sign patterns are counted: 2 * 2^20 sums."""
+
+TIE = 1e-12
+"""Sums of differences that agree to this share of the sum of absolute values are equal."""
+
+
+class Estimate(NamedTuple):
+    """An estimated difference: value, standard error (both in the unit of the data), df.
+
+    Arrays of one shape; NaN where there are too few values.
+    """
+
+    value: Array
+    error: Array
+    df: Array
+
+
+def of_mean(mean: ArrayLike, sd: ArrayLike, n: ArrayLike, value: ArrayLike = 0.0) -> Estimate:
+    """How far a mean is from a fixed value (one-sample or paired t).
+
+    Args:
+        mean: means, shape (rows,).
+        sd: standard deviations with n - 1 in the denominator, shape (rows,).
+        n: sample sizes, shape (rows,); below 2 the error and df are NaN.
+        value: what they are compared with, in the unit of the mean.
+    """
+    size = _at_least_two(n)
+    return Estimate(_floats(mean) - _floats(value), _floats(sd) / np.sqrt(size), size - 1)
+
+
+def of_mean_and_new_runs(
+    mean: ArrayLike, sd: ArrayLike, n: ArrayLike, value: ArrayLike, runs: ArrayLike
+) -> Estimate:
+    """How far a mean is from the mean of `runs` further runs of which only that mean is known.
+
+    Under the hypothesis that they come from the same normal distribution the difference has the
+    standard error sd sqrt(1/n + 1/runs): the prediction interval of Hahn and Meeker, "Statistical
+    Intervals" (1991), section 4.7, read as a test.
+    """
+    size = _at_least_two(n)
+    error = _floats(sd) * np.sqrt(1 / size + 1 / _floats(runs))
+    return Estimate(_floats(mean) - _floats(value), error, size - 1)
+
+
+def welch(
+    mean: ArrayLike,
+    sd: ArrayLike,
+    n: ArrayLike,
+    other_mean: ArrayLike,
+    other_sd: ArrayLike,
+    other_n: ArrayLike,
+) -> Estimate:
+    """How far two means are apart when their variances may differ (Welch 1947), from summaries.
+
+    Args:
+        mean: means of the first samples, shape (rows,).
+        sd: their standard deviations (n - 1).
+        n: their sizes; below 2 the error and df are NaN.
+        other_mean: means of the second samples.
+        other_sd: their standard deviations (n - 1).
+        other_n: their sizes.
+
+    Returns:
+        First minus second, with Satterthwaite's degrees of freedom.
+    """
+    size, other_size = _at_least_two(n), _at_least_two(other_n)
+    variance, other_variance = _floats(sd) ** 2 / size, _floats(other_sd) ** 2 / other_size
+    total = variance + other_variance
+    with np.errstate(invalid="ignore"):
+        df = total**2 / (variance**2 / (size - 1) + other_variance**2 / (other_size - 1))
+    # Without any spread the degrees of freedom don't matter, but must be a number.
+    df = np.where(total == 0, size + other_size - 2, df)
+    return Estimate(_floats(mean) - _floats(other_mean), np.sqrt(total), df)
+
+
+def statistic(estimate: Estimate, value: ArrayLike = 0.0) -> Array:
+    """Student's t of the hypothesis that the true difference is `value`."""
+    distance = estimate.value - _floats(value)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = distance / estimate.error
+    return np.where((estimate.error == 0) & (distance == 0), 0.0, t)
+
+
+def two_sided(estimate: Estimate) -> Array:
+    """P-value of the hypothesis that the true difference is 0."""
+    return np.asarray(2 * stats.t.sf(np.abs(statistic(estimate)), estimate.df))
+
+
+def shown_above(estimate: Estimate, bound: ArrayLike) -> Array:
+    """P-value of the hypothesis that the true difference is `bound` or less."""
+    return np.asarray(stats.t.sf(statistic(estimate, bound), estimate.df))
+
+
+def shown_below(estimate: Estimate, bound: ArrayLike) -> Array:
+    """P-value of the hypothesis that the true difference is `bound` or more."""
+    return np.asarray(stats.t.cdf(statistic(estimate, bound), estimate.df))
+
+
+def sign_flip(differences: ArrayLike) -> float:
+    """Exact two-sided sign-flip permutation test (Fisher 1935) of paired differences.
+
+    Under the hypothesis each difference is as likely as its negative. All 2^n sign patterns are
+    counted: every sum is one of the first half's plus one of the second's, so that sorting one half
+    makes 2^(n/2) searches of it.
+
+    Args:
+        differences: (n,), any unit.
+
+    Returns:
+        The share of patterns whose absolute sum is at least the observed one; NaN without
+        differences and for more than MOST_SIGNS of them.
+    """
+    values = _floats(differences)
+    if not 1 <= len(values) <= MOST_SIGNS:
+        return float("nan")
+    observed = abs(values.sum()) - TIE * np.abs(values).sum()
+    if observed <= 0:
+        return 1.0
+    first, second = (_signed_sums(half) for half in np.array_split(values, 2))
+    second.sort()
+    as_large = len(second) - np.searchsorted(second, observed - first)
+    # The patterns come in pairs with opposite sums: as many are as far below zero.
+    return float(2 * as_large.sum() / (len(first) * len(second)))
+
+
+def _signed_sums(values: Array) -> Array:
+    sums = np.zeros(1)
+    for value in values:
+        sums = np.concatenate([sums + value, sums - value])
+    return sums
+
+
+def wilcoxon(differences: ArrayLike) -> float:
+    """Exact two-sided Wilcoxon signed-rank test (1945), also with ties.
+
+    Zeros are dropped and ties share their mean rank. It is the sign-flip test of the signed ranks;
+    scipy's exact method is not exact with ties, which accuracies on small test sets have.
+
+    Args:
+        differences: (n,), any unit.
+
+    Returns:
+        The p-value; 1 if all are zero; NaN without differences and for more than MOST_SIGNS.
+    """
+    values = _floats(differences)
+    nonzero = values[values != 0]
+    if len(values) and not len(nonzero):
+        return 1.0
+    return sign_flip(np.sign(nonzero) * stats.rankdata(np.abs(nonzero)))
+
+
+def holm(p: ArrayLike, families: Any) -> Array:
+    """P-values adjusted by Holm's step-down method (1979) within families.
+
+    Args:
+        p: (rows,); NaN was not tested and is left out of its family.
+        families: (rows,), a label each.
+
+    Returns:
+        (rows,): rejecting what is below alpha keeps the chance of any false rejection within a
+        family below alpha, however the tests depend on each other.
+    """
+    raw = _floats(p)
+    adjusted = np.full(raw.shape, np.nan)
+    labels = np.asarray(families)
+    for family in np.unique(labels):
+        rows = (labels == family) & ~np.isnan(raw)
+        if rows.any():
+            adjusted[rows] = multipletests(raw[rows], method="holm")[1]
+    return adjusted
+
+
+def _floats(values: ArrayLike) -> Array:
+    return np.asarray(values, dtype=float)
+
+
+def _at_least_two(n: ArrayLike) -> Array:
+    size = _floats(n)
+    return np.where(size >= 2, size, np.nan)

@@ -1,0 +1,121 @@
+"""What each seed measured, looked up by arm, readout and metric, and paired by seed."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from hamjepa_audit.statistics.hypothesis_tests import Array
+from hamjepa_audit.statistics.paired import ROUNDING
+from hamjepa_audit.statistics.summaries import READOUTS, checked
+
+
+class NotMeasured(Exception):
+    """What a claim needs isn't among the metrics; the message says what."""
+
+
+class Pairs(NamedTuple):
+    """Two measurements of the same runs' seeds, each of shape (n,), in the order of the seeds."""
+
+    minuend: Array
+    subtrahend: Array
+
+    @property
+    def differences(self) -> Array:
+        """Minuend - subtrahend, (n,), rounding noise taken for zero (see `without_noise`)."""
+        scale = max(float(np.abs(np.concatenate(self)).max(initial=0.0)), 0.0)
+        return without_noise(self.minuend - self.subtrahend, scale)
+
+
+def without_noise(differences: Array, scale: float) -> Array:
+    """Differences that are equal, or zero, but for float64 rounding of operands as large as `scale`.
+
+    Spreads of rounding noise would make p-values of nothing.
+    """
+    noise = ROUNDING * scale
+    if len(differences) and np.ptp(differences) <= noise:
+        differences = np.full_like(differences, differences[0])
+    return np.where(np.abs(differences) <= noise, 0.0, differences)
+
+
+class SeedTable:
+    """The metrics of many studies by seed.
+
+    Raises:
+        UserError: the metrics are unusable (see `statistics.checked`).
+    """
+
+    def __init__(self, metrics: pd.DataFrame) -> None:
+        self._metrics = checked(metrics)
+        self._wide: dict[tuple[str, int], pd.DataFrame] = {}
+
+    @property
+    def studies(self) -> list[str]:
+        """The studies that have any metrics, sorted."""
+        return sorted(set(self._metrics["study"]))
+
+    def values(
+        self, study: str, epochs: int, arm: str, readout: str, metric: str
+    ) -> "pd.Series[float]":
+        """Each seed's value at the last epoch, seeds as the index, sorted; empty if not measured.
+
+        `best` is each seed's largest value over the arm's readouts, as it is read off a single
+        run; of seeds that lack a readout nothing is said.
+        """
+        wide = self._final(study, epochs)
+        parts = READOUTS if readout == "best" else (readout,)
+        columns = [(arm, part, metric) for part in parts if (arm, part, metric) in wide.columns]
+        return wide[columns].dropna().max(axis=1) if columns else pd.Series(dtype=float)
+
+    def require(
+        self, study: str, epochs: int, arm: str, readout: str, metric: str
+    ) -> "pd.Series[float]":
+        """As `values`.
+
+        Raises:
+            NotMeasured: there are none.
+        """
+        found = self.values(study, epochs, arm, readout, metric)
+        if found.empty:
+            raise NotMeasured(f"no {metric} of {arm}, readout {readout}, at {epochs} epochs")
+        return found
+
+    def pairs(
+        self,
+        study: str,
+        epochs: int,
+        metric: str,
+        minuend: tuple[str, str],
+        subtrahend: tuple[str, str],
+    ) -> Pairs:
+        """Two sides (arm, readout) of a difference, for the seeds that both have."""
+        sides = [self.values(study, epochs, *side, metric) for side in (minuend, subtrahend)]
+        common = sides[0].index.intersection(sides[1].index)
+        return Pairs(*(side.loc[common].to_numpy(dtype=float) for side in sides))
+
+    def checkpoints(
+        self, study: str, epochs: int, arm: str, readout: str, metrics: Sequence[str]
+    ) -> dict[int, pd.DataFrame]:
+        """Some metrics of every checkpoint that has them all, by seed: epochs x metrics."""
+        rows = self._rows(study, epochs)
+        chosen = rows[(rows["arm"] == arm) & (rows["readout"] == readout)]
+        table = chosen.pivot(
+            index=["seed", "checkpoint_epoch"], columns="metric", values="value"
+        ).reindex(columns=list(metrics))
+        complete = table.dropna()
+        return {int(seed): part.droplevel(0) for seed, part in complete.groupby(level=0)}
+
+    def _rows(self, study: str, epochs: int) -> pd.DataFrame:
+        metrics = self._metrics
+        return metrics[(metrics["study"] == study) & (metrics["epochs"] == epochs)]
+
+    def _final(self, study: str, epochs: int) -> pd.DataFrame:
+        """Seeds x (arm, readout, metric) at the last epoch."""
+        key = (study, epochs)
+        if key not in self._wide:
+            rows = self._rows(study, epochs)
+            self._wide[key] = rows[rows["checkpoint_epoch"] == epochs].pivot(
+                index="seed", columns=["arm", "readout", "metric"], values="value"
+            )
+        return self._wide[key]

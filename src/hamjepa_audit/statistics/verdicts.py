@@ -1,0 +1,187 @@
+"""From tests to verdicts: one small decision table for each kind of claim, read from the top.
+
+All p-values that a verdict rests on are Holm-adjusted within the claim's family; "shown" means that
+the adjusted p-value is below 1 - confidence. A verdict needs something shown: a large p-value
+alone never makes one, it makes "inconclusive".
+"""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+
+class Verdict(StrEnum):
+    """What an audit says about a claim."""
+
+    REPRODUCED = "reproduced"
+    SIZE_DIFFERS = "direction reproduced, size differs"
+    NOT_REPRODUCED = "not reproduced"
+    CARRIES_OVER = "carries over"
+    NOT_CARRIED = "does not carry over"
+    INCONCLUSIVE = "inconclusive"
+    NOT_RUN = "not run"
+
+
+class Rule(NamedTuple):
+    """One line of a decision table: where `holds`, `verdict`, because of `reason`."""
+
+    holds: NDArray[np.bool_]
+    verdict: Verdict
+    reason: str
+
+
+def measurement_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.DataFrame:
+    """The paper's single numbers. There is no direction to reproduce, only a value.
+
+    | seeds    | shown equivalent | shown to differ | verdict        |
+    | -------- | ---------------- | --------------- | -------------- |
+    | none     |                  |                 | not run        |
+    | too few  |                  |                 | inconclusive   |
+    | enough   | yes              | yes or no       | reproduced     |
+    | enough   | no               | yes             | not reproduced |
+    | enough   | no               | no              | inconclusive   |
+
+    Args:
+        table: `n`, `p_equivalence_holm`, `p_new_runs_holm`.
+        alpha: level of the tests.
+        minimum: seeds below which there is no verdict.
+
+    Returns:
+        `verdict` and `reason`, one row each.
+    """
+    equivalent = _below(table, "p_equivalence_holm", alpha)
+    differs = _below(table, "p_new_runs_holm", alpha)
+    rules = [
+        Rule(equivalent, Verdict.REPRODUCED, "our mean is within the margin of the paper's value"),
+        Rule(differs, Verdict.NOT_REPRODUCED, "our value differs from the paper's"),
+    ]
+    reason = "neither equal within the margin nor different is shown"
+    return _decided(table, minimum, rules, reason)
+
+
+def difference_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.DataFrame:
+    """The differences that the paper states, on the study that it states them for.
+
+    | seeds   | same sign shown | same size shown | other size shown | verdict                   |
+    | ------- | --------------- | --------------- | ---------------- | ------------------------- |
+    | none    |                 |                 |                  | not run                   |
+    | too few |                 |                 |                  | inconclusive              |
+    | enough  | yes             | yes             | yes or no        | reproduced                |
+    | enough  | yes             | no              | yes              | direction reproduced, ... |
+    | enough  | opposite sign shown, or less than the margin shown   | not reproduced            |
+    | enough  | otherwise                                            | inconclusive              |
+
+    "Less than the margin" is meant in the paper's direction: a gain that doesn't count, or a loss.
+
+    Args:
+        table: `n`, `paper`, `mean_difference`, and the adjusted p-values `p_holm` (of no
+            difference), `p_equivalence_holm`, `p_new_runs_holm`, `p_below_margin_holm`.
+        alpha: level of the tests.
+        minimum: seeds below which there is no verdict.
+
+    Returns:
+        `verdict` and `reason`, one row each.
+    """
+    same, absent, opposite = _direction(table, alpha)
+    equal = _below(table, "p_equivalence_holm", alpha)
+    differs = _below(table, "p_new_runs_holm", alpha)
+    rules = [
+        Rule(same & equal, Verdict.REPRODUCED, "same sign, and equal within the margin"),
+        Rule(same & differs, Verdict.SIZE_DIFFERS, "same sign, but another size"),
+        Rule(opposite, Verdict.NOT_REPRODUCED, "the sign is the opposite"),
+        Rule(absent & ~same, Verdict.NOT_REPRODUCED, "any such difference is below the margin"),
+    ]
+    reason = "the sign is the paper's, its size is open"
+    decided = _decided(table, minimum, rules, "not even the sign is shown")
+    open_size = same & (decided["reason"] == "not even the sign is shown").to_numpy()
+    return decided.assign(reason=decided["reason"].mask(open_size, reason))
+
+
+def direction_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.DataFrame:
+    """The differences that the paper states, on a study that it doesn't have: the sign alone.
+
+    | seeds   | shown                                                | verdict             |
+    | ------- | ---------------------------------------------------- | ------------------- |
+    | none    |                                                      | not run             |
+    | too few |                                                      | inconclusive        |
+    | enough  | same sign                                            | carries over        |
+    | enough  | opposite sign, or less than the margin               | does not carry over |
+    | enough  | nothing                                              | inconclusive        |
+
+    Args and returns as `difference_verdicts`, without the size.
+    """
+    same, absent, opposite = _direction(table, alpha)
+    rules = [
+        Rule(same, Verdict.CARRIES_OVER, "the sign is the paper's"),
+        Rule(opposite, Verdict.NOT_CARRIED, "the sign is the opposite"),
+        Rule(absent, Verdict.NOT_CARRIED, "any such difference is below the margin"),
+    ]
+    return _decided(table, minimum, rules, "not even the sign is shown")
+
+
+def statement_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.DataFrame:
+    """What the paper says in words: shown to hold, shown to fail, or neither.
+
+    | seeds   | shown            | verdict on the paper's study | on another study    |
+    | ------- | ---------------- | ---------------------------- | ------------------- |
+    | none    |                  | not run                      | not run             |
+    | too few |                  | inconclusive                 | inconclusive        |
+    | enough  | all parts hold   | reproduced                   | carries over        |
+    | enough  | some part fails  | not reproduced               | does not carry over |
+    | enough  | neither          | inconclusive                 | inconclusive        |
+
+    Args:
+        table: `n`, `carried` (bool: another study), `p_holds_holm`, `p_fails_holm`.
+        alpha: level of the tests.
+        minimum: seeds below which there is no verdict.
+
+    Returns:
+        `verdict` and `reason`, one row each.
+    """
+    holds, fails = (_below(table, f"p_{name}_holm", alpha) for name in ("holds", "fails"))
+    carried = table["carried"].to_numpy(dtype=bool)
+    rules = [
+        Rule(holds & ~carried, Verdict.REPRODUCED, "every part of it is shown"),
+        Rule(holds & carried, Verdict.CARRIES_OVER, "every part of it is shown"),
+        Rule(fails & ~carried, Verdict.NOT_REPRODUCED, "a part of it is shown to be wrong"),
+        Rule(fails & carried, Verdict.NOT_CARRIED, "a part of it is shown to be wrong"),
+    ]
+    return _decided(table, minimum, rules, "some part is neither shown nor refuted")
+
+
+def _direction(table: pd.DataFrame, alpha: float) -> tuple[NDArray[np.bool_], ...]:
+    agrees = (np.sign(table["mean_difference"]) == np.sign(table["paper"])).to_numpy()
+    shown = _below(table, "p_holm", alpha)
+    absent = _below(table, "p_below_margin_holm", alpha)
+    return shown & agrees, absent, shown & ~agrees
+
+
+def _below(table: pd.DataFrame, column: str, alpha: float) -> NDArray[np.bool_]:
+    return np.asarray(table[column].to_numpy(dtype=float) < alpha)  # NaN is not below
+
+
+def _decided(
+    table: pd.DataFrame, minimum: int, rules: Sequence[Rule], otherwise: str
+) -> pd.DataFrame:
+    """The first rule that holds, after the two that all tables start with."""
+    n = table["n"].to_numpy()
+    few = f"fewer than {minimum} seeds"
+    every = [
+        Rule(n == 0, Verdict.NOT_RUN, "no seed has what the claim needs"),
+        Rule(n < minimum, Verdict.INCONCLUSIVE, few),
+        *rules,
+        Rule(np.full(len(table), True), Verdict.INCONCLUSIVE, otherwise),
+    ]
+    first = np.argmax([rule.holds for rule in every], axis=0)
+    return pd.DataFrame(
+        {
+            "verdict": [str(every[rule].verdict) for rule in first],
+            "reason": [every[rule].reason for rule in first],
+        },
+        index=table.index,
+        dtype="str",
+    )
