@@ -50,7 +50,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help environment tables figures test test-all lint lock clean-environment
+.PHONY: help environment tables figures restore test test-all lint lock clean-environment
 .PHONY: build packages project
 
 help: ## list the targets
@@ -66,6 +66,10 @@ tables: environment ## run the study and write results/tables
 
 figures: environment ## run the study and write results/figures
 	$(BIN)/snakemake --cores $(CORES) $(SNAKEMAKE_ARGS) results/figures
+
+restore: environment ## after `dvc pull`: date the results, so that nothing is to be done
+	$(BIN)/dvc checkout
+	$(BIN)/hamjepa-audit restore
 
 test: environment ## run the tests, without those marked slow
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)

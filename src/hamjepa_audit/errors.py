@@ -15,14 +15,14 @@ class TrainingDivergedError(UserError):
     """A loss term stopped being finite."""
 
 
-def nearest(word: str, allowed: Iterable[str]) -> str:
+def nearest(word: object, allowed: Iterable[str]) -> str:
     """A hint for a mistyped `word`: the nearest allowed one, or all of them.
 
     Returns:
         "did you mean 'x'?" or "allowed: 'x', 'y'".
     """
     names = sorted(allowed)
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(word), names, n=1, cutoff=0.5)
     if close:
         return f"did you mean '{close[0]}'?"
     return "allowed: " + ", ".join(f"'{name}'" for name in names)

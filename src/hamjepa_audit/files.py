@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,9 @@ import pyarrow.parquet as pq
 from hamjepa_audit.errors import UserError
 
 CHUNK = 1 << 20
+JSON_SEAL = "sha256"
+PARQUET_MARK = b"hamjepa-audit-sha256"
+_PARQUET_SEAL = re.compile(PARQUET_MARK + rb"([0-9a-f]{64})" + PARQUET_MARK)
 
 
 @contextlib.contextmanager
@@ -72,7 +76,11 @@ def write_text(target: Path, content: str) -> None:
 
 def write_json(target: Path, content: Any) -> None:
     """Writes indented JSON with sorted keys atomically."""
-    write_text(target, json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    write_text(target, _json_text(content))
+
+
+def _json_text(content: Any) -> str:
+    return json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 
 def write_if_changed(target: Path, content: Any) -> Path:
@@ -105,24 +113,63 @@ def read_json(source: Path) -> Any:
         ) from error
 
 
+def write_sealed_json(target: Path, content: dict[str, Any]) -> None:
+    """Writes JSON that carries a digest of itself, atomically."""
+    write_json(target, content | {JSON_SEAL: digest_of(content)})
+
+
+def read_sealed_json(source: Path) -> dict[str, Any]:
+    """Reads what `write_sealed_json` wrote, if not a single byte of it has changed.
+
+    Raises:
+        UserError: the file is missing, is not JSON, or is not what was written.
+    """
+    content = read_json(source)
+    if not isinstance(content, dict) or JSON_SEAL not in content:
+        raise UserError(f"{source} carries no digest of itself; delete it and run its step again")
+    rest = {key: value for key, value in content.items() if key != JSON_SEAL}
+    # The text as well: JSON says the same with other spaces.
+    if content[JSON_SEAL] != digest_of(rest) or source.read_text() != _json_text(content):
+        raise UserError(
+            f"{source} was changed or damaged since it was written: its content does not match "
+            f"its digest; fetch it again, or delete it and run its step again"
+        )
+    return rest
+
+
 def write_parquet(target: Path, table: pa.Table) -> None:
-    """Writes `table` atomically; the same table gives the same bytes."""
-    with atomic_path(target) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+    """Writes `table` atomically, sealed; the same table gives the same bytes.
+
+    The seal is the SHA-256 of all other bytes of the file. It lies between data and footer, where
+    readers of Parquet do not look, so that it is no part of the table and no copy carries it on.
+    """
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    content = sink.getvalue().to_pybytes()
+    footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    # Marked on both sides: with one mark damaged it is still known for a seal.
+    seal = PARQUET_MARK + hashlib.sha256(content).hexdigest().encode() + PARQUET_MARK
+    write_bytes(target, content[:footer] + seal + content[footer:])
 
 
-def read_parquet(source: Path, schema: pa.Schema | None = None) -> pa.Table:
+def read_parquet(
+    source: Path, schema: pa.Schema | None = None, *, sealed: bool = False
+) -> pa.Table:
     """Reads a Parquet file.
 
     Args:
         source: the file.
         schema: when given, the file must have exactly these columns and types.
+        sealed: whether the file must be one of `write_parquet`; others' are unsealed.
 
     Raises:
-        UserError: the file is missing, truncated, not Parquet, or has another schema.
+        UserError: the file is missing, truncated, not Parquet, changed since `write_parquet`
+            wrote it, or has another schema.
     """
     try:
-        table = pq.read_table(source)
+        content = source.read_bytes()
+        _check_seal(source, content, sealed)
+        table = pq.read_table(pa.BufferReader(content))
     except FileNotFoundError as error:
         raise UserError(f"missing file {source}; run the step that makes it") from error
     except (pa.ArrowInvalid, OSError) as error:
@@ -136,6 +183,18 @@ def read_parquet(source: Path, schema: pa.Schema | None = None) -> pa.Table:
             f"and their types; make it again"
         )
     return table
+
+
+def _check_seal(source: Path, content: bytes, required: bool) -> None:
+    seal = _PARQUET_SEAL.search(content)
+    if seal is None and not required and PARQUET_MARK not in content:
+        return
+    rest = content if seal is None else content[: seal.start()] + content[seal.end() :]
+    if seal is None or hashlib.sha256(rest).hexdigest().encode() != seal[1]:
+        raise UserError(
+            f"{source} was changed or damaged since it was written: its bytes do not match the "
+            f"digest in it; fetch or make it again"
+        )
 
 
 def canonical_json(content: Any) -> str:

@@ -1,6 +1,7 @@
 """What names a run: a readable prefix and a digest of everything that decides its numbers."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from hamjepa_audit.files import digest_of
 from hamjepa_audit.metrics import RunKey
@@ -19,15 +20,19 @@ DIGEST_LENGTH = 12
 
 def run_id(run: RunParams, data_digest: str) -> str:
     """`STUDY-ARM-eEPOCHS-sSEED-DIGEST`."""
-    digest = digest_of(
-        {
-            "params": run.training_content(),
-            "data": data_digest,
-            "training_numerics": TRAINING_NUMERICS,
-        }
-    )
-    prefix = f"{run.study}-{run.arm.name}-e{run.epochs}-s{run.seed}"
-    return f"{prefix}-{digest[:DIGEST_LENGTH]}"
+    digest = training_digest(run.training_content(), data_digest, TRAINING_NUMERICS)
+    return f"{run_prefix(run.study, run.arm.name, run.epochs, run.seed)}-{digest}"
+
+
+def run_prefix(study: str, arm: str, epochs: int, seed: int) -> str:
+    """The readable part of a run id."""
+    return f"{study}-{arm}-e{epochs}-s{seed}"
+
+
+def training_digest(content: dict[str, Any], data_digest: str, numerics: int) -> str:
+    """The digest in a run id: of its `RunParams.training_content`, data and numerics' version."""
+    deciding = {"params": content, "data": data_digest, "training_numerics": numerics}
+    return digest_of(deciding)[:DIGEST_LENGTH]
 
 
 def run_key(run: RunParams, data_digest: str) -> RunKey:

@@ -25,9 +25,13 @@ class Layout:
         """What a data set is to be prepared from."""
         return self.data / f"{dataset}.source.json"
 
+    def runs(self) -> Path:
+        """Folder of all runs."""
+        return self.results / "runs"
+
     def run(self, run_id: str) -> Path:
         """Folder of a run."""
-        return self.results / "runs" / run_id
+        return self.runs() / run_id
 
     def checkpoint(self, run_id: str) -> Path:
         """Weights of a run's encoder and predictor."""
@@ -41,9 +45,13 @@ class Layout:
         """A run's loss terms, epoch by epoch."""
         return self.run(run_id) / "history.parquet"
 
+    def evaluations(self) -> Path:
+        """Folder of all that was measured on runs."""
+        return self.results / "evaluation"
+
     def evaluation(self, batch: str) -> Path:
         """Folder of what was measured on the runs of one arm and number of epochs."""
-        return self.results / "evaluation" / batch
+        return self.evaluations() / batch
 
     def features(self, batch: str, digest: str) -> Path:
         """Folder of the features of a batch of runs."""
@@ -68,6 +76,14 @@ class Layout:
     def metrics(self) -> Path:
         """All metrics of all studies."""
         return self.results / "metrics.parquet"
+
+    def headlines(self) -> Path:
+        """The means that a glance at all studies wants."""
+        return self.results / "metrics.json"
+
+    def accuracies(self) -> Path:
+        """The same means of accuracies, to be plotted."""
+        return self.results / "accuracy.csv"
 
     def tables(self, study: str) -> Path:
         """Folder of a study's tables."""

@@ -14,6 +14,9 @@ from hamjepa_audit.identity import batch_id, evaluation_digest, run_id, study_ru
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.params.studies import RunParams, StudyParams
 
+REPORT_VERSION = 1
+"""Raised by hand when tables or figures change for the same measurements."""
+
 STEPS = ("knn", "probe", "geometry", "curves")
 """The measurements of a batch; `geometry` makes `curves` along with its metrics."""
 
@@ -117,7 +120,9 @@ class StudyPlan:
             "data_digest": self.data_digest,
             "runs": sorted(self.runs),
             "measurements": sorted(str(path.relative_to(self.layout.results)) for path in files),
-            "arms": {arm.name: arm.title for arm in self.study.arms},
+            "arms": [[arm.name, arm.title] for arm in self.study.arms],
+            "statistics": self.study.statistics.model_dump(mode="json"),
+            "report_version": REPORT_VERSION,
         }
 
     def write_selection(self) -> Path:

@@ -10,6 +10,9 @@ from typing import Any
 import hamjepa_audit
 
 LOCK = "environment.lock.yml"
+CODE = ("src", "params", "workflow", "Snakefile", LOCK)
+"""What decides a result; other files of a checkout may differ from the commit."""
+
 PACKAGES = ("numpy", "pyarrow", "safetensors", "scikit-learn", "scipy", "torch", "torchvision")
 
 
@@ -20,7 +23,7 @@ def code_and_environment() -> dict[str, Any]:
     return {
         "version": hamjepa_audit.__version__,
         "commit": _git(repository, "rev-parse", "HEAD"),
-        "uncommitted_changes": bool(_git(repository, "status", "--porcelain")),
+        "uncommitted_changes": bool(_git(repository, "status", "--porcelain", "--", *CODE)),
         "lock_sha256": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.exists() else None,
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in PACKAGES},

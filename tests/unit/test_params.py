@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -48,44 +49,97 @@ def test_studies_and_their_sizes(params_folder: Path) -> None:
     assert studies["imagenet100"].epochs == (45,)
     assert len(studies["digits"].seeds) == 5
     for study in studies.values():
-        assert [arm.name for arm in study.arms] == ["sigreg", "hamjepa", "mlp", "identity"]
+        assert [arm.name for arm in study.arms] == ["sigreg", "identity", "mlp", "hamjepa"]
+
+
+LIMITS = "minimum_logdet", "minimum_participation", "maximum_top_share"
+CIFAR = {
+    "predictor": {
+        "kind": "leapfrog", "steps": 2, "step_size": 0.05,
+        "potential": {"stiffness": 0.1, "hidden_width": 256, "hidden_layers": 2,
+                      "residual_scale": 0.02, "residual_ramp_epochs": 10},
+    },
+    "prediction": {"matching": "q", "momentum_weight": 0.2, "backward": "time_reversed"},
+    "budget": {"weight": 0.2, "q_target": 1.0, "p_target": 1.0},
+    "variance_floor": {"weight": 0.5, "minimum_std": 0.2, "epsilon": 1e-4, "parts": ("q", "p")},
+    "logdet_floor": {
+        "weight": 0.5, "directions": 128, "ridge": 1e-4, "redraw_every_steps": 16,
+        "q": dict(zip(LIMITS, (-1.5, 0.12, 0.35), strict=True)),
+        "p": dict(zip(LIMITS, (-1.5, 0.16, 0.30), strict=True)),
+    },
+    "mean_penalty": {"weight": 0.05},
+}  # fmt: skip
+IMAGENET = {
+    "predictor": {"potential": {"residual_ramp_epochs": 0}},
+    "prediction": {"matching": "qp", "momentum_weight": 0.0, "backward": "forward"},
+    "variance_floor": {"weight": 1.0, "parts": ("q",)},
+    "logdet_floor": {
+        "weight": 1.0,
+        "q": dict(zip(LIMITS, (-1.2, 0.25, 0.10), strict=True)),
+        "p": dict(zip(LIMITS, (-1.2, 0.25, 0.10), strict=True)),
+    },
+}
+"""PROTOCOL's table of HamJEPA's settings, and what the ImageNet column changes in it."""
+
+
+def settings(params_folder: Path, study: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A study's settings and its arms', as plain trees."""
+    tree = load_study(params_folder, study).model_dump()
+    return tree, {arm["name"]: arm for arm in tree["arms"]}
 
 
 def test_the_papers_cifar_settings(params_folder: Path) -> None:
-    """PROTOCOL: the column "CIFAR-100", beside the defaults that the files state."""
-    study = load_study(params_folder, "cifar100")
-    arms = {arm.name: arm for arm in study.arms}
-    objective = arms["hamjepa"].objective
-    assert objective.kind == "phase_space"
-    assert (objective.variance_floor.weight, objective.logdet_floor.weight) == (0.5, 0.5)
-    assert (objective.prediction.matching, objective.prediction.momentum_weight) == ("q", 0.2)
-    assert objective.prediction.backward == "time_reversed"
-    assert arms["sigreg"].readouts == ("all",)
-    assert arms["sigreg"].clipping is None
-    assert study.optimisation.batch_size == 512
+    study, arms = settings(params_folder, "cifar100")
+    assert arms["hamjepa"]["objective"] == {"kind": "phase_space"} | CIFAR
+    assert arms["hamjepa"]["clipping"] == {"maximum_norm": 1.0, "scope": "encoder_and_predictor"}
+    assert arms["sigreg"]["objective"] == {
+        "kind": "sigreg", "weight": 0.02, "directions": 64, "knots": 9, "maximum_frequency": 3.0,
+    }  # fmt: skip
+    assert (arms["sigreg"]["state"], arms["sigreg"]["clipping"]) == ("joint", None)
+    assert study["encoder"] == {
+        "stem": "cifar", "width": 64, "token_channels": 32, "token_grid": None,
+    }  # fmt: skip
+    assert study["optimisation"] == {
+        "batch_size": 512, "learning_rate": 5e-4, "weight_decay": 5e-4, "betas": (0.9, 0.999),
+        "warmup_epochs": 10, "warmup_start_factor": 0.01, "final_factor": 0.001,
+        "gpu_precision": "bf16",
+    }  # fmt: skip
+    views = study["views"]
+    assert (views["size"], views["crop_scale"], views["blur"]["kernel_size"]) == (32, (0.3, 1.0), 3)
+    assert views["jitter"] == {
+        "brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1, "probability": 0.8,
+    }  # fmt: skip
+    chances = [views[name]["probability"] for name in ("blur", "solarize")]
+    assert [views["flip_probability"], views["grayscale_probability"], *chances] == [
+        0.5, 0.2, 0.5, 0.2,
+    ]  # fmt: skip
 
 
 def test_the_papers_imagenet_settings_reach_the_ablations(params_folder: Path) -> None:
-    """PROTOCOL: the column "ImageNet-100"; the ablations inherit HamJEPA's overrides."""
-    arms = {arm.name: arm for arm in load_study(params_folder, "imagenet100").arms}
+    study, arms = settings(params_folder, "imagenet100")
+    expected = merge(CIFAR, IMAGENET)
     for name in ("hamjepa", "mlp", "identity"):
-        objective = arms[name].objective
-        assert objective.kind == "phase_space"
-        assert objective.prediction.matching == "qp"
-        assert objective.prediction.backward == "forward"
-        assert objective.variance_floor.parts == ("q",)
-        assert objective.logdet_floor.q.minimum_logdet == -1.2
-        assert arms[name].clipping is not None
-        assert arms[name].clipping.scope == "encoder"
-    assert arms["hamjepa"].predictor_learning_rate == 5e-5
-    assert arms["sigreg"].readouts == ("q", "p", "qp")
+        objective = arms[name]["objective"]
+        for part in expected:
+            if part != "predictor" or name == "hamjepa":
+                assert objective[part] == expected[part], (name, part)
+        assert arms[name]["clipping"] == {"maximum_norm": 1.0, "scope": "encoder"}
+        assert arms[name]["predictor_learning_rate"] == 5e-5
+    assert arms["sigreg"]["state"] == "phase_space"
+    assert study["encoder"]["stem"] == "imagenet" and study["encoder"]["token_grid"] == 8
+    assert study["optimisation"]["batch_size"] == 256
+    views = study["views"]
+    assert (views["size"], views["crop_scale"], views["blur"]["kernel_size"]) == (224, (0.4, 1), 23)
 
 
-def test_ablations_differ_from_hamjepa_in_the_predictor_alone(params_folder: Path) -> None:
-    arms = {arm.name: arm for arm in load_study(params_folder, "cifar100").arms}
-    reference = arms["hamjepa"].model_dump()
+@pytest.mark.parametrize("study", STUDIES)
+def test_ablations_differ_from_hamjepa_in_the_predictor_alone(
+    params_folder: Path, study: str
+) -> None:
+    _, arms = settings(params_folder, study)
+    reference = arms["hamjepa"]
     for name in ("mlp", "identity"):
-        other = arms[name].model_dump()
+        other = arms[name]
         for tree in (reference, other):
             tree["objective"].pop("predictor", None)
             tree.pop("name", None), tree.pop("title", None)
@@ -111,6 +165,12 @@ def test_ablations_differ_from_hamjepa_in_the_predictor_alone(params_folder: Pat
         ("studies/digits.yaml", "optimisation.warmup_epochs", 12, "must be shorter than the run"),
         ("studies/digits.yaml", "optimisation.learning_rate", float("nan"), "learning_rate is nan"),
         ("studies/digits.yaml", "views.crop_scale", [0.9, 0.5], "crop_scale must be [low, high]"),
+        ("studies/digits.yaml", "views.size", 32, "views can't be larger"),
+        ("studies/digits.yaml", "views.blur.kernel_size", 63, "blur.kernel_size is 63: at most 31"),
+        ("studies/digits.yaml", "title", date(2026, 5, 19), "put the value in quotes"),
+        ("studies/digits.yaml", "extends", 5, "no study '5'"),
+        ("studies/digits.yaml", "arm_overrides", {"mlp": 5}, "arm_overrides.mlp is 5"),
+        ("studies/digits.yaml", "arms", ["mlp", "mlp"], "arms has duplicates"),
         ("studies/digits.yaml", "arms", ["hamjpea"], "did you mean 'hamjepa'?"),
         ("studies/digits.yaml", "extends", "cifar10", "did you mean 'cifar100'?"),
         ("arms/sigreg.yaml", "objective.kind", "phase_space", "objective"),

@@ -32,6 +32,7 @@ from hamjepa_audit.params.studies import ViewParams
 
 LEVEL = 1 / 255
 COUNT = 24
+FIRST = torch.zeros(COUNT, dtype=torch.long)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def images() -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def draws(params: ViewParams) -> ViewDraws:
-    return draw_views(torch.arange(COUNT), (32, 32), params, seed=1, epoch=2, view=0)
+    return draw_views(torch.arange(COUNT), (32, 32), params, seed=1, epoch=2, views=FIRST)
 
 
 def test_philox_gives_the_published_answers() -> None:
@@ -72,7 +73,8 @@ def test_philox_gives_the_published_answers() -> None:
 
 
 def test_uniforms_are_uniform_and_independent() -> None:
-    numbers = uniforms(torch.arange(5000), epoch=1, view=0, key=(7, 9), count=6).numpy()
+    samples = torch.arange(5000)
+    numbers = uniforms(samples, 1, torch.zeros_like(samples), (7, 9), count=6).numpy()
     assert numbers.min() >= 0 and numbers.max() < 1
     assert stats.kstest(numbers.ravel(), "uniform").pvalue > 0.001
     assert np.abs(np.corrcoef(numbers.T) - np.eye(6)).max() < 0.06
@@ -166,7 +168,8 @@ def test_whole_view_against_torchvision_on_bytes(
 
 def test_parameters_have_torchvisions_distributions(params: ViewParams) -> None:
     count = 20_000
-    draws = draw_views(torch.arange(count), (32, 32), params, seed=0, epoch=1, view=1)
+    samples = torch.arange(count)
+    draws = draw_views(samples, (32, 32), params, 0, 1, torch.ones_like(samples))
     area = draws.height * draws.width / 32**2
     ratio = draws.width / draws.height
     assert float(area.min()) > 0.27 and float(area.max()) <= 1.0
@@ -193,7 +196,8 @@ def test_crop_boxes_follow_random_resized_crop(params: ViewParams) -> None:
     transform = RandomResizedCrop(32, params.crop_scale, params.crop_ratio)
     blank = torch.zeros(3, 32, 32)
     boxes = [transform.make_params([blank]) for _ in range(6000)]
-    ours = draw_views(torch.arange(6000), (32, 32), params, seed=5, epoch=1, view=0)
+    samples = torch.arange(6000)
+    ours = draw_views(samples, (32, 32), params, 5, 1, torch.zeros_like(samples))
     for side in ("top", "left", "height", "width"):
         theirs = np.array([box[side] for box in boxes])
         assert stats.ks_2samp(theirs, getattr(ours, side).numpy()).pvalue > 0.001, side
@@ -203,13 +207,18 @@ def test_views_depend_on_seed_epoch_sample_and_view_alone(
     images: torch.Tensor, params: ViewParams
 ) -> None:
     samples = torch.arange(100, 100 + COUNT)
-    whole = random_views(images, samples, params, seed=1, epoch=3, view=0)
-    part = random_views(images[5:9], samples[5:9], params, seed=1, epoch=3, view=0)
+    whole = random_views(images, samples, params, seed=1, epoch=3, views=FIRST)
+    part = random_views(images[5:9], samples[5:9], params, seed=1, epoch=3, views=FIRST[5:9])
     assert torch.allclose(whole[5:9], part, atol=1e-5)
-    for change in ({"seed": 2}, {"epoch": 4}, {"view": 1}):
-        counter = {"seed": 1, "epoch": 3, "view": 0} | change
+    both = random_views(
+        images.repeat(2, 1, 1, 1), samples.repeat(2), params, 1, 3, torch.cat([FIRST, FIRST + 1])
+    )
+    assert torch.allclose(both[:COUNT], whole, atol=1e-5)
+    for change in ({"seed": 2}, {"epoch": 4}, {"views": FIRST + 1}):
+        counter = {"seed": 1, "epoch": 3, "views": FIRST} | change
         other = random_views(images, samples, params, **counter)
         assert not torch.allclose(whole, other, atol=0.1)
+    assert not torch.allclose(both[COUNT:], whole, atol=0.1)
 
 
 def test_plain_views_are_the_normalised_centre(images: torch.Tensor, params: ViewParams) -> None:

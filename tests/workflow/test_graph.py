@@ -9,8 +9,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from hamjepa_audit.files import read_sealed_json, write_sealed_json
 from hamjepa_audit.metrics import METRICS_SCHEMA
-from tests.tiny import ARMS, EPOCHS, SEEDS, STUDY, edit
+from tests.tiny import ARMS, EPOCHS, SEEDS, STUDY, audit, edit
 from tests.workflow.conftest import checkout, snakemake
 
 pytestmark = pytest.mark.workflow
@@ -97,7 +98,7 @@ def test_a_changed_arm_runs_again_with_what_depends_on_it(
 
 
 @pytest.mark.parametrize("engine_remembers", [True, False])
-def test_fewer_seeds_change_the_tables_without_training(
+def test_fewer_arms_change_the_tables_without_training(
     copy_of_finished: Path, engine_remembers: bool
 ) -> None:
     if not engine_remembers:
@@ -109,6 +110,38 @@ def test_fewer_seeds_change_the_tables_without_training(
     snakemake(copy_of_finished, "results/tables")
     summary = pd.read_csv(copy_of_finished / f"results/tables/{STUDY}/summary.csv")
     assert set(summary["arm"]) == {"sigreg", "hamjepa"}
+
+
+def test_fewer_seeds_measure_again_without_training(copy_of_finished: Path) -> None:
+    edit(copy_of_finished / f"params/studies/{STUDY}.yaml", "seeds", [0])
+    jobs = planned(copy_of_finished)
+    assert "pretrain" not in jobs
+    assert jobs["extract"] == jobs["knn"] == len(ARMS) and jobs["tables"] == 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"), [("arms", ["hamjepa", "mlp", "identity", "sigreg"]),
+                        ("statistics.confidence", 0.9)]
+)  # fmt: skip
+def test_the_order_of_arms_and_the_confidence_remake_the_tables(
+    copy_of_finished: Path, keys: str, value: object
+) -> None:
+    edit(copy_of_finished / f"params/studies/{STUDY}.yaml", keys, value)
+    jobs = planned(copy_of_finished)
+    assert jobs["tables"] == 1 and "pretrain" not in jobs and "knn" not in jobs
+
+
+def test_runs_of_different_devices_are_not_averaged(
+    copy_of_finished: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = next(copy_of_finished.glob("results/runs/digits-mlp-*/run.json"))
+    record = read_sealed_json(path)
+    write_sealed_json(path, record | {"device": {"type": "cuda"}})
+    monkeypatch.chdir(copy_of_finished)
+    status, stderr = audit(monkeypatch, capsys, "collect", "--study", STUDY)
+    assert status == 2 and f"{path.parent.name} on cuda" in stderr
 
 
 def test_touched_files_and_comments_run_nothing(copy_of_finished: Path) -> None:
@@ -128,6 +161,22 @@ def test_a_mistyped_parameter_is_one_clear_line(tmp_path: Path) -> None:
     output = snakemake(folder, "-n", "results/tables", succeeds=False)
     assert "unknown key 'encoder.widht': did you mean 'width'?" in output
     assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("studies=cifar100", "studies is 'cifar100'"),
+        ("device=gpu", "device is 'gpu'"),
+        ("studys=[digits]", "unknown key 'studys': did you mean 'studies'?"),
+    ],
+)
+def test_a_mistyped_configuration_is_one_clear_line(
+    tmp_path: Path, setting: str, expected: str
+) -> None:
+    folder = checkout(tmp_path / "checkout")
+    output = snakemake(folder, "-n", "results/tables", "--config", setting, succeeds=False)
+    assert expected in output and "Traceback" not in output
 
 
 def test_an_unpinned_study_plans_after_preparation(tmp_path: Path) -> None:

@@ -10,25 +10,9 @@ from hamjepa_audit.files import write_if_changed
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.machine import gpu_count
 from hamjepa_audit.params import load_study
+from hamjepa_audit.params.config import ConfigParams
+from hamjepa_audit.params.loading import validate
 from hamjepa_audit.plan import STEPS, StudyPlan, data_digest
-
-LAYOUT = Layout(raw=Path(config["raw"]))
-STUDIES = config["studies"]
-
-# Jobs that compute ask for a GPU where there is one, or where the configuration says so because
-# this machine only submits them.
-GPU_JOB = {"cpu": 0, "cuda": 1, "auto": min(1, gpu_count())}[config["device"]]
-
-# Names of a run and of the runs of one arm, as hamjepa_audit.identity puts them together.
-RUN = "{study}-{arm}-e{epochs}-s{seed}-{digest}"
-BATCH = "{study}-{arm}-e{epochs}-{digest}"
-KINDS = ("metrics", "curves", "history")
-TABLES = [
-    f"{name}.{ending}"
-    for name in ("seeds", "summary", "differences", "overview")
-    for ending in ("csv", "md", "tex", "parquet")
-]
-FIGURES = ("knn_sweep", "eigenspectra", "cosine_histograms", "norm_histograms", "training_curves")
 
 
 def reporting_user_errors(function):
@@ -42,6 +26,26 @@ def reporting_user_errors(function):
             raise WorkflowError(str(error))
 
     return wrapped
+
+
+CONFIG = reporting_user_errors(validate)(ConfigParams, dict(config), "configuration")
+LAYOUT = Layout(raw=Path(CONFIG.raw))
+STUDIES = CONFIG.studies
+
+# Jobs that compute ask for a GPU where there is one, or where the configuration says so because
+# this machine only submits them.
+GPU_JOB = {"cpu": 0, "cuda": 1, "auto": min(1, gpu_count())}[CONFIG.device]
+
+# Names of a run and of the runs of one arm, as hamjepa_audit.identity puts them together.
+RUN = "{study}-{arm}-e{epochs}-s{seed}-{digest}"
+BATCH = "{study}-{arm}-e{epochs}-{digest}"
+KINDS = ("metrics", "curves", "history")
+TABLES = [
+    f"{name}.{ending}"
+    for name in ("seeds", "summary", "differences", "overview")
+    for ending in ("csv", "md", "tex", "parquet")
+]
+FIGURES = ("knn_sweep", "eigenspectra", "cosine_histograms", "norm_histograms", "training_curves")
 
 
 @functools.cache

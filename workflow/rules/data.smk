@@ -14,6 +14,13 @@ for dataset, source in SOURCES.items():
     write_if_changed(LAYOUT.source(dataset), source.model_dump(mode="json", exclude={"digest"}))
 
 
+rule:
+    name:
+        "data"
+    input:
+        [LAYOUT.manifest(dataset) for dataset in SOURCES],
+
+
 checkpoint prepare:
     input:
         LAYOUT.source("{dataset}"),
@@ -32,4 +39,4 @@ checkpoint prepare:
         study=lambda wildcards: STUDY_OF_DATASET[wildcards.dataset],
         raw=LAYOUT.raw,
     shell:
-        "hamjepa-audit --raw {params.raw} prepare --study {params.study} > {log} 2>&1"
+        "hamjepa-audit --raw {params.raw} prepare --study {params.study} --threads {threads} > {log} 2>&1"

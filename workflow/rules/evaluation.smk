@@ -6,6 +6,15 @@ Files are named by the content that decides their numbers, so their times don't 
 ARM_OPTIONS = "--study {wildcards.study} --arm {wildcards.arm} --epochs {wildcards.epochs}"
 
 
+rule:
+    name:
+        "results/evaluation"
+    input:
+        lambda wildcards: [
+            path for name in STUDIES for step in STEPS for path in plan(name).measurements(step)
+        ],
+
+
 rule extract:
     input:
         ancient(checkpoints_of),
@@ -19,7 +28,7 @@ rule extract:
     resources:
         gpu=GPU_JOB,
     params:
-        device=config["device"],
+        device=CONFIG.device,
     shell:
         f"hamjepa-audit extract {ARM_OPTIONS}"
         " --device {params.device} --threads {threads} > {log} 2>&1"
@@ -38,7 +47,7 @@ rule knn:
     resources:
         gpu=GPU_JOB,
     params:
-        device=config["device"],
+        device=CONFIG.device,
     shell:
         f"hamjepa-audit knn {ARM_OPTIONS}"
         " --device {params.device} --threads {threads} > {log} 2>&1"
@@ -57,7 +66,7 @@ rule probe:
     resources:
         gpu=GPU_JOB,
     params:
-        device=config["device"],
+        device=CONFIG.device,
     shell:
         f"hamjepa-audit probe {ARM_OPTIONS}"
         " --device {params.device} --threads {threads} > {log} 2>&1"

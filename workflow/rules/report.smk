@@ -8,6 +8,8 @@ rule:
     input:
         [LAYOUT.tables(name) / table for name in STUDIES for table in TABLES],
         LAYOUT.metrics(),
+        LAYOUT.headlines(),
+        LAYOUT.accuracies(),
         [figure_files(name) for name in STUDIES],
 
 

@@ -1,6 +1,13 @@
 """One job a run: an arm, a number of epochs, a seed."""
 
 
+rule:
+    name:
+        "results/runs"
+    input:
+        lambda wildcards: [LAYOUT.record(run) for name in STUDIES for run in plan(name).runs],
+
+
 rule pretrain:
     input:
         ancient(prepared_data),
@@ -16,7 +23,7 @@ rule pretrain:
     resources:
         gpu=GPU_JOB,
     params:
-        device=config["device"],
+        device=CONFIG.device,
     shell:
         "hamjepa-audit pretrain --study {wildcards.study} --arm {wildcards.arm}"
         " --epochs {wildcards.epochs} --seed {wildcards.seed}"

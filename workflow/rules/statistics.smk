@@ -23,6 +23,8 @@ rule metrics:
         tables=[LAYOUT.study_table(name, "metrics") for name in STUDIES],
     output:
         LAYOUT.metrics(),
+        LAYOUT.headlines(),
+        LAYOUT.accuracies(),
     log:
         LAYOUT.results / "logs/metrics.log",
     conda:

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from hamjepa_audit.cli import evaluation, parameters, reports, runs
+from hamjepa_audit.cli import audit, benchmark, evaluation, inspection, parameters, reports, runs
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.layout import Layout
 
 USER_CAN_MEND = 2
+FAILED = 1
 INTERRUPTED = 130
 
 app = typer.Typer(
@@ -22,7 +23,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(parameters.app, name="params")
-for command in (*runs.COMMANDS, *evaluation.COMMANDS, *reports.COMMANDS):
+app.add_typer(inspection.app, name="runs")
+for command in (
+    *benchmark.COMMANDS,
+    *runs.COMMANDS,
+    *evaluation.COMMANDS,
+    *reports.COMMANDS,
+    *audit.COMMANDS,
+    *inspection.COMMANDS,
+):
     app.command()(command)
 
 
@@ -48,7 +57,17 @@ def main() -> None:
         message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
         _fail(message, USER_CAN_MEND, debug)
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted; run the same command again to go on", INTERRUPTED, debug)
+        _fail("interrupted; what was not finished starts anew the next time", INTERRUPTED, debug)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else "no memory left"
+        _fail(f"out of memory ({reason}); lower the batch size, or free memory", FAILED, debug)
+
+
+def out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    """Whether an error is of the machine's or a GPU's memory; PyTorch's is a RuntimeError."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
 def _fail(message: str, status: int, debug: bool) -> None:

@@ -8,9 +8,11 @@ from hamjepa_audit.cli.options import Studies, Study, layout_of, plan_of
 def collect(context: typer.Context, study: Study) -> None:
     """Gather a study's measurements and histories into its long tables."""
     from hamjepa_audit.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
+    from hamjepa_audit.records import require_one_kind_of_device
     from hamjepa_audit.reporting import collect
 
     plan = plan_of(context, study)
+    require_one_kind_of_device(plan.layout, plan.runs)
     plan.write_selection()
     metrics = [path for step in ("knn", "probe", "geometry") for path in plan.measurements(step)]
     for kind, files, schema in (
@@ -24,14 +26,22 @@ def collect(context: typer.Context, study: Study) -> None:
 
 
 def metrics(context: typer.Context, study: Studies) -> None:
-    """Join the metrics of studies into results/metrics.parquet."""
+    """Join the metrics of studies into results/metrics.parquet, with means for a glance."""
+    from hamjepa_audit.files import read_parquet, write_json, write_text
     from hamjepa_audit.metrics import METRICS_SCHEMA
     from hamjepa_audit.reporting import collect
+    from hamjepa_audit.reporting.headlines import accuracies, headlines
 
     layout = layout_of(context)
     files = [layout.study_table(name, "metrics") for name in study]
     collect(files, METRICS_SCHEMA, layout.metrics())
-    typer.echo(layout.metrics())
+    joined = read_parquet(layout.metrics(), METRICS_SCHEMA).to_pandas()
+    means = headlines(joined)
+    write_json(layout.headlines(), means)
+    table = accuracies(means).to_csv(index=False, lineterminator="\n")
+    write_text(layout.accuracies(), table)
+    for path in (layout.metrics(), layout.headlines(), layout.accuracies()):
+        typer.echo(path)
 
 
 def tables(context: typer.Context, study: Study) -> None:

@@ -16,13 +16,14 @@ from hamjepa_audit.cli.options import (
 )
 
 
-def prepare(context: typer.Context, study: Study) -> None:
+def prepare(context: typer.Context, study: Study, threads: Threads = None) -> None:
     """Turn a study's images into one immutable store of bytes with a manifest."""
     from hamjepa_audit.data.preparation import prepare
     from hamjepa_audit.params import load_study
 
     layout = layout_of(context)
-    typer.echo(prepare(load_study(layout.params, study).data, layout.raw, layout.data))
+    source = load_study(layout.params, study).data
+    typer.echo(prepare(source, layout.raw, layout.data, threads=threads or 1))
 
 
 def pretrain(
@@ -41,7 +42,7 @@ def pretrain(
     import numpy as np
     import torch
 
-    from hamjepa_audit.data.store import open_store, verify_store
+    from hamjepa_audit.data.store import verify_store
     from hamjepa_audit.identity import run_id
     from hamjepa_audit.params import load_study, resolve_run
     from hamjepa_audit.plan import data_digest
@@ -56,9 +57,8 @@ def pretrain(
     digest = data_digest(layout, params)
     where = choose_device(device)
     determinism = make_deterministic(threads)
-    folder = layout.store(run.data.name)
-    verify_store(folder)
-    images = torch.from_numpy(np.array(open_store(folder).train.images)).to(where)
+    store = verify_store(layout.store(run.data.name))
+    images = torch.from_numpy(np.array(store.train.images)).to(where)
     result = pretrain(run, images, where, run_id(run, digest), trial_steps)
     if trial_steps is None:
         typer.echo(write_run(layout, run, digest, result, where, started, determinism))

@@ -38,13 +38,15 @@ def _multiply(x: Tensor, multiplier: int) -> tuple[Tensor, Tensor]:
     return (product >> 32) & MASK, product & MASK
 
 
-def uniforms(samples: Tensor, epoch: int, view: int, key: tuple[int, int], count: int) -> Tensor:
-    """Uniform numbers in [0, 1) for each sample of an epoch and view.
+def uniforms(
+    samples: Tensor, epoch: int, views: Tensor, key: tuple[int, int], count: int
+) -> Tensor:
+    """Uniform numbers in [0, 1) for each sample and view of an epoch.
 
     Args:
         samples: (B,) int64 indices in the training set.
         epoch: epoch, from 1 in training.
-        view: index of the view.
+        views: (B,) int64, which view of the sample each row is.
         key: two words that name the run's stream.
         count: how many numbers a sample needs.
 
@@ -57,7 +59,7 @@ def uniforms(samples: Tensor, epoch: int, view: int, key: tuple[int, int], count
             samples[:, None].expand(-1, len(blocks)),
             blocks.expand(len(samples), -1),
             torch.full((len(samples), len(blocks)), epoch, device=samples.device),
-            torch.full((len(samples), len(blocks)), view, device=samples.device),
+            views[:, None].expand(-1, len(blocks)),
         ],
         dim=-1,
     )

@@ -24,7 +24,7 @@ from hamjepa_audit.data.store import (
     labels_file,
 )
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.files import write_json
+from hamjepa_audit.files import write_sealed_json
 from hamjepa_audit.params.sources import Source
 
 SPLITS: tuple[SplitName, ...] = ("train", "test")
@@ -108,7 +108,7 @@ def _write_store(folder: Path, source: Source, images: SourceImages) -> Manifest
         digest=content_digest(source.image_size, images.classes, train, test),
         library_versions=images.library_versions,
     )
-    write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
+    write_sealed_json(folder / MANIFEST, manifest.model_dump(mode="json"))
     return manifest
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.files import digest_of, read_json
+from hamjepa_audit.files import JSON_SEAL, digest_of, read_json, read_sealed_json
 from hamjepa_audit.params.base import Count, Name, Params
 from hamjepa_audit.params.loading import validate
 from hamjepa_audit.params.sources import Sha256
@@ -99,7 +99,8 @@ def load_manifest(folder: Path) -> Manifest:
     """The manifest of the store in `folder`.
 
     Raises:
-        UserError: it is missing, not JSON, of another schema version, or contradicts itself.
+        UserError: it is missing, not JSON, changed since it was written, of another schema version,
+            or contradicts itself.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -108,7 +109,11 @@ def load_manifest(folder: Path) -> Manifest:
     if not isinstance(tree, dict):
         raise UserError(f"{path} must hold a JSON object, found {tree!r}; prepare the data again")
     try:
-        return validate(Manifest, tree, str(path))
+        content = {key: value for key, value in tree.items() if key != JSON_SEAL}
+        manifest = validate(Manifest, content, str(path))
+        if JSON_SEAL in tree:  # stores of earlier versions of the audit have none
+            read_sealed_json(path)
+        return manifest
     except UserError as error:
         raise UserError(f"{error}; prepare the data again") from error
 

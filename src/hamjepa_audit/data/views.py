@@ -5,9 +5,11 @@ is a product with two small matrices an image; all steps are float32 in [0, 1], 
 per-image functions round to 1/255.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 from itertools import permutations
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,9 +55,9 @@ class ViewDraws:
 
 
 def random_views(
-    images: Tensor, samples: Tensor, params: ViewParams, seed: int, epoch: int, view: int
+    images: Tensor, samples: Tensor, params: ViewParams, seed: int, epoch: int, views: Tensor
 ) -> Tensor:
-    """One random view of every image, normalised.
+    """One random view of every row, normalised. Rows may be several views of the same images.
 
     Args:
         images: (B, 3, H, W) uint8.
@@ -63,12 +65,12 @@ def random_views(
         params: the distribution of views.
         seed: the run's seed.
         epoch: from 1.
-        view: 0 or 1.
+        views: (B,) int64, which view of its image each row is, on the same device.
 
     Returns:
         (B, 3, size, size) float32.
     """
-    draws = draw_views(samples, images.shape[-2:], params, seed, epoch, view)
+    draws = draw_views(samples, images.shape[-2:], params, seed, epoch, views)
     return normalise(apply_views(images, draws, params), params)
 
 
@@ -89,9 +91,9 @@ def plain_views(images: Tensor, params: ViewParams) -> Tensor:
 
 def normalise(images: Tensor, params: ViewParams) -> Tensor:
     """(images - mean) / std by channel; images (B, 3, S, S) in [0, 1]."""
-    mean = images.new_tensor(params.mean).view(3, 1, 1)
-    std = images.new_tensor(params.std).view(3, 1, 1)
-    return (images - mean) / std
+    mean = constant(params.mean, images.device).view(3, 1, 1)
+    std = constant(params.std, images.device).view(3, 1, 1)
+    return (images - mean).div_(std)
 
 
 def draw_views(
@@ -100,9 +102,9 @@ def draw_views(
     params: ViewParams,
     seed: int,
     epoch: int,
-    view: int,
+    views: Tensor,
 ) -> ViewDraws:
-    """The parameters of one view of every sample, distributed as torchvision's transforms.
+    """The parameters of one view of every row, distributed as torchvision's transforms.
 
     Args:
         samples: (B,) int64.
@@ -110,16 +112,16 @@ def draw_views(
         params: the distribution of views.
         seed: the run's seed.
         epoch: from 1.
-        view: 0 or 1.
+        views: (B,) int64, which view of its sample each row is.
     """
     word = derived_seed(Stream.VIEWS, seed)
     key = (word & 0xFFFFFFFF, word >> 32)
-    u = uniforms(samples, epoch, view, key, UNIFORMS_PER_VIEW)
+    u = uniforms(samples, epoch, views, key, UNIFORMS_PER_VIEW)
     attempts, rest = u[:, : 2 * CROP_ATTEMPTS], u[:, 2 * CROP_ATTEMPTS :].unbind(1)
     top, left, height, width = _draw_boxes(attempts, rest[0], rest[1], image_size, params)
     jitter = params.jitter
-    strengths = u.new_tensor([jitter.brightness, jitter.contrast, jitter.saturation])
-    orders = torch.tensor(JITTER_ORDERS, device=u.device)
+    strengths = constant((jitter.brightness, jitter.contrast, jitter.saturation), u.device)
+    orders = constant(JITTER_ORDERS, u.device).long()
     low, high = params.blur.sigma
     sigma = low + (high - low) * rest[10]
     return ViewDraws(
@@ -206,7 +208,14 @@ def crop_and_resize(images: Tensor, draws: ViewDraws, size: int) -> Tensor:
     rows = _resampling(draws.top, draws.height, images.shape[-2], size)
     columns = _resampling(draws.left, draws.width, images.shape[-1], size)
     columns = torch.where(draws.flip[:, None, None], columns.flip(1), columns)
-    return rows[:, None] @ images @ columns[:, None].mT
+    return _separable(rows, images, columns)
+
+
+def _separable(rows: Tensor, images: Tensor, columns: Tensor) -> Tensor:
+    """Rows @ image @ columns^T for every image and channel: (B, R, H), (B, 3, H, W), (B, C, W)."""
+    batch, channels, height, _ = images.shape
+    across = images.reshape(batch, channels * height, -1) @ columns.mT
+    return rows[:, None] @ across.view(batch, channels, height, -1)
 
 
 def _resampling(start: Tensor, length: Tensor, pixels: int, size: int) -> Tensor:
@@ -226,22 +235,40 @@ def _resampling(start: Tensor, length: Tensor, pixels: int, size: int) -> Tensor
 
 
 def jitter_colours(x: Tensor, draws: ViewDraws) -> Tensor:
-    """Brightness, contrast, saturation and hue in every image's own order: (B, 3, S, S)."""
-    for slot in range(4):
-        operation = draws.order[:, slot]
-        gray = luma(x)
-        base = torch.where(_per_image(operation == SATURATION), gray, 0.0)
-        average = gray.mean(dim=(1, 2, 3), keepdim=True)
-        base = torch.where(_per_image(operation == CONTRAST), average, base)
-        factor = draws.factors.gather(1, operation.clamp(max=SATURATION)[:, None])[..., None, None]
-        blended = (factor * x + (1 - factor) * base).clamp(0, 1)
-        x = torch.where(_per_image(operation == HUE), shift_hue(x, draws.hue), blended)
+    """Brightness, contrast, saturation and hue in every image's own order: (B, 3, S, S).
+
+    The blends that come before an image's hue shift, the hue shift, and the blends after it; where
+    an image has no blend at a place, the blend is with factor 1.
+    """
+    place_of_hue = (draws.order == HUE).int().argmax(dim=1)
+    for place in range(3):
+        x = _blend(x, draws, place, place_of_hue > place)
+    x = shift_hue(x, draws.hue)
+    for place in range(1, 4):
+        x = _blend(x, draws, place, place_of_hue < place)
     return x
+
+
+def _blend(x: Tensor, draws: ViewDraws, place: int, chosen: Tensor) -> Tensor:
+    """Brightness, contrast or saturation: factor * x + (1 - factor) * base, in [0, 1].
+
+    The base is black, the mean grey value or the grey image. Only the `chosen` (B,) images change.
+    """
+    operation = draws.order[:, place]
+    factor = draws.factors.gather(1, operation.clamp(max=SATURATION)[:, None]).squeeze(1)
+    factor = torch.where(chosen, factor, 1.0)
+    gray = luma(x)
+    weight = 1 - factor
+    saturation = torch.where(operation == SATURATION, weight, 0.0)
+    contrast = torch.where(operation == CONTRAST, weight * gray.mean(dim=(1, 2, 3)), 0.0)
+    base = torch.addcmul(_per_image(contrast), gray, _per_image(saturation))
+    return torch.addcmul(base, x, _per_image(factor)).clamp_(0, 1)
 
 
 def luma(x: Tensor) -> Tensor:
     """Grey value: (B, 3, S, S) -> (B, 1, S, S)."""
-    return LUMA[0] * x[:, 0:1] + LUMA[1] * x[:, 1:2] + LUMA[2] * x[:, 2:3]
+    red, green, blue = x.split(1, dim=1)
+    return (LUMA[0] * red).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
 
 
 def shift_hue(x: Tensor, turns: Tensor) -> Tensor:
@@ -251,19 +278,19 @@ def shift_hue(x: Tensor, turns: Tensor) -> Tensor:
         x: (B, 3, S, S) in [0, 1].
         turns: (B,), full turns.
     """
-    value = x.amax(dim=1, keepdim=True)
-    chroma = value - x.amin(dim=1, keepdim=True)
-    red, green, blue = x.split(1, dim=1)
-    safe = torch.where(chroma == 0, 1.0, chroma)
+    red, green, blue = x.unbind(1)
+    low, high = (pick(pick(red, green), blue) for pick in (torch.minimum, torch.maximum))
+    chroma = high - low
+    inverse = 1 / torch.where(chroma == 0, 1.0, chroma)
     sextant = torch.where(
-        red == value,
-        (green - blue) / safe,
-        torch.where(green == value, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+        red == high,
+        (green - blue) * inverse,
+        torch.where(green == high, 2 + (blue - red) * inverse, 4 + (red - green) * inverse),
     )
-    # Channel n of a colour is V - C max(0, min(k, 4 - k, 1)), k = (n + 6 H) mod 6, n = 5, 3, 1.
-    channel = x.new_tensor([5.0, 3.0, 1.0]).view(3, 1, 1)
-    k = (channel + sextant + 6 * turns.view(-1, 1, 1, 1)).remainder(6)
-    return value - chroma * torch.minimum(k, 4 - k).clamp(0, 1)
+    hue = (sextant + 6 * turns.view(-1, 1, 1)).remainder_(6)
+    # How much of the chroma each channel has, by the distance of the hue from its own.
+    shares = ((hue - 3).abs_() - 1, 2 - (hue - 2).abs_(), 2 - (hue - 4).abs_())
+    return torch.stack([torch.addcmul(low, share.clamp_(0, 1), chroma) for share in shares], dim=1)
 
 
 def gaussian_blur(x: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
@@ -279,7 +306,7 @@ def gaussian_blur(x: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
     exponent = -0.5 * (offsets / sigma.clamp(min=1e-6)[:, None]).square()
     kernel = torch.softmax(exponent, dim=1)  # exp, normalised; sigma 0 leaves the centre alone
     matrix = torch.einsum("bk,koi->boi", kernel, _shifts(offsets, x.shape[-1]))
-    return matrix[:, None] @ x @ matrix[:, None].mT
+    return _separable(matrix, x, matrix)
 
 
 def _shifts(offsets: Tensor, size: int) -> Tensor:
@@ -287,6 +314,12 @@ def _shifts(offsets: Tensor, size: int) -> Tensor:
     position = torch.arange(size, device=offsets.device) + offsets[:, None]
     reflected = (size - 1) - ((size - 1) - position.abs()).abs()
     return (reflected[..., None] == torch.arange(size, device=offsets.device)).float()
+
+
+@functools.cache
+def constant(values: tuple[Any, ...], device: torch.device) -> Tensor:
+    """A float32 tensor made once a device: making it anew would wait for the device every time."""
+    return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 def _per_image(values: Tensor) -> Tensor:

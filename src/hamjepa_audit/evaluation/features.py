@@ -36,22 +36,25 @@ def extract_features(
         `train` (N, D); `test`, `view_a` and `view_b` (M, D).
     """
 
-    def plain(images: Tensor, samples: Tensor) -> Tensor:
-        return plain_views(images, run.views)
-
     def augmented(view: int) -> Callable[[Tensor, Tensor], Tensor]:
         seed = run.evaluation.view_seed
         return lambda images, samples: random_views(
-            images, samples, run.views, seed, EVALUATION_EPOCH, view
+            images, samples, run.views, seed, EVALUATION_EPOCH, torch.full_like(samples, view)
         )
 
     size = run.evaluation.feature_batch_size
     return {
-        "train": _encode(encoder, train, plain, size),
-        "test": _encode(encoder, test, plain, size),
+        "train": plain_features(encoder, run, train),
+        "test": plain_features(encoder, run, test),
         "view_a": _encode(encoder, test, augmented(0), size),
         "view_b": _encode(encoder, test, augmented(1), size),
     }
+
+
+def plain_features(encoder: TokenEncoder, run: RunParams, images: Tensor) -> Tensor:
+    """States (N, D) float32 on the CPU of images (N, 3, H, W) uint8 as they are."""
+    size = run.evaluation.feature_batch_size
+    return _encode(encoder, images, lambda batch, _: plain_views(batch, run.views), size)
 
 
 @torch.inference_mode()

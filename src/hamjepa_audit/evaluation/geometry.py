@@ -193,7 +193,7 @@ def alignment(first_view: Tensor, second_view: Tensor) -> float:
 
 
 def uniformity(features: Tensor, first: Tensor, second: Tensor) -> float:
-    """Log max(mean over pairs of exp(-2 distance^2), 1e-12) of normalised rows, at most 0.
+    """Log mean over pairs of exp(-2 distance^2) of normalised rows, between -8 and 0.
 
     Args:
         features: (N, D).

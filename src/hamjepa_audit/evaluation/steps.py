@@ -21,7 +21,7 @@ from hamjepa_audit.metrics import Measurement, Point, curves_table, metrics_tabl
 from hamjepa_audit.params.arms import Readout
 from hamjepa_audit.params.studies import RunParams
 from hamjepa_audit.plan import Batch
-from hamjepa_audit.training.checkpoint import load_encoder
+from hamjepa_audit.training.checkpoint import load_recorded_encoder
 
 Classifier = Callable[[Readout, Tensor, Tensor, Tensor, Tensor, int], list[Measurement]]
 
@@ -34,7 +34,7 @@ def extract(batch: Batch, device: torch.device) -> Path:
         torch.from_numpy(np.array(split.images)).to(device) for split in (store.train, store.test)
     )
     for name, run in _runs(batch):
-        encoder = load_encoder(run, batch.layout.checkpoint(name), device)
+        encoder = load_recorded_encoder(batch.layout, run, name, device)
         save_features(extract_features(encoder, run, train, test), _features_file(batch, name))
     return batch.features
 

@@ -33,6 +33,32 @@ class BasicBlock(nn.Module):
         return functional.relu(self.bn2(self.conv2(x)) + shortcut, inplace=True)
 
 
+class GridPool(nn.Module):
+    """Adaptive average pooling to grid x grid as two small matrix products.
+
+    The same bins as torch.nn.AdaptiveAvgPool2d, whose gradient is not deterministic on a GPU.
+    """
+
+    def __init__(self, grid: int) -> None:
+        super().__init__()
+        self.grid = grid
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, grid, grid)."""
+        rows, columns = (self._bins(length, x) for length in x.shape[-2:])
+        return rows @ x @ columns.mT
+
+    def _bins(self, length: int, like: Tensor) -> Tensor:
+        """(grid, length): bin i is the mean from floor(i L / grid) to ceil((i + 1) L / grid)."""
+        index = torch.arange(self.grid, device=like.device)[:, None]
+        position = torch.arange(length, device=like.device)
+        inside = (position >= index * length // self.grid) & (
+            position < -(-(index + 1) * length // self.grid)
+        )
+        weights = inside.to(like.dtype)
+        return weights / weights.sum(dim=1, keepdim=True)
+
+
 class TokenEncoder(nn.Module):
     """Images to states (protocol, "Encoder").
 
@@ -54,7 +80,7 @@ class TokenEncoder(nn.Module):
         self.layer2 = _stage(width, 2 * width, stride=2)
         self.layer3 = _stage(2 * width, 4 * width, stride=2)
         grid = params.token_grid
-        self.pool = nn.Identity() if grid is None else nn.AdaptiveAvgPool2d(grid)
+        self.pool = nn.Identity() if grid is None else GridPool(grid)
         token_convolution = nn.Conv2d(4 * width, params.token_channels, 1, bias=False)
         token_convolution.plain_initialisation = True  # type: ignore[assignment]
         self.token_proj = nn.Sequential(token_convolution, nn.BatchNorm2d(params.token_channels))

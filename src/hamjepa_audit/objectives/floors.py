@@ -107,17 +107,13 @@ def logdet_floor(
     if len(q) < 2:
         return q.new_zeros(())
     spectrum = projected_spectrum(torch.stack([q, p]), directions, ridge)
-    bounds = torch.tensor(
-        [(x.minimum_logdet, x.minimum_participation, x.maximum_top_share) for x in limits],
-        dtype=torch.float64,
-        device=q.device,
-    )
-    hinges = (
-        torch.relu(bounds[:, 0] - spectrum.logdet).square()
-        + torch.relu(bounds[:, 1] - spectrum.participation).square()
-        + torch.relu(spectrum.top_share - bounds[:, 2]).square()
-    )
-    return hinges.sum().to(q.dtype)
+    hinges = [
+        torch.relu(limit.minimum_logdet - spectrum.logdet[part]).square()
+        + torch.relu(limit.minimum_participation - spectrum.participation[part]).square()
+        + torch.relu(spectrum.top_share[part] - limit.maximum_top_share).square()
+        for part, limit in enumerate(limits)
+    ]
+    return torch.stack(hinges).sum().to(q.dtype)
 
 
 def projection_count(directions: int, dimension: int, rows: int) -> int:

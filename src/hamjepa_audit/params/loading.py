@@ -48,8 +48,10 @@ def load_study(folder: Path, name: str) -> StudyParams:
     where = f"study '{name}'"
     if not isinstance(arms, list) or not isinstance(overrides, dict):
         raise UserError(f"{where}: arms must be a list of names and arm_overrides a mapping")
-    for arm in overrides:
+    for arm, override in overrides.items():
         _require_arm(folder, arm, f"{where}: arm_overrides")
+        if not isinstance(override, dict):
+            raise UserError(f"{where}: arm_overrides.{arm} is {override!r}: give it a mapping")
     tree["arms"] = [_arm_tree(folder, arm, overrides, where, ()) for arm in arms]
     return validate(StudyParams, tree | {"name": name}, where)
 
@@ -85,6 +87,8 @@ def validate(model: type[_Model], tree: Tree, where: str) -> _Model:
     try:
         # Through JSON: there, strict validation still takes a list for a tuple.
         return model.model_validate_json(json.dumps(tree))
+    except TypeError as error:
+        raise UserError(f"{where}: {error}; put the value in quotes") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise UserError(f"{where}: {_explain(model, first)}") from error

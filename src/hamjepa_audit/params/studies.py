@@ -79,6 +79,12 @@ class ViewParams(Params):
 
     @model_validator(mode="after")
     def _ranges_are_ordered(self) -> Self:
+        largest = 2 * self.size - 1
+        if self.blur.kernel_size > largest:
+            raise ValueError(
+                f"blur.kernel_size is {self.blur.kernel_size}: at most {largest} for views of "
+                f"{self.size} pixels, whose borders it reflects"
+            )
         _ordered(self, self.crop_ratio, "crop_ratio")
         return _ordered(self, self.crop_scale, "crop_scale")
 
@@ -169,6 +175,14 @@ class StudyParams(Params):
                 f"optimisation.warmup_epochs is {warmup} but a run has {shortest} epochs: "
                 f"the warm-up must be shorter than the run"
             )
+        if self.views.size > self.data.image_size:
+            raise ValueError(
+                f"views.size is {self.views.size} but images have {self.data.image_size} pixels "
+                f"(data.image_size): views can't be larger"
+            )
+        arms = [arm.name for arm in self.arms]
+        if len(set(arms)) < len(arms):
+            raise ValueError(f"arms has duplicates: {arms}")
         for field in ("epochs", "seeds"):
             values = getattr(self, field)
             if len(set(values)) < len(values):

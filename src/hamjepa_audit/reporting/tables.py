@@ -51,7 +51,7 @@ def study_tables(
     written += write_tables(in_reading_order(summary, arm_order), folder, "summary")
     written += write_tables(in_reading_order(differences, arm_order), folder, "differences")
     wide = overview(summary, arm_order)
-    return written + _write(wide, _overview_displayed(wide, summary), folder, "overview")
+    return written + write_displayed(wide, _overview_displayed(wide, summary), folder, "overview")
 
 
 def write_tables(frame: pd.DataFrame, folder: Path, name: str) -> list[Path]:
@@ -67,7 +67,7 @@ def write_tables(frame: pd.DataFrame, folder: Path, name: str) -> list[Path]:
     Raises:
         UserError: a file can't be written.
     """
-    return _write(frame, displayed(frame), folder, name)
+    return write_displayed(frame, displayed(frame), folder, name)
 
 
 def overview(summary: pd.DataFrame, arm_order: Sequence[str]) -> pd.DataFrame:
@@ -121,7 +121,12 @@ def _mean_sd_n(mean: float, sd: float, n: int, unit: str) -> str:
     return f"{centre} ± {spread} ({n})"
 
 
-def _write(frame: pd.DataFrame, shown: Display, folder: Path, name: str) -> list[Path]:
+def write_displayed(frame: pd.DataFrame, shown: Display, folder: Path, name: str) -> list[Path]:
+    """NAME.csv and NAME.parquet of `frame`, NAME.md and NAME.tex of what is `shown` of it.
+
+    Returns:
+        The files, each written atomically.
+    """
     targets = [folder / f"{name}.{ending}" for ending in ("csv", "md", "tex", "parquet")]
     write_text(targets[0], frame.to_csv(index=False, lineterminator="\n"))
     write_text(targets[1], markdown(shown))

@@ -41,10 +41,15 @@ def equivalence_power(reach: float, df: float, alpha: float) -> float:
         df: degrees of freedom of the estimated standard error.
         alpha: level of the tests.
     """
-    quantiles = (np.arange(NODES) + 0.5) / NODES
-    error = np.sqrt(stats.chi2.ppf(quantiles, df) / df)
-    room = reach - stats.t.ppf(1 - alpha, df) * error
+    room = reach - stats.t.ppf(1 - alpha, df) * _relative_errors(df)
     return float(np.mean(np.maximum(2 * stats.norm.cdf(room) - 1, 0)))
+
+
+@lru_cache(maxsize=1024)
+def _relative_errors(df: float) -> Array:
+    """Equally likely values of estimated over true standard error, (NODES,)."""
+    quantiles = (np.arange(NODES) + 0.5) / NODES
+    return np.sqrt(stats.chi2.ppf(quantiles, df) / df)
 
 
 def detectable(estimate: Estimate, alpha: float, power: float) -> Array:
@@ -97,19 +102,14 @@ def seeds_to_detect(effect: float, alpha: float, power: float, low: int, high: i
     return _smallest(enough, low, high)
 
 
+@lru_cache(maxsize=65536)
 def seeds_for_equivalence(
-    error_and_df: Callable[[int], tuple[float, float]],
-    margin: float,
-    alpha: float,
-    power: float,
-    low: int,
-    high: int,
+    reach: float, alpha: float, power: float, low: int, high: int
 ) -> int | None:
     """How many seeds the two one-sided tests need to show equivalence where it is perfect.
 
     Args:
-        error_and_df: standard error and its degrees of freedom with n seeds.
-        margin: of equivalence, in the unit of the standard error.
+        reach: margin over the standard deviation over seeds.
         alpha: level of the tests.
         power: wanted chance of showing it.
         low: the least number to return, 2 or more.
@@ -120,8 +120,7 @@ def seeds_for_equivalence(
     """
 
     def enough(n: int) -> bool:
-        error, df = error_and_df(n)
-        return error == 0 or equivalence_power(margin / error, df, alpha) >= power
+        return equivalence_power(reach * np.sqrt(n), n - 1, alpha) >= power
 
     return _smallest(enough, low, high)
 

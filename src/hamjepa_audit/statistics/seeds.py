@@ -24,14 +24,18 @@ class Pairs(NamedTuple):
     @property
     def differences(self) -> Array:
         """Minuend - subtrahend, (n,), rounding noise taken for zero (see `without_noise`)."""
-        scale = max(float(np.abs(np.concatenate(self)).max(initial=0.0)), 0.0)
+        scale = float(np.abs(np.concatenate(self)).max(initial=0.0))
         return without_noise(self.minuend - self.subtrahend, scale)
 
 
 def without_noise(differences: Array, scale: float) -> Array:
-    """Differences that are equal, or zero, but for float64 rounding of operands as large as `scale`.
+    """Differences, made equal or zero where they only miss it by the rounding of their operands.
 
     Spreads of rounding noise would make p-values of nothing.
+
+    Args:
+        differences: (n,).
+        scale: the largest operand's absolute value.
     """
     noise = ROUNDING * scale
     if len(differences) and np.ptp(differences) <= noise:
@@ -42,18 +46,16 @@ def without_noise(differences: Array, scale: float) -> Array:
 class SeedTable:
     """The metrics of many studies by seed.
 
+    `studies`: those that have any metrics, sorted.
+
     Raises:
         UserError: the metrics are unusable (see `statistics.checked`).
     """
 
     def __init__(self, metrics: pd.DataFrame) -> None:
         self._metrics = checked(metrics)
+        self.studies = sorted(self._metrics["study"].unique())
         self._wide: dict[tuple[str, int], pd.DataFrame] = {}
-
-    @property
-    def studies(self) -> list[str]:
-        """The studies that have any metrics, sorted."""
-        return sorted(set(self._metrics["study"]))
 
     def values(
         self, study: str, epochs: int, arm: str, readout: str, metric: str
@@ -92,7 +94,8 @@ class SeedTable:
         """Two sides (arm, readout) of a difference, for the seeds that both have."""
         sides = [self.values(study, epochs, *side, metric) for side in (minuend, subtrahend)]
         common = sides[0].index.intersection(sides[1].index)
-        return Pairs(*(side.loc[common].to_numpy(dtype=float) for side in sides))
+        minuends, subtrahends = (np.asarray(side.loc[common], dtype=float) for side in sides)
+        return Pairs(minuends, subtrahends)
 
     def checkpoints(
         self, study: str, epochs: int, arm: str, readout: str, metrics: Sequence[str]
@@ -104,7 +107,8 @@ class SeedTable:
             index=["seed", "checkpoint_epoch"], columns="metric", values="value"
         ).reindex(columns=list(metrics))
         complete = table.dropna()
-        return {int(seed): part.droplevel(0) for seed, part in complete.groupby(level=0)}
+        seeds = complete.index.get_level_values("seed")
+        return {int(seed): complete[seeds == seed].droplevel("seed") for seed in seeds.unique()}
 
     def _rows(self, study: str, epochs: int) -> pd.DataFrame:
         metrics = self._metrics

@@ -92,13 +92,11 @@ def difference_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.D
     rules = [
         Rule(same & equal, Verdict.REPRODUCED, "same sign, and equal within the margin"),
         Rule(same & differs, Verdict.SIZE_DIFFERS, "same sign, but another size"),
+        Rule(same, Verdict.INCONCLUSIVE, "the sign is the paper's, its size is open"),
         Rule(opposite, Verdict.NOT_REPRODUCED, "the sign is the opposite"),
-        Rule(absent & ~same, Verdict.NOT_REPRODUCED, "any such difference is below the margin"),
+        Rule(absent, Verdict.NOT_REPRODUCED, "any such difference is below the margin"),
     ]
-    reason = "the sign is the paper's, its size is open"
-    decided = _decided(table, minimum, rules, "not even the sign is shown")
-    open_size = same & (decided["reason"] == "not even the sign is shown").to_numpy()
-    return decided.assign(reason=decided["reason"].mask(open_size, reason))
+    return _decided(table, minimum, rules, "not even the sign is shown")
 
 
 def direction_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.DataFrame:

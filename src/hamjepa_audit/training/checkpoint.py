@@ -7,9 +7,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.files import atomic_path
+from hamjepa_audit.files import atomic_path, sha256_file
+from hamjepa_audit.layout import Layout
 from hamjepa_audit.models.encoder import TokenEncoder
 from hamjepa_audit.params.studies import RunParams
+from hamjepa_audit.records import read_record
 from hamjepa_audit.training.loop import Model, build_model
 
 
@@ -35,10 +37,7 @@ def load_model(run: RunParams, source: Path) -> Model:
                  if name.startswith(prefix)}
             )  # fmt: skip
     except FileNotFoundError as error:
-        raise UserError(
-            f"missing checkpoint {source}; run: hamjepa-audit pretrain --study {run.study} "
-            f"--arm {run.arm.name} --epochs {run.epochs} --seed {run.seed}"
-        ) from error
+        raise _missing(run, source) from error
     except (SafetensorError, OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
@@ -52,3 +51,31 @@ def load_encoder(run: RunParams, source: Path, device: torch.device) -> TokenEnc
     """The frozen encoder of a checkpoint, in evaluation mode on a device."""
     encoder = load_model(run, source).to(device).encoder.eval()
     return encoder.requires_grad_(False)
+
+
+def load_recorded_encoder(
+    layout: Layout, run: RunParams, run_id: str, device: torch.device
+) -> TokenEncoder:
+    """The frozen encoder of a run whose checkpoint has the digest that its record names.
+
+    Raises:
+        UserError: the run is not whole, or its record or checkpoint was changed or damaged.
+    """
+    source = layout.checkpoint(run_id)
+    if not source.exists() or not layout.record(run_id).exists():
+        raise _missing(run, source)
+    recorded = read_record(layout, run_id)["files"][source.name]
+    found = sha256_file(source)
+    if found != recorded:
+        raise UserError(
+            f"{source} has the SHA-256 {found}, but its run's record says {recorded}: it was "
+            f"changed or damaged; fetch it again, or delete its folder and pretrain again"
+        )
+    return load_encoder(run, source, device)
+
+
+def _missing(run: RunParams, source: Path) -> UserError:
+    return UserError(
+        f"missing checkpoint {source} or its record; run: hamjepa-audit pretrain "
+        f"--study {run.study} --arm {run.arm.name} --epochs {run.epochs} --seed {run.seed}"
+    )

@@ -22,6 +22,8 @@ VIEWS = 2
 CHECK_EVERY_STEPS = 50
 """How often losses are fetched from the device and checked: fetching waits for the device."""
 
+REMEDY = "nothing was written; lower optimisation.learning_rate or check the arm's weights"
+
 EpochMeans = dict[str, float]
 
 
@@ -128,7 +130,16 @@ class Trainer:
         fetched: list[Tensor] = []
         pending: list[Tensor] = []
         for index, samples in enumerate(self._batches(epoch, steps)):
-            pending.append(self._step(samples, epoch, index))
+            try:
+                pending.append(self.step(samples, epoch, index))
+            except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+                # States that aren't finite may have no eigenvalues; the steps before say more.
+                if pending:
+                    self._require_finite(torch.stack(pending).cpu(), epoch, index - len(pending))
+                raise TrainingDivergedError(
+                    f"{self.name}: the log-det floor has no eigenvalues at epoch {epoch}, step "
+                    f"{index + 1} of {self.steps_per_epoch}; {REMEDY}"
+                ) from error
             progress.step()
             if len(pending) == CHECK_EVERY_STEPS or index == steps - 1:
                 fetched.append(torch.stack(pending).cpu())
@@ -138,8 +149,8 @@ class Trainer:
         last_rate = self.optimiser.param_groups[0]["lr"]
         return dict(zip(self._columns(), means, strict=True)) | {"learning_rate": last_rate}
 
-    def _step(self, samples: Tensor, epoch: int, index: int) -> Tensor:
-        """One optimiser step; the terms, their sum and the gradient's norm, on the device."""
+    def step(self, samples: Tensor, epoch: int, index: int) -> Tensor:
+        """One optimiser step on samples (B,); terms, their sum, gradient norm, on the device."""
         step = (epoch - 1) * self.steps_per_epoch + index
         states = self._states(samples, epoch)
         terms = self.model.objective.terms(states, step, epoch)
@@ -154,12 +165,10 @@ class Trainer:
 
     def _states(self, samples: Tensor, epoch: int) -> Tensor:
         """States (V, B, D) float32 of two views of the sampled images, encoded as one batch."""
-        images = self.images[samples]
-        views = torch.cat(
-            [
-                random_views(images, samples, self.run.views, self.run.seed, epoch, view)
-                for view in range(VIEWS)
-            ]
+        rows = samples.repeat(VIEWS)
+        which = torch.arange(VIEWS, device=rows.device).repeat_interleave(len(samples))
+        views = random_views(
+            self.images[rows], rows, self.run.views, self.run.seed, epoch, which
         ).contiguous(memory_format=torch.channels_last)
         with autocast(views.device, self.run.optimisation.gpu_precision):
             states: Tensor = self.model.encoder(views)
@@ -216,6 +225,5 @@ class Trainer:
         term, value = self._columns()[column], float(values[row, column])
         raise TrainingDivergedError(
             f"{self.name}: {term} is {value} at epoch {epoch}, step {first_index + row + 1} of "
-            f"{self.steps_per_epoch}; nothing was written; lower optimisation.learning_rate or "
-            f"check the arm's weights"
+            f"{self.steps_per_epoch}; {REMEDY}"
         )

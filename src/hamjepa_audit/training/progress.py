@@ -14,6 +14,8 @@ class TrainingProgress:
 
     def __init__(self, title: str, epochs: int, steps_per_epoch: int) -> None:
         self._epochs = epochs
+        self._steps = epochs * steps_per_epoch
+        self._done = 0
         self._started = time.monotonic()
         self._console = Console(file=sys.stderr)
         self._bar: Progress | None = None
@@ -32,13 +34,14 @@ class TrainingProgress:
 
     def step(self) -> None:
         """One optimiser step is done."""
+        self._done += 1
         if self._bar is not None:
             self._bar.advance(self._bar.task_ids[0])
 
     def epoch(self, epoch: int, means: Mapping[str, float], views_per_second: float) -> None:
         """An epoch (from 1) is done."""
         elapsed = time.monotonic() - self._started
-        left = timedelta(seconds=round(elapsed / epoch * (self._epochs - epoch)))
+        left = timedelta(seconds=round(elapsed / self._done * (self._steps - self._done)))
         terms = "  ".join(f"{name} {value:.4g}" for name, value in means.items())
         width = len(str(self._epochs))
         self.say(

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from hamjepa_audit.files import sha256_file, write_json, write_parquet
+from hamjepa_audit.files import sha256_file, write_parquet, write_sealed_json
 from hamjepa_audit.identity import TRAINING_NUMERICS, run_key
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.metrics import HISTORY_SCHEMA
@@ -69,5 +69,5 @@ def write_run(
         "peak_memory": peak_memory(device),
     }
     target = layout.record(key.run_id)
-    write_json(target, record)
+    write_sealed_json(target, record)
     return target

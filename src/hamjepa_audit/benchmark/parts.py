@@ -1,0 +1,245 @@
+"""What is timed: parts of a step, a whole step, evaluation, scaling, and the ceiling."""
+
+from collections.abc import Callable, Iterator
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from hamjepa_audit.benchmark import plain
+from hamjepa_audit.benchmark.timing import Row, in_turns, row
+from hamjepa_audit.data.views import random_views
+from hamjepa_audit.errors import UserError
+from hamjepa_audit.evaluation.features import plain_features
+from hamjepa_audit.evaluation.knn import knn_accuracies
+from hamjepa_audit.evaluation.probe import probe_measurements
+from hamjepa_audit.evaluation.readouts import readout
+from hamjepa_audit.models.encoder import state_dimension
+from hamjepa_audit.objectives.floors import orthonormal_directions, projection_count
+from hamjepa_audit.objectives.prediction import phase_space_prediction
+from hamjepa_audit.params.arms import LeapfrogParams, PhaseSpaceObjectiveParams
+from hamjepa_audit.params.base import Count, Name, Params
+from hamjepa_audit.params.studies import RunParams
+from hamjepa_audit.training.device import autocast
+from hamjepa_audit.training.loop import VIEWS, Trainer, build_model
+
+Work = Callable[[], object]
+
+
+class EvaluationSize(Params):
+    """How many random images are evaluated."""
+
+    train: Count
+    test: Count
+    classes: Count
+    probe_epochs: Count
+
+
+class Scaling(Params):
+    """What is varied, one at a time."""
+
+    batch_sizes: tuple[Count, ...]
+    widths: tuple[Count, ...]
+    threads: tuple[Count, ...]
+
+
+class BenchmarkParams(Params):
+    """params/benchmark.yaml."""
+
+    study: Name
+    arm: Name
+    batch_size: Annotated[int, Field(ge=2)]
+    repeats: Count
+    images: Count
+    evaluation: EvaluationSize
+    ceiling_size: Count
+    scaling: Scaling
+
+
+class Bench:
+    """The parts of one run, on random images."""
+
+    def __init__(self, run: RunParams, params: BenchmarkParams, device: torch.device) -> None:
+        self.run = run
+        self.params = params
+        self.device = device
+        size = run.data.image_size
+        source = torch.Generator().manual_seed(0)
+        shape = (params.images, 3, size, size)
+        self.images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=source).to(device)
+        self.batch = run.optimisation.batch_size
+        self.samples = torch.arange(self.batch, device=device)
+        self.trainer = Trainer(run, build_model(run).to(device), self.images, "bench")
+        self.setting = {
+            "batch_size": self.batch,
+            "width": run.encoder.width,
+            "threads": torch.get_num_threads(),
+        }
+
+    def views(self) -> Tensor:
+        """Two views of a batch."""
+        rows = self.samples.repeat(VIEWS)
+        which = torch.arange(VIEWS, device=self.device).repeat_interleave(self.batch)
+        return random_views(self.images[rows], rows, self.run.views, 0, 1, which)
+
+    def step(self) -> None:
+        """One training step."""
+        self.trainer.step(self.samples, 1, 0)
+
+    def step_seconds(self, repeats: int) -> float:
+        """Median seconds of a training step."""
+        self.trainer.model.encoder.train()
+        return in_turns(self.device, repeats, step=self.step)["step"]
+
+
+def objective_params(run: RunParams) -> tuple[PhaseSpaceObjectiveParams, LeapfrogParams]:
+    """The leapfrog arm's parameters, which the plain implementation is written for.
+
+    Raises:
+        UserError: the arm's predictor is no leapfrog map, or its stem not the CIFAR one.
+    """
+    objective = run.arm.objective
+    if (
+        not isinstance(objective, PhaseSpaceObjectiveParams)
+        or not isinstance(objective.predictor, LeapfrogParams)
+        or run.encoder.stem != "cifar"
+    ):
+        raise UserError(
+            f"arm '{run.arm.name}' of study '{run.study}' can't be timed: the plain "
+            "implementation is of a leapfrog arm with the CIFAR stem; choose hamjepa and cifar100"
+        )
+    return objective, objective.predictor
+
+
+def compare_parts(bench: Bench) -> Iterator[Row]:
+    """Views, predictor loss, objective, encoder and whole step, ours and plain (on a CPU)."""
+    objective, leapfrog = objective_params(bench.run)
+    encoder = plain.PlainEncoder(bench.run.encoder)
+    dimension = state_dimension(bench.run.encoder, bench.run.views.size) // 2
+    potential = plain.PlainPotential(leapfrog, dimension)
+    transform = plain.training_transform(bench.run.views)
+    pictures = plain.pictures(bench.images[: bench.batch])
+    optimiser = torch.optim.AdamW(
+        [*encoder.parameters(), *potential.parameters()], lr=5e-4, weight_decay=5e-4
+    )
+    ours = bench.trainer.model
+    states = torch.randn(VIEWS, bench.batch, 2 * dimension)
+    count = projection_count(objective.logdet_floor.directions, dimension, states[..., 0].numel())
+    directions = torch.stack(
+        [orthonormal_directions(dimension, count, torch.Generator()) for _ in range(2)]
+    )
+
+    def plain_views() -> Tensor:
+        return torch.stack([transform(picture) for _ in range(VIEWS) for picture in pictures])
+
+    def plain_step() -> None:
+        encoded = encoder(plain_views()).unflatten(0, (VIEWS, bench.batch))
+        loss = plain.plain_objective(encoded, potential, directions, objective)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([*encoder.parameters(), *potential.parameters()], 1.0)
+        optimiser.step()
+
+    def backward(loss: Callable[[Tensor], Tensor]) -> Work:
+        def work() -> None:
+            loss(states.clone().requires_grad_()).backward()
+
+        return work
+
+    def predictor_loss(x: Tensor) -> Tensor:
+        return phase_space_prediction(x, ours.objective.predictor, objective.prediction, 1.0)  # type: ignore[arg-type]
+
+    works: dict[str, tuple[Work, Work]] = {
+        "views": (bench.views, plain_views),
+        "predictor loss": (
+            backward(predictor_loss),
+            backward(lambda x: plain.plain_prediction(x, potential, objective)),
+        ),
+        "objective": (
+            backward(lambda x: ours.objective.total(ours.objective.terms(x, 0, 10))),
+            backward(lambda x: plain.plain_objective(x, potential, directions, objective)),
+        ),
+        "training step": (bench.step, plain_step),
+    }
+    for part, (audit_work, plain_work) in works.items():
+        yield from _compared(bench, part, audit_work, plain_work)
+
+
+def compare_evaluation(bench: Bench) -> Iterator[Row]:
+    """Features, kNN and probe of three readouts: extracted once, or anew for each (on a CPU)."""
+    size = bench.params.evaluation
+    source = torch.Generator().manual_seed(1)
+    shape = (size.train + size.test, 3, *bench.images.shape[-2:])
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=source)
+    labels = torch.randint(0, size.classes, (len(images),), generator=source)
+    train, test = images.split([size.train, size.test])
+    train_labels, test_labels = labels.split([size.train, size.test])
+    encoder = bench.trainer.model.encoder.eval()
+    neighbours = bench.run.evaluation.knn.neighbours
+    probe = bench.run.evaluation.probe.model_copy(update={"epochs": size.probe_epochs})
+    plain_encoder = plain.PlainEncoder(bench.run.encoder).eval()
+    transform = plain.evaluation_transform(bench.run.views)
+    pictures = plain.pictures(images)
+
+    def audit_work() -> None:
+        features = [plain_features(encoder, bench.run, images) for images in (train, test)]
+        for part in bench.run.arm.readouts:
+            a, b = (readout(states, part) for states in features)
+            knn_accuracies(a, train_labels, b, test_labels, neighbours, size.classes)
+            probe_measurements(part, a, train_labels, b, test_labels, size.classes, probe)
+
+    @torch.no_grad()
+    def features_anew() -> Tensor:
+        batches = torch.arange(len(pictures)).split(bench.run.evaluation.feature_batch_size)
+        inputs = (torch.stack([transform(pictures[i]) for i in rows]) for rows in batches)
+        return torch.cat([plain_encoder(x) for x in inputs])
+
+    def plain_work() -> None:
+        for part in bench.run.arm.readouts:
+            features = readout(features_anew(), part)
+            a, b = features.split([size.train, size.test])
+            plain.plain_knn(a, train_labels, b, neighbours, size.classes)
+            plain.plain_probe(a, train_labels, b, size.classes, size.probe_epochs, probe.batch_size)
+
+    yield from _compared(bench, "evaluation of three readouts", audit_work, plain_work)
+
+
+def _compared(bench: Bench, part: str, audit_work: Work, plain_work: Work) -> Iterator[Row]:
+    bench.trainer.model.encoder.train(part == "training step")
+    taken = in_turns(bench.device, bench.params.repeats, audit=audit_work, plain=plain_work)
+    for implementation, value in taken.items():
+        yield row(part, implementation, value, "seconds", **bench.setting)
+    yield row(part, "plain / audit", taken["plain"] / taken["audit"], "ratio", **bench.setting)
+
+
+def throughput(bench: Bench) -> Iterator[Row]:
+    """Views per second of whole steps, and FLOP/s of the encoder beside a matrix product's."""
+    taken = bench.step_seconds(bench.params.repeats)
+    yield row("end to end", "audit", VIEWS * bench.batch / taken, "views/s", **bench.setting)
+    inputs = bench.views().contiguous(memory_format=torch.channels_last)
+    encoder = bench.trainer.model.encoder.train()
+    precision = bench.run.optimisation.gpu_precision
+
+    def encode() -> None:
+        with autocast(bench.device, precision):
+            states: Tensor = encoder(inputs)
+        states.float().square().sum().backward()
+
+    with FlopCounterMode(display=False) as counter:
+        encode()
+    encoding = in_turns(bench.device, bench.params.repeats, encode=encode)["encode"]
+    rate = counter.get_total_flops() / encoding
+    yield row("encoder, forward and backward", "audit", rate, "FLOP/s", **bench.setting)
+    yield row("matrix product", "ceiling", ceiling(bench), "FLOP/s", **bench.setting)
+
+
+def ceiling(bench: Bench) -> float:
+    """FLOP/s of a square matrix product in the encoder's precision."""
+    size = bench.params.ceiling_size
+    half = bench.device.type == "cuda" and bench.run.optimisation.gpu_precision == "bf16"
+    dtype = torch.bfloat16 if half else torch.float32
+    matrix = torch.ones(size, size, device=bench.device, dtype=dtype)
+    taken = in_turns(bench.device, bench.params.repeats, product=lambda: matrix @ matrix)
+    return 2 * size**3 / taken["product"]

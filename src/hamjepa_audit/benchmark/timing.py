@@ -1,0 +1,53 @@
+"""How a part is timed, and the long table that its figures go to."""
+
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import torch
+
+Row = dict[str, Any]
+
+
+def seconds(device: torch.device, work: Callable[[], object]) -> float:
+    """Wall-clock seconds of one call, the device's queued work included."""
+    _wait(device)
+    started = time.perf_counter()
+    work()
+    _wait(device)
+    return time.perf_counter() - started
+
+
+def in_turns(
+    device: torch.device, repeats: int, **implementations: Callable[[], object]
+) -> dict[str, float]:
+    """Median seconds of each implementation; they take turns, so that a slow spell hits all.
+
+    Each is called once before, so that caches and lazy imports don't count.
+    """
+    for work in implementations.values():
+        work()
+    taken: dict[str, list[float]] = {name: [] for name in implementations}
+    for _ in range(repeats):
+        for name, work in implementations.items():
+            taken[name].append(seconds(device, work))
+    return {name: median(values) for name, values in taken.items()}
+
+
+def row(part: str, implementation: str, value: float, unit: str, **setting: int) -> Row:
+    """One figure of the benchmark."""
+    return {
+        "part": part,
+        "implementation": implementation,
+        "value": value,
+        "unit": unit,
+        "batch_size": setting.get("batch_size"),
+        "width": setting.get("width"),
+        "threads": setting.get("threads"),
+    }
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,46 @@
+"""hamjepa-audit bench: how fast the parts are on this machine."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hamjepa_audit.cli.options import Device, Threads, layout_of
+
+
+def bench(
+    context: typer.Context,
+    out: Annotated[Path | None, typer.Option(help="Default: RESULTS/bench.")] = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    repeats: Annotated[
+        int | None, typer.Option(min=1, help="Default: that of params/benchmark.yaml.")
+    ] = None,
+) -> None:
+    """Time the parts of a step beside a plain implementation; write figures and a picture."""
+    from hamjepa_audit.benchmark.parts import BenchmarkParams
+    from hamjepa_audit.benchmark.report import benchmark, write_benchmark
+    from hamjepa_audit.params import load_study
+    from hamjepa_audit.params.loading import read_yaml, validate
+    from hamjepa_audit.training.device import choose_device, make_deterministic
+
+    layout = layout_of(context)
+    path = layout.params / "benchmark.yaml"
+    tree = read_yaml(path) | ({} if repeats is None else {"repeats": repeats})
+    params = validate(BenchmarkParams, tree, str(path))
+    make_deterministic(threads)
+    where = choose_device(device)
+    rows = []
+    for row in benchmark(load_study(layout.params, params.study), params, where):
+        rows.append(row)
+        setting = f"batch {row['batch_size']}, width {row['width']}, threads {row['threads']}"
+        typer.echo(
+            f"{row['part']}, {row['implementation']}: {row['value']:.6g} {row['unit']}"
+            + (f" ({setting})" if row["batch_size"] else "")
+        )
+    folder = layout.results / "bench" if out is None else out
+    write_benchmark(rows, where, folder)
+    typer.echo(folder)
+
+
+COMMANDS = (bench,)

@@ -1,0 +1,135 @@
+"""hamjepa-audit runs, verify, restore: what is there, and whether it is what was written."""
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hamjepa_audit.cli.options import layout_of
+from hamjepa_audit.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from hamjepa_audit.inventory import Entry
+
+app = typer.Typer(help="Inspect what runs there are.", no_args_is_help=True)
+
+AnyStudies = Annotated[
+    list[str] | None, typer.Option("--study", help="Only this study; may be given again.")
+]
+Run = Annotated[str, typer.Argument(help="Name of a folder below results/runs.")]
+
+
+@app.command("list")
+def list_runs(context: typer.Context, study: AnyStudies = None) -> None:
+    """List runs and their evaluations: current, left over, or incomplete."""
+    from hamjepa_audit.inventory import take_inventory
+
+    _print_entries(take_inventory(layout_of(context), study or None))
+
+
+@app.command()
+def show(context: typer.Context, run: Run) -> None:
+    """Print the record of a run."""
+    import yaml
+
+    record = _record(context, run)
+    first = ("run_id", "study", "dataset", "arm", "epochs", "seed", "started", "ended")
+    ordered = {key: record[key] for key in (*first, *(key for key in record if key not in first))}
+    typer.echo(yaml.safe_dump(ordered, sort_keys=False).rstrip())
+
+
+@app.command()
+def diff(context: typer.Context, first: Run, second: Run) -> None:
+    """Print what two runs were made of or on differently."""
+    from hamjepa_audit.records import ABSENT, differences
+
+    def text(value: Any) -> str:
+        return "-" if value is ABSENT else json.dumps(value)
+
+    found = differences(_record(context, first), _record(context, second))
+    rows = [(key, text(one), text(other)) for key, one, other in found]
+    _print_table(("what", first, second), rows)
+
+
+@app.command()
+def prune(
+    context: typer.Context,
+    study: AnyStudies = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete it; without this, only list.")] = False,
+) -> None:
+    """Delete runs and measurements that the parameters do not ask for."""
+    from hamjepa_audit.inventory import delete, prunable, take_inventory
+
+    doomed = prunable(take_inventory(layout_of(context), study or None))
+    _print_entries(doomed)
+    if yes:
+        for entry in doomed:
+            delete(entry)
+        typer.echo(f"deleted {len(doomed)}", err=True)
+    else:
+        typer.echo(f"would delete {len(doomed)}; --yes deletes", err=True)
+
+
+def verify(context: typer.Context, study: AnyStudies = None) -> None:
+    """Recompute every digest below the results; prints what does not match."""
+    from hamjepa_audit.verification import verify_results
+
+    verified = verify_results(layout_of(context), study or None)
+    for line in verified.problems:
+        typer.echo(line)
+    counts = ", ".join(f"{count} {name}" for name, count in verified.checked.items())
+    typer.echo(f"checked {counts}", err=True)
+    for line in verified.unchecked:
+        typer.echo(f"not checked: {line}", err=True)
+    if verified.problems:
+        raise UserError(
+            f"{len(verified.problems)} mismatches below {layout_of(context).results}; "
+            f"fetch or make again what the lines above name"
+        )
+
+
+def restore(context: typer.Context) -> None:
+    """Give fetched results the times of the order they were made in."""
+    from hamjepa_audit.restoration import restore_times
+
+    typer.echo(f"dated {restore_times(layout_of(context))} files", err=True)
+
+
+COMMANDS = (verify, restore)
+
+
+def _record(context: typer.Context, run: str) -> dict[str, Any]:
+    from hamjepa_audit.records import read_record
+
+    layout = layout_of(context)
+    folder = layout.run(run)
+    if not folder.is_dir():
+        there = [path.name for path in folder.parent.glob("*")] if folder.parent.is_dir() else []
+        hint = nearest(run, there) if there else "there are none yet"
+        raise UserError(f"no run '{run}' in {folder.parent}: {hint}")
+    return read_record(layout, run)
+
+
+def _print_entries(entries: Sequence["Entry"]) -> None:
+    rows = [(entry.state, entry.kind, str(entry.path)) for entry in entries]
+    _print_table(("state", "kind", "path"), rows)
+
+
+def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table in a terminal; elsewhere lines of fields with tabs between them."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    if not console.is_terminal:
+        for row in (headings, *rows):
+            typer.echo("\t".join(row))
+        return
+    table = Table(box=None)
+    for position, heading in enumerate(headings):
+        table.add_column(Text(heading), overflow="fold", no_wrap=position == 0)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table)

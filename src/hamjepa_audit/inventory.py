@@ -1,0 +1,130 @@
+"""What lies below the results: which runs and measurements the parameters ask for, which not."""
+
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hamjepa_audit.errors import UserError
+from hamjepa_audit.layout import Layout
+from hamjepa_audit.params import load_study
+from hamjepa_audit.params.loading import study_names
+from hamjepa_audit.plan import STEPS, StudyPlan, data_digest
+
+Kind = Literal["run", "evaluation", "measurement"]
+State = Literal["current", "left over", "incomplete", "unknown"]
+
+_RUN = re.compile(r"([a-z][a-z0-9_]*)-[a-z][a-z0-9_]*-e\d+-s\d+-[0-9a-f]{12}")
+_BATCH = re.compile(r"([a-z][a-z0-9_]*)-[a-z][a-z0-9_]*-e\d+-[0-9a-f]{12}")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run, the evaluation of a batch of runs, or one measurement in an evaluation.
+
+    Attributes:
+        kind: which of these.
+        path: its folder or file.
+        study: the study that it is of.
+        wanted: whether the parameters ask for it; None: the study's data aren't prepared, so
+            its run ids aren't known.
+        complete: whether all is there that makes it whole.
+    """
+
+    kind: Kind
+    path: Path
+    study: str
+    wanted: bool | None
+    complete: bool
+
+    @property
+    def state(self) -> State:
+        """What a person is told of it."""
+        if not self.complete:
+            return "incomplete"
+        if self.wanted is None:
+            return "unknown"
+        return "current" if self.wanted else "left over"
+
+
+def take_inventory(layout: Layout, studies: Sequence[str] | None = None) -> list[Entry]:
+    """What lies below results/runs and results/evaluation under an audit's names, sorted.
+
+    Args:
+        layout: where.
+        studies: the studies to look at; None: all, also those whose parameters are gone.
+
+    Raises:
+        UserError: no such study, or its parameters are wrong.
+    """
+    names = study_names(layout.params) if studies is None else studies
+    plans = {name: _plan(layout, name) for name in names}
+    found = [*_runs(layout, plans), *_evaluations(layout, plans)]
+    return [entry for entry in found if studies is None or entry.study in plans]
+
+
+def prunable(entries: Sequence[Entry]) -> list[Entry]:
+    """What the parameters do not ask for, whole or not."""
+    return [entry for entry in entries if entry.wanted is False]
+
+
+def delete(entry: Entry) -> None:
+    """Deletes an entry from the disk; what says that a run is whole goes first.
+
+    Raises:
+        UserError: it can't be deleted.
+    """
+    try:
+        if entry.kind == "measurement":
+            entry.path.unlink()
+        else:
+            (entry.path / "run.json").unlink(missing_ok=True)
+            shutil.rmtree(entry.path)
+    except OSError as error:
+        raise UserError(
+            f"can't delete {entry.path}: {error.strerror}; check the folder's permissions"
+        ) from error
+
+
+def _plan(layout: Layout, name: str) -> StudyPlan | None:
+    """The plan of a study; None where its data are neither pinned nor prepared."""
+    study = load_study(layout.params, name)
+    if study.data.digest is not None:
+        return StudyPlan(layout, study, study.data.digest)
+    if not layout.manifest(study.data.name).exists():
+        return None
+    return StudyPlan(layout, study, data_digest(layout, study))
+
+
+def _runs(layout: Layout, plans: dict[str, StudyPlan | None]) -> Iterator[Entry]:
+    for folder, study in _named(layout.runs(), _RUN):
+        plan = plans.get(study)
+        wanted = plan is not None and folder.name in plan.runs
+        known = plan is not None or study not in plans
+        complete = layout.record(folder.name).exists()
+        yield Entry("run", folder, study, wanted if known else None, complete)
+
+
+def _evaluations(layout: Layout, plans: dict[str, StudyPlan | None]) -> Iterator[Entry]:
+    for folder, study in _named(layout.evaluations(), _BATCH):
+        plan = plans.get(study)
+        if study in plans and plan is None:
+            yield Entry("evaluation", folder, study, None, True)
+        elif plan is None or folder.name not in plan.batches:
+            yield Entry("evaluation", folder, study, False, True)
+        else:
+            files = {plan.batches[folder.name].measurement(step) for step in STEPS}
+            complete = all(file.exists() for file in files)
+            yield Entry("evaluation", folder, study, True, complete)
+            for file in sorted(set(folder.glob("*.parquet")) - files):
+                yield Entry("measurement", file, study, False, True)
+
+
+def _named(root: Path, pattern: re.Pattern[str]) -> Iterator[tuple[Path, str]]:
+    """Folders that the audit named, with their study; others are nobody's business here."""
+    for folder in sorted(root.glob("*")):
+        match = pattern.fullmatch(folder.name)
+        if match is not None and folder.is_dir():
+            yield folder, match[1]

@@ -1,0 +1,15 @@
+"""params/config.yaml: what the workflow audits, and on what."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from hamjepa_audit.params.base import Name, Params
+
+
+class ConfigParams(Params):
+    """The workflow's configuration; `--config KEY=VALUE` overrides the file."""
+
+    studies: tuple[Name, ...] = Field(min_length=1)
+    raw: str
+    device: Literal["auto", "cpu", "cuda"]

@@ -1,0 +1,168 @@
+"""The tables of an audit: every number in CSV and Parquet, what is read in Markdown and LaTeX."""
+
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from hamjepa_audit.reporting.formatting import ABSENT, Display, number, p_value
+from hamjepa_audit.reporting.tables import write_displayed
+from hamjepa_audit.statistics.audit import Audit
+from hamjepa_audit.statistics.verdicts import Verdict
+
+Row = dict[Hashable, Any]
+
+
+class Column(NamedTuple):
+    """A column to be read: its heading, its text for a row, and whether it holds numbers."""
+
+    heading: str
+    text: Callable[[Row], str]
+    right: bool = False
+
+
+def audit_tables(audit: Audit, folder: Path) -> list[Path]:
+    """Writes `claims`, `claim_differences`, `statements` and `paper_consistency`.
+
+    CSV and Parquet have every column in full precision, Markdown and LaTeX the columns that the
+    verdicts rest on, rounded (see `formatting.number`); p-values there are Holm-adjusted.
+
+    Returns:
+        The files written, four a table.
+
+    Raises:
+        UserError: a file can't be written.
+    """
+    written = []
+    for name, columns in READ.items():
+        frame: pd.DataFrame = getattr(audit, name)
+        written += write_displayed(frame, _displayed(frame, columns), folder, name)
+    return written
+
+
+def seeds_text(row: Row) -> str:
+    """Of an inconclusive claim the seeds it needs if the paper is right, otherwise nothing."""
+    needed = row["seeds_needed"]
+    if row["verdict"] != Verdict.INCONCLUSIVE or np.isnan(needed):
+        return ""
+    return "too many" if np.isinf(needed) else f"{needed:.0f}"
+
+
+def mean_sd_n(mean: float, sd: float, n: int, unit: str) -> str:
+    """'31.45 ± 0.27 (3)'; '31.45 (1)' without a spread; a dash without a value."""
+    if np.isnan(mean):
+        return ABSENT
+    spread = "" if np.isnan(sd) else f" ± {number(sd, unit)}"
+    return f"{number(mean, unit)}{spread} ({n})"
+
+
+def _displayed(frame: pd.DataFrame, columns: list[Column]) -> Display:
+    rows = frame.to_dict("records")
+    return Display(
+        headings=[column.heading for column in columns],
+        rows=[[column.text(row) for column in columns] for row in rows],
+        right=[column.right for column in columns],
+    )
+
+
+def _text(heading: str, name: str) -> Column:
+    return Column(heading, lambda row: str(row[name]))
+
+
+def _number(heading: str, name: str) -> Column:
+    return Column(heading, lambda row: number(row[name], row["unit"]), right=True)
+
+
+def _p(heading: str, name: str) -> Column:
+    return Column(heading, lambda row: p_value(row[name]), right=True)
+
+
+def _interval(heading: str, low: str = "ci_low", high: str = "ci_high") -> Column:
+    def text(row: Row) -> str:
+        if np.isnan(row[low]):
+            return ABSENT
+        return f"[{number(row[low], row['unit'])}, {number(row[high], row['unit'])}]"
+
+    return Column(heading, text, right=True)
+
+
+def _mean_sd_n(heading: str, mean: str, sd: str, n: str) -> Column:
+    def text(row: Row) -> str:
+        return mean_sd_n(row[mean], row[sd], row[n], row["unit"])
+
+    return Column(heading, text, right=True)
+
+
+_WHERE = [
+    _text("Study", "study"),
+    Column("Epochs", lambda row: str(row["epochs"]), right=True),
+]
+_ENDS = [
+    _text("Verdict", "verdict"),
+    Column("Seeds needed", seeds_text, right=True),
+    _text("Source", "source"),
+]
+READ = {
+    "claims": [
+        *_WHERE,
+        _text("Arm", "arm"),
+        _text("Readout", "readout"),
+        _text("Metric", "our_metric"),
+        _mean_sd_n("Paper", "paper", "paper_sd", "paper_n"),
+        _mean_sd_n("Ours", "mean", "sd", "n"),
+        _interval("Interval of ours"),
+        _number("Margin", "margin"),
+        _p("p equal", "p_equivalence_holm"),
+        _p("p different", "p_new_runs_holm"),
+        *_ENDS,
+    ],
+    "claim_differences": [
+        *_WHERE,
+        _text("Metric", "our_metric"),
+        _text("Minuend", "minuend"),
+        _text("Subtrahend", "subtrahend"),
+        _mean_sd_n("Paper", "paper", "paper_sd", "paper_n"),
+        _mean_sd_n("Ours", "mean_difference", "sd", "n"),
+        _interval("Interval of ours"),
+        _number("Margin", "margin"),
+        _p("p sign", "p_holm"),
+        _p("p equal", "p_equivalence_holm"),
+        _p("p different", "p_new_runs_holm"),
+        _p("p below margin", "p_below_margin_holm"),
+        Column("Hedges g", lambda row: number(row["hedges_g"], ""), right=True),
+        Column("P(better)", lambda row: number(row["probability_of_improvement"], ""), right=True),
+        *_ENDS,
+    ],
+    "statements": [
+        *_WHERE,
+        _text("Statement", "statement"),
+        _text("Says", "says"),
+        Column("n", lambda row: str(row["n"]), right=True),
+        _text("Found", "found"),
+        _p("p holds", "p_holds_holm"),
+        _p("p fails", "p_fails_holm"),
+        _text("Verdict", "verdict"),
+        _text("Reason", "reason"),
+        _text("Source", "source"),
+    ],
+    "paper_consistency": [
+        _text("Check", "check"),
+        _text("Claim", "claim"),
+        _text("Source", "source"),
+        Column("Stated", lambda row: row["stated"], right=True),
+        Column("Compared", lambda row: row["compared"], right=True),
+        _text("Compared source", "compared_source"),
+        Column("Allowed", lambda row: _plain(row["allowed"]), right=True),
+        _interval("Interval"),
+        _p("p", "p"),
+        _text("Verdict", "verdict"),
+        _text("Note", "note"),
+    ],
+}
+"""What is read of each table, in this order."""
+
+
+def _plain(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:g}"

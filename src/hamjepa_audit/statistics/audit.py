@@ -1,0 +1,52 @@
+"""The whole audit: metrics and claims in, four tables of verdicts out."""
+
+from typing import NamedTuple
+
+import pandas as pd
+
+from hamjepa_audit.params.audit import AuditParams
+from hamjepa_audit.params.claims import Claims
+from hamjepa_audit.statistics.claim_differences import difference_claims
+from hamjepa_audit.statistics.claims import measurement_claims
+from hamjepa_audit.statistics.consistency import paper_consistency
+from hamjepa_audit.statistics.seeds import SeedTable
+from hamjepa_audit.statistics.statements import statement_claims
+
+
+class Audit(NamedTuple):
+    """The tables of an audit; see the functions that make them for their columns."""
+
+    claims: pd.DataFrame
+    claim_differences: pd.DataFrame
+    statements: pd.DataFrame
+    paper_consistency: pd.DataFrame
+
+
+def audit(metrics: pd.DataFrame, claims: Claims, params: AuditParams) -> Audit:
+    """Tests every claim of the paper on our numbers.
+
+    Args:
+        metrics: the long metric table (METRICS_SCHEMA) of any studies, in any order of rows.
+        claims: the paper's.
+        params: levels, margins, families, which study stands for which.
+
+    Raises:
+        UserError: `metrics` is unusable (see `statistics.checked`), a metric has no margin, or a
+            statement has no test.
+    """
+    seeds = SeedTable(metrics)
+    return Audit(
+        claims=measurement_claims(seeds, claims, params),
+        claim_differences=difference_claims(seeds, claims, params),
+        statements=statement_claims(seeds, claims, params),
+        paper_consistency=paper_consistency(claims, params.confidence),
+    )
+
+
+def without_claims(metrics: pd.DataFrame, claims: Claims, params: AuditParams) -> list[str]:
+    """The studies among the metrics that no claim is tested on, sorted."""
+    tested = {claim.study for claim in claims.measurements}
+    tested |= {claim.study for claim in claims.differences}
+    tested |= {claim.study for claim in claims.statements}
+    like = {name for name, other in params.stands_for.items() if other.study in tested}
+    return sorted(set(metrics["study"]) - tested - like)

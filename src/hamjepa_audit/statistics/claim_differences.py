@@ -1,0 +1,197 @@
+"""The differences that the paper states against those of our runs, paired by seed."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from hamjepa_audit.params.audit import AuditParams
+from hamjepa_audit.params.claims import Claims, DifferenceClaim, claim_names
+from hamjepa_audit.statistics.comparison import (
+    adjusted,
+    against_paper,
+    equivalence,
+    seeds_needed,
+    seeds_to_match,
+    summary,
+    with_families,
+)
+from hamjepa_audit.statistics.effect_size import (
+    effect_size_interval,
+    hedges_g,
+    probability_of_improvement,
+)
+from hamjepa_audit.statistics.hypothesis_tests import (
+    of_mean,
+    shown_below,
+    sign_flip,
+    statistic,
+    two_sided,
+    wilcoxon,
+)
+from hamjepa_audit.statistics.power import detectable, seeds_to_detect
+from hamjepa_audit.statistics.seeds import Pairs, SeedTable
+from hamjepa_audit.statistics.summaries import interval
+from hamjepa_audit.statistics.verdicts import difference_verdicts, direction_verdicts
+
+
+def difference_claims(seeds: SeedTable, claims: Claims, params: AuditParams) -> pd.DataFrame:
+    """Every difference that the paper states, beside ours, on its study and on those like it.
+
+    Args:
+        seeds: our measurements.
+        claims: the paper's.
+        params: levels, margins, families, and which study stands for which.
+
+    Returns:
+        One row per difference claim and study it is tested on: the paper's, then those of
+        `params.stands_for` that have any metrics. As in `measurement_claims`, and: `paper_study`,
+        `paper_epochs`, `carried` (bool: not the paper's study, only the sign is judged), `minuend`
+        and `subtrahend` (arm_readout), `mean_difference`, the columns of `difference_evidence`,
+        and from the seeds `p_sign_flip` and `p_wilcoxon` (exact, two-sided),
+        `probability_of_improvement` (of minuend over subtrahend).
+
+    Raises:
+        UserError: a metric has no margin.
+    """
+    rows = [
+        _difference_row(name, claim, study, epochs, seeds, claims, params)
+        for name, claim in zip(claim_names(claims.differences), claims.differences, strict=True)
+        for study, epochs in targets(claim.study, claim.epochs, seeds, params)
+    ]
+    table = with_families(pd.DataFrame(rows), params.families.differences)
+    tests = ["p", "p_new_runs", "p_equivalence", "p_below_margin"]
+    same = ["study", "epochs", "our_metric", "minuend", "subtrahend"]
+    table = adjusted(difference_evidence(table, params), tests, same)
+    table["seeds_needed"] = seeds_needed(table, params, _difference_seeds)
+    limits = (params.alpha, params.minimum_seeds)
+    direction = direction_verdicts(table, *limits)
+    decided = direction.where(table["carried"], difference_verdicts(table, *limits))
+    return pd.concat([table, decided], axis=1)
+
+
+def targets(
+    study: str, epochs: int, seeds: SeedTable, params: AuditParams
+) -> Iterator[tuple[str, int]]:
+    """The study and epochs of a claim, then those of ours that stand for them and have metrics."""
+    yield study, epochs
+    for name, stands_for in params.stands_for.items():
+        known = name in seeds.studies and name != study
+        if known and stands_for.study == study and epochs in stands_for.epochs:
+            yield name, stands_for.epochs[epochs]
+
+
+def _difference_row(
+    name: str,
+    claim: DifferenceClaim,
+    study: str,
+    epochs: int,
+    seeds: SeedTable,
+    claims: Claims,
+    params: AuditParams,
+) -> dict[str, object]:
+    metric = params.our_metric(claim.metric)
+    sides = [(side.arm, side.readout) for side in (claim.minuend, claim.subtrahend)]
+    pairs = seeds.pairs(study, epochs, metric, sides[0], sides[1])
+    paper = float(claim.value)
+    return {
+        "claim": name,
+        "study": study,
+        "epochs": epochs,
+        "paper_study": claim.study,
+        "paper_epochs": claim.epochs,
+        "carried": study != claim.study,
+        "metric": claim.metric,
+        "our_metric": metric,
+        "minuend": str(claim.minuend),
+        "subtrahend": str(claim.subtrahend),
+        "unit": claim.unit,
+        "source": claim.source,
+        "paper": paper,
+        "paper_sd": np.nan if claim.std is None else float(claim.std),
+        "paper_n": claim.n or _paper_runs(claim, claims),
+        "margin": params.difference_margin(claim.metric, paper),
+        **summary(pairs.differences, "mean_difference"),
+        **_of_pairs(pairs),
+    }
+
+
+def _paper_runs(claim: DifferenceClaim, claims: Claims) -> int:
+    """Over how many seeds the paper's two sides are averaged; one where it doesn't say."""
+    return min(
+        max(
+            (
+                found.n
+                for found in claims.measurements
+                if (found.study, found.epochs, found.arm, found.metric)
+                == (claim.study, claim.epochs, side.arm, claim.metric)
+                and side.readout in (found.readout, "best")
+            ),
+            default=1,
+        )
+        for side in (claim.minuend, claim.subtrahend)
+    )
+
+
+def _of_pairs(pairs: Pairs) -> dict[str, object]:
+    return {
+        "p_sign_flip": sign_flip(pairs.differences),
+        "p_wilcoxon": wilcoxon(pairs.differences),
+        "probability_of_improvement": probability_of_improvement(*pairs),
+    }
+
+
+def difference_evidence(table: pd.DataFrame, params: AuditParams) -> pd.DataFrame:
+    """Intervals and tests of mean paired differences, against 0 and against the paper's.
+
+    Args:
+        table: `n`, `mean_difference`, `sd` (of the differences), `paper`, `paper_sd`, `paper_n`,
+            `margin`.
+        params: confidence and power.
+
+    Returns:
+        The table with `ci_low`, `ci_high` (t interval), `new_seed_low`, `new_seed_high`
+        (prediction interval), `t` and `p` (paired t-test of no difference), `hedges_g`, `g_low`,
+        `g_high` (paired effect size and exact interval, dimensionless), `deviation` (ours -
+        paper's), `p_paper` (Welch or one-sample t, as in `measurement_evidence`), `p_new_runs`,
+        `p_equivalence` (TOST around the printed difference), `p_below_margin` (is any difference
+        in the paper's direction below the margin?), `detectable` (the smallest difference that n
+        seeds find).
+    """
+    names = ("mean_difference", "sd", "n", "paper")
+    mean, sd, n, paper = (table[name].to_numpy(dtype=float) for name in names)
+    zero = of_mean(mean, sd, n)
+    fixed, new = against_paper(table, "mean_difference")
+    low, high = interval(mean, sd, n, params.confidence)
+    reach = (high - low) / 2 * np.sqrt(1 + n)
+    g_low, g_high = effect_size_interval(mean, sd, n, params.confidence)
+    gain = of_mean(np.sign(paper) * mean, sd, n)
+    return table.assign(
+        ci_low=low,
+        ci_high=high,
+        new_seed_low=mean - reach,
+        new_seed_high=mean + reach,
+        t=statistic(zero),
+        p=two_sided(zero),
+        hedges_g=hedges_g(mean, sd, n),
+        g_low=g_low,
+        g_high=g_high,
+        deviation=fixed.value,
+        p_paper=two_sided(fixed),
+        p_new_runs=two_sided(new),
+        p_equivalence=equivalence(table, "mean_difference"),
+        p_below_margin=shown_below(gain, table["margin"]),
+        detectable=detectable(zero, params.alpha, params.power),
+    )
+
+
+def _difference_seeds(row: pd.Series, alpha: float, params: AuditParams) -> int | None:
+    """Seeds at which the sign would be shown and, on the paper's study, equivalence, too."""
+    limits = (alpha, params.power, params.minimum_seeds, params.maximum_seeds)
+    if row["sd"] == 0:
+        return params.minimum_seeds
+    sign = seeds_to_detect(row["paper"] / row["sd"], *limits)
+    if row["carried"] or sign is None:
+        return sign
+    size = seeds_to_match(row, alpha, params)
+    return None if size is None else max(sign, size)

@@ -1,0 +1,110 @@
+"""What measurements and differences have in common when they are held against the paper's."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from hamjepa_audit.params.audit import AuditParams
+from hamjepa_audit.statistics.equivalence import tost
+from hamjepa_audit.statistics.hypothesis_tests import (
+    Array,
+    Estimate,
+    holm,
+    of_mean,
+    of_mean_and_new_runs,
+    welch,
+)
+from hamjepa_audit.statistics.power import seeds_for_equivalence
+
+
+def against_paper(table: pd.DataFrame, mean: str) -> tuple[Estimate, Estimate]:
+    """Ours minus the paper's, twice: its value as it stands, and as the mean of its few seeds.
+
+    Where the paper has a standard deviation both are Welch's. Otherwise the first takes the value
+    for exact, the second lets the paper's seeds scatter as ours do.
+    """
+    ours = (table[mean], table["sd"], table["n"])
+    known = table["paper_sd"].notna().to_numpy()
+    fixed = of_mean(*ours, table["paper"])
+    new = of_mean_and_new_runs(*ours, table["paper"], table["paper_n"])
+    both = welch(*ours, table["paper"], table["paper_sd"], table["paper_n"])
+    return _chosen(known, both, fixed), _chosen(known, both, new)
+
+
+def _chosen(first: NDArray[np.bool_], one: Estimate, other: Estimate) -> Estimate:
+    return Estimate(*(np.where(first, a, b) for a, b in zip(one, other, strict=True)))
+
+
+def equivalence(table: pd.DataFrame, mean: str) -> Array:
+    """P-values of TOST around the paper's printed value.
+
+    Printed numbers are what is claimed, so that they are the target as they stand, whether or not
+    the paper has an error bar: otherwise the claims with the most evidence would be the hardest to
+    reproduce. Its own error counts where a difference from it is to be shown (`against_paper`).
+    """
+    ours = of_mean(table[mean], table["sd"], table["n"], table["paper"])
+    return tost(ours, table["margin"])
+
+
+def summary(values: Array, mean: str) -> dict[str, object]:
+    """Number, mean (under the name `mean`) and standard deviation (n - 1) of one sample (n,)."""
+    equal = len(values) > 0 and np.ptp(values) == 0  # whose mean and spread must not be rounded
+    return {
+        "n": len(values),
+        mean: float(values[0] if equal else np.mean(values)) if len(values) else np.nan,
+        "sd": np.nan if len(values) < 2 else 0.0 if equal else float(np.std(values, ddof=1)),
+    }
+
+
+def with_families(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """The table with `family`: the values of the columns in which its members agree."""
+    family = table[list(columns)].astype(str).agg("-".join, axis=1)
+    return table.assign(family=family.astype("str"))
+
+
+def adjusted(
+    table: pd.DataFrame, columns: Sequence[str], hypothesis: Sequence[str]
+) -> pd.DataFrame:
+    """The table with a column NAME_holm for each of its columns of p-values.
+
+    Rows of a family that agree in the columns of `hypothesis` and in the p-value are one test,
+    stated twice, and count once.
+    """
+    result = table.copy()
+    for name in columns:
+        tests = table.groupby(["family", *hypothesis, name], sort=False, dropna=False).ngroup()
+        first = ~tests.duplicated()
+        once = holm(table.loc[first, name], table.loc[first, "family"])
+        result[f"{name}_holm"] = once[tests]  # numbered in the order of their first rows
+    return result
+
+
+def seeds_needed(
+    table: pd.DataFrame,
+    params: AuditParams,
+    seeds: Callable[[pd.Series, float, AuditParams], int | None],
+) -> list[float]:
+    """Per row, how many seeds would settle the claim if the paper is right.
+
+    At the level of Holm's first step, the hardest that the family can ask for; with our standard
+    deviation taken for the true one. NaN without one, infinite beyond `params.maximum_seeds`.
+    """
+    tested = table.loc[table["sd"].notna(), "family"].value_counts()
+    needed = []
+    for _, row in table.iterrows():
+        if np.isnan(row["sd"]):
+            needed.append(np.nan)
+            continue
+        number = seeds(row, params.alpha / tested[row["family"]], params)
+        needed.append(np.inf if number is None else float(number))
+    return needed
+
+
+def seeds_to_match(row: pd.Series, alpha: float, params: AuditParams) -> int | None:
+    """Seeds at which equivalence with the paper's value would be shown."""
+    limits = (alpha, params.power, params.minimum_seeds, params.maximum_seeds)
+    if row["sd"] == 0:
+        return params.minimum_seeds
+    return seeds_for_equivalence(row["margin"] / row["sd"], *limits)

@@ -1,0 +1,237 @@
+"""Whether what lies below the results and the data is what was written: every digest again."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from hamjepa_audit.data.store import images_file, verify_store
+from hamjepa_audit.errors import UserError
+from hamjepa_audit.files import read_json, read_parquet, sha256_file
+from hamjepa_audit.identity import batch_id, run_prefix
+from hamjepa_audit.layout import Layout
+from hamjepa_audit.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
+from hamjepa_audit.params import load_study
+from hamjepa_audit.plan import STEPS
+from hamjepa_audit.records import read_record
+
+_MEASUREMENT = re.compile(rf"({'|'.join(STEPS)})-[0-9a-f]{{12}}\.parquet")
+_METRICS_OF = {
+    "knn": r"knn_.*",
+    "probe": r"linear_probe_.*",
+    "geometry": r"(?!knn_|linear_probe_).*",
+}
+_SCHEMAS = {"metrics": METRICS_SCHEMA, "curves": CURVES_SCHEMA, "history": HISTORY_SCHEMA}
+
+
+@dataclass
+class Verification:
+    """What was looked at.
+
+    Attributes:
+        problems: one line for each thing that does not match.
+        checked: how many things of each kind were looked at.
+        unchecked: what could not be, since what it is to be compared with isn't there at all.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    checked: Counter[str] = field(default_factory=Counter)
+    unchecked: list[str] = field(default_factory=list)
+
+    def check(self, kind: str, check: Callable[..., object], *arguments: Any) -> None:
+        """Runs a check, whose UserError is a problem."""
+        self.checked[kind] += 1
+        try:
+            check(*arguments)
+        except UserError as error:
+            # A damaged file is met again by the tables that are made of it.
+            if str(error) not in self.problems:
+                self.problems.append(str(error))
+
+
+def verify_results(layout: Layout, studies: Sequence[str] | None = None) -> Verification:
+    """Recomputes every digest of the prepared data and below the results.
+
+    Args:
+        layout: where.
+        studies: only what belongs to these; None: all that is there, whatever the parameters.
+
+    Raises:
+        UserError: no such study, or its parameters are wrong.
+    """
+    result = Verification()
+    for folder in _stores(layout, studies):
+        result.check("stores", verify_store, folder)
+    for folder in _of_studies(layout.runs(), studies):
+        _verify_run(result, layout, folder)
+    for folder in _of_studies(layout.evaluations(), studies):
+        for file in sorted(folder.glob("*.parquet")):
+            result.check("measurements", _check_measurement, file)
+    for folder in _folders(layout.selection("any").parents[1]):
+        if studies is None or folder.name in studies:
+            _verify_study_tables(result, layout, folder.name)
+    if studies is None:
+        _verify_joint_metrics(result, layout)
+    for file in _other_tables(layout, studies):
+        result.check("tables", _read_sealed, file)
+    return result
+
+
+def _stores(layout: Layout, studies: Sequence[str] | None) -> list[Path]:
+    if studies is not None:
+        names = [load_study(layout.params, study).data.name for study in studies]
+        return [layout.store(name) for name in dict.fromkeys(names)]
+    # Without its manifest, too, a folder of images is meant to be a store.
+    traces = (layout.manifest("any").name, images_file("train"))
+    return [
+        folder
+        for folder in _folders(layout.data)
+        if any((folder / name).exists() for name in traces)
+    ]
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(path for path in root.glob("[!.]*") if path.is_dir())
+
+
+def _of_studies(root: Path, studies: Sequence[str] | None) -> Iterator[Path]:
+    """The folders whose names begin with that of one of the studies."""
+    for folder in _folders(root):
+        if studies is None or folder.name.partition("-")[0] in studies:
+            yield folder
+
+
+def _verify_run(result: Verification, layout: Layout, folder: Path) -> None:
+    before = len(result.problems)
+    result.check("runs", read_record, layout, folder.name)
+    if len(result.problems) == before:
+        for name, digest in read_record(layout, folder.name)["files"].items():
+            result.check("files of runs", _check_file, folder / name, digest)
+
+
+def _check_file(path: Path, recorded: str) -> None:
+    found = sha256_file(path)
+    if found != recorded:
+        raise UserError(
+            f"{path} has the SHA-256 {found}, but its run's record says {recorded}: it was "
+            f"changed or damaged; fetch it again, or delete its folder and pretrain again"
+        )
+
+
+def _check_measurement(file: Path) -> None:
+    """Its bytes; that its runs are those that its folder is named by; that it is of its step."""
+    match = _MEASUREMENT.fullmatch(file.name)
+    if match is None:
+        raise UserError(
+            f"{file} is not named STEP-DIGEST.parquet with a STEP of {', '.join(STEPS)}; remove it"
+        )
+    step = match[1]
+    schema = CURVES_SCHEMA if step == "curves" else METRICS_SCHEMA
+    table = read_parquet(file, schema, sealed=True)
+    rows = table.select(["study", "arm", "epochs", "seed", "run_id"])
+    runs = rows.group_by(rows.column_names).aggregate([]).to_pylist()
+    groups = {(run["study"], run["arm"], run["epochs"]) for run in runs}
+    names = {batch_id([run["run_id"] for run in runs], *group) for group in groups}
+    if names != {file.parent.name}:
+        raise UserError(
+            f"{file} holds rows of the batch {', '.join(sorted(names)) or 'of no runs'}, not of "
+            f"the one that its folder is named by; move it there, or measure again"
+        )
+    for run in runs:
+        prefix = run_prefix(run["study"], run["arm"], run["epochs"], run["seed"])
+        if not run["run_id"].startswith(f"{prefix}-"):
+            raise UserError(f"{file} says of {run['run_id']} that it is {prefix}; measure again")
+    if step in _METRICS_OF:
+        metrics = table["metric"].unique().to_pylist()
+        odd = [name for name in metrics if not re.fullmatch(_METRICS_OF[step], name)]
+        if odd:
+            raise UserError(f"{file} holds '{odd[0]}', which is not of '{step}'; measure again")
+
+
+def _verify_study_tables(result: Verification, layout: Layout, study: str) -> None:
+    tables = {kind: layout.study_table(study, kind) for kind in _SCHEMAS}
+    made = {kind: table for kind, table in tables.items() if table.exists()}
+    selection = layout.selection(study)
+    if made and not selection.exists():
+        result.unchecked.append(
+            f"{selection.parent}: {selection.name}, which names sources, is missing"
+        )
+    if not made or not selection.exists():
+        return
+    problems = len(result.problems)
+    result.check("selections", _sources, layout, study)
+    if len(result.problems) > problems:
+        return
+    sources = _sources(layout, study)
+    for kind, table in made.items():
+        root = layout.runs() if kind == "history" else layout.evaluations()
+        if root.exists():
+            result.check("study tables", _check_rows, table, sources[kind], _SCHEMAS[kind])
+        else:
+            result.unchecked.append(f"the rows of {table}: there is no {root}")
+
+
+def _sources(layout: Layout, study: str) -> dict[str, list[Path]]:
+    """The files whose rows each long table of a study holds, as its selection says."""
+    path = layout.selection(study)
+    selection = read_json(path)
+    if not isinstance(selection, dict) or not {"measurements", "runs"} <= set(selection):
+        raise UserError(f"{path} does not name measurements and runs; delete it and plan again")
+    measurements = [layout.results / name for name in selection["measurements"]]
+    return {
+        "metrics": [path for path in measurements if not path.name.startswith("curves-")],
+        "curves": [path for path in measurements if path.name.startswith("curves-")],
+        "history": [layout.run_history(run) for run in selection["runs"]],
+    }
+
+
+def _verify_joint_metrics(result: Verification, layout: Layout) -> None:
+    if not layout.metrics().exists():
+        return
+    if not layout.studies().exists():
+        result.unchecked.append(f"the rows of {layout.metrics()}: there is no {layout.studies()}")
+        return
+    result.check("joint tables", _check_joint_metrics, layout)
+
+
+def _check_joint_metrics(layout: Layout) -> None:
+    studies = read_json(layout.studies())
+    if not isinstance(studies, list):
+        raise UserError(f"{layout.studies()} does not list studies; delete it and plan again")
+    sources = [layout.study_table(str(study), "metrics") for study in studies]
+    _check_rows(layout.metrics(), sources, METRICS_SCHEMA)
+
+
+def _check_rows(target: Path, sources: Sequence[Path], schema: pa.Schema) -> None:
+    """A table holds exactly the rows of its sources."""
+    held = read_parquet(target, schema, sealed=True)
+    tables = [read_parquet(source, schema) for source in sources]
+    if not tables or not _sorted(held).equals(_sorted(pa.concat_tables(tables))):
+        raise UserError(
+            f"{target} does not hold exactly the rows of its {len(sources)} sources; delete it "
+            f"and make it again"
+        )
+
+
+def _sorted(table: pa.Table) -> pa.Table:
+    order = [(name, "ascending") for name in table.column_names]
+    return table.sort_by(order).combine_chunks()
+
+
+def _other_tables(layout: Layout, studies: Sequence[str] | None) -> list[Path]:
+    """The Parquet files besides runs and measurements; of studies: those in folders so named."""
+    above = (layout.runs(), layout.evaluations())
+    return [
+        path
+        for path in sorted(layout.results.rglob("*.parquet"))
+        if not any(path.is_relative_to(root) for root in above)
+        and (studies is None or path.parent.name in studies)
+    ]
+
+
+def _read_sealed(path: Path) -> None:
+    read_parquet(path, sealed=True)

@@ -1,0 +1,103 @@
+"""Results that look like an audit's, written in a moment instead of trained for."""
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from hamjepa_audit.files import (
+    sha256_file,
+    write_bytes,
+    write_json,
+    write_parquet,
+    write_sealed_json,
+)
+from hamjepa_audit.identity import TRAINING_NUMERICS, run_key
+from hamjepa_audit.layout import Layout
+from hamjepa_audit.metrics import (
+    CURVES_SCHEMA,
+    HISTORY_SCHEMA,
+    METRICS_SCHEMA,
+    Measurement,
+    Point,
+    curves_table,
+    metrics_table,
+)
+from hamjepa_audit.params import load_study
+from hamjepa_audit.params.studies import RunParams
+from hamjepa_audit.plan import Batch, StudyPlan
+from hamjepa_audit.reporting import collect
+
+METRICS = {"knn": "knn_top1@20", "probe": "linear_probe_top1", "geometry": "cosine_mean"}
+
+
+def plan_of(layout: Layout, study: str) -> StudyPlan:
+    """The plan of a study whose parameters pin its data."""
+    params = load_study(layout.params, study)
+    assert params.data.digest is not None
+    return StudyPlan(layout, params, params.data.digest)
+
+
+def write_results(plan: StudyPlan) -> None:
+    """All files of a finished study but its figures; checkpoints hold no weights."""
+    layout, study = plan.layout, plan.study.name
+    for run in plan.runs.values():
+        write_run(layout, run, plan.data_digest)
+    for batch in plan.batches.values():
+        write_measurements(batch)
+    plan.write_selection()
+    write_json(layout.studies(), [study])
+    metrics = [path for step in METRICS for path in plan.measurements(step)]
+    collect(metrics, METRICS_SCHEMA, layout.study_table(study, "metrics"))
+    collect(plan.measurements("curves"), CURVES_SCHEMA, layout.study_table(study, "curves"))
+    collect(plan.histories(), HISTORY_SCHEMA, layout.study_table(study, "history"))
+    collect([layout.study_table(study, "metrics")], METRICS_SCHEMA, layout.metrics())
+
+
+def write_run(layout: Layout, run: RunParams, data_digest: str) -> None:
+    """A run's folder; its checkpoint is its own name, many times."""
+    key = run_key(run, data_digest)
+    checkpoint, history = layout.checkpoint(key.run_id), layout.run_history(key.run_id)
+    write_bytes(checkpoint, key.run_id.encode() * 50)
+    row = key._asdict() | {"epoch": 1, "term": "total", "value": 1.0 + run.seed}
+    write_parquet(history, pa.Table.from_pylist([row], schema=HISTORY_SCHEMA))
+    write_record(layout, run, data_digest)
+
+
+def write_record(layout: Layout, run: RunParams, data_digest: str) -> None:
+    """A record of the checkpoint and history that are there."""
+    key = run_key(run, data_digest)
+    files = (layout.checkpoint(key.run_id), layout.run_history(key.run_id))
+    record = {
+        **key._asdict(),
+        "params": run.training_content() | {"title": run.arm.title},
+        "data_digest": data_digest,
+        "training_numerics": TRAINING_NUMERICS,
+        "files": {path.name: sha256_file(path) for path in files},
+        "packages": {"torch": "2.14.1"},
+        "started": "2026-01-01T00:00:00+00:00",
+        "ended": "2026-01-01T00:01:00+00:00",
+    }
+    write_sealed_json(layout.record(key.run_id), record)
+
+
+def write_measurements(batch: Batch) -> None:
+    """One number, and one point of a curve, a run."""
+    keys = [run_key(run, batch.data_digest) for run in batch.runs]
+    for step, name in METRICS.items():
+        tables = [
+            metrics_table(key, key.epochs, [Measurement("all", name, key.seed + 0.5, "percent")])
+            for key in keys
+        ]
+        write_parquet(batch.measurement(step), pa.concat_tables(tables))
+    curves = [
+        curves_table(key, key.epochs, [Point("all", "eigenvalue", 1.0, 2.0, "dimensionless")])
+        for key in keys
+    ]
+    write_parquet(batch.measurement("curves"), pa.concat_tables(curves))
+
+
+def flip_bit(path: Path, position: int, bit: int) -> None:
+    """Flips one bit of a file; `position` counts around the end."""
+    content = bytearray(path.read_bytes())
+    content[position % len(content)] ^= 1 << bit
+    path.write_bytes(content)

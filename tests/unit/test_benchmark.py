@@ -1,0 +1,99 @@
+"""The benchmark: the plain implementation is the same mathematics, and the report is written."""
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from hamjepa_audit.benchmark import plain
+from hamjepa_audit.benchmark.parts import Bench, BenchmarkParams, compare_parts
+from hamjepa_audit.benchmark.report import SCHEMA, benchmark, run_with, write_benchmark
+from hamjepa_audit.objectives.arms import PhaseSpaceObjective
+from hamjepa_audit.objectives.floors import orthonormal_directions
+from hamjepa_audit.params import StudyParams, load_study
+from hamjepa_audit.params.loading import read_yaml, validate
+from hamjepa_audit.training.loop import build_model
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def study(params_folder: Path) -> StudyParams:
+    return load_study(params_folder, "cifar100")
+
+
+@pytest.fixture(scope="module")
+def params(params_folder: Path) -> BenchmarkParams:
+    tree = read_yaml(params_folder / "benchmark.yaml") | {
+        "batch_size": 2,
+        "repeats": 1,
+        "images": 4,
+        "evaluation": {"train": 200, "test": 4, "classes": 2, "probe_epochs": 1},
+        "ceiling_size": 16,
+        "scaling": {"batch_sizes": [2], "widths": [4], "threads": [1]},
+    }
+    return validate(BenchmarkParams, tree, "benchmark")
+
+
+def test_the_plain_objective_is_ours(study: StudyParams, params: BenchmarkParams) -> None:
+    run = run_with(study, params)
+    objective_params = run.arm.objective
+    assert objective_params.kind == "phase_space"
+    ours = PhaseSpaceObjective(objective_params, 24, seed=3)
+    potential = plain.PlainPotential(objective_params.predictor, 12)
+    layers = [layer for layer in potential.residual if isinstance(layer, torch.nn.Linear)]
+    for theirs, mine in zip(layers, ours.predictor.potential.residual.layers, strict=True):
+        theirs.load_state_dict(mine.state_dict())
+    generator = torch.Generator().manual_seed(0)
+    states = 0.05 * torch.randn(2, 10, 24, generator=generator)
+    directions = torch.stack([orthonormal_directions(12, 6, generator) for _ in range(2)])
+    values, gradients = [], []
+    for loss in (
+        lambda x: ours.total(ours.terms_along(x, directions, ramp=1.0)),
+        lambda x: plain.plain_objective(x, potential, directions, objective_params),
+    ):
+        x = states.clone().requires_grad_()
+        value = loss(x)
+        value.backward()
+        values.append(float(value.detach()))
+        gradients.append(x.grad)
+    assert values[0] == pytest.approx(values[1], rel=1e-5)
+    assert torch.allclose(gradients[0], gradients[1], rtol=1e-3, atol=1e-6)
+
+
+def test_the_plain_encoder_is_ours(study: StudyParams, params: BenchmarkParams) -> None:
+    ours = build_model(run_with(study, params)).encoder.eval()
+    theirs = plain.PlainEncoder(run_with(study, params).encoder).eval()
+    weights = {
+        name.replace("stem.0", "backbone.conv1")
+        .replace("stem.1", "backbone.bn1")
+        .replace("token_proj", "tokens")
+        if not name.startswith("layer")
+        else f"backbone.{name}": value
+        for name, value in ours.state_dict().items()
+    }
+    _, unexpected = theirs.load_state_dict(weights, strict=False)
+    assert not unexpected
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.allclose(ours(images), theirs(images), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_report_is_written(study: StudyParams, params: BenchmarkParams, tmp_path: Path) -> None:
+    write_benchmark(list(benchmark(study, params, CPU)), CPU, tmp_path)
+    rows = pq.read_table(tmp_path / "bench.parquet")
+    assert rows.schema.equals(SCHEMA)
+    ratios = {row["part"] for row in rows.to_pylist() if row["implementation"] == "plain / audit"}
+    assert ratios == {
+        "views", "predictor loss", "objective", "training step", "evaluation of three readouts",
+    }  # fmt: skip
+    assert {"bench.png", "bench.pdf", "bench.json"} <= {path.name for path in tmp_path.iterdir()}
+    assert min(rows["value"].to_pylist()) > 0
+
+
+def test_every_part_is_compared(study: StudyParams, params: BenchmarkParams) -> None:
+    bench = Bench(run_with(study, params, width=4), params, CPU)
+    rows = list(compare_parts(bench))
+    assert len(rows) == 12 and all(row["value"] > 0 for row in rows)

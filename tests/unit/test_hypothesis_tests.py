@@ -1,0 +1,333 @@
+"""Tests, effect sizes and power: against scipy, statsmodels and hand computation; error rates."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+from scipy import special, stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
+from statsmodels.stats.weightstats import ttost_ind, ttost_paired
+
+from hamjepa_audit.statistics.effect_size import (
+    effect_size_interval,
+    hedges_g,
+    probability_of_improvement,
+)
+from hamjepa_audit.statistics.equivalence import tost
+from hamjepa_audit.statistics.hypothesis_tests import (
+    holm,
+    of_mean,
+    of_mean_and_new_runs,
+    shown_above,
+    shown_below,
+    sign_flip,
+    statistic,
+    two_sided,
+    welch,
+    wilcoxon,
+)
+from hamjepa_audit.statistics.power import (
+    detectable,
+    equivalence_power,
+    seeds_for_equivalence,
+    seeds_to_detect,
+    t_test_power,
+)
+from hamjepa_audit.statistics.summaries import interval
+
+RNG = np.random.default_rng
+SIZES = (3, 5, 10)
+DRAWS = 20_000
+
+
+def samples(n: int, draws: int = DRAWS, seed: int = 0, mean: float = 0.0) -> np.ndarray:
+    return RNG(seed).normal(mean, 1.0, (draws, n))
+
+
+def summarised(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    return values.mean(axis=-1), values.std(axis=-1, ddof=1), values.shape[-1]
+
+
+# --- tests on means
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_one_sample_agrees_with_scipy(n: int) -> None:
+    values = samples(n, 50)
+    estimate = of_mean(*summarised(values), 0.3)
+    for alternative, p in (
+        ("two-sided", two_sided(estimate)),
+        ("greater", shown_above(estimate, 0)),
+        ("less", shown_below(estimate, 0)),
+    ):
+        oracle = stats.ttest_1samp(values, 0.3, axis=1, alternative=alternative)
+        np.testing.assert_allclose(p, oracle.pvalue, rtol=1e-10)
+    np.testing.assert_allclose(statistic(estimate), oracle.statistic, rtol=1e-10)
+
+
+@pytest.mark.parametrize(("n", "m"), [(3, 3), (5, 3), (10, 3), (2, 7)])
+def test_welch_agrees_with_scipy(n: int, m: int) -> None:
+    one, other = samples(n, 50), 3 * samples(m, 50, seed=1) + 0.5
+    estimate = welch(*summarised(one), *summarised(other))
+    oracle = stats.ttest_ind(one, other, axis=1, equal_var=False)
+    np.testing.assert_allclose(two_sided(estimate), oracle.pvalue, rtol=1e-10)
+    np.testing.assert_allclose(statistic(estimate), oracle.statistic, rtol=1e-10)
+    np.testing.assert_allclose(estimate.df, oracle.df, rtol=1e-10)
+    from_summaries = stats.ttest_ind_from_stats(31.45, 0.27, 3, 26.56, 0.18, 3, equal_var=False)
+    table_1 = welch(31.45, 0.27, 3, 26.56, 0.18, 3)
+    assert two_sided(table_1) == pytest.approx(from_summaries.pvalue, rel=1e-10)
+
+
+def test_new_runs_by_hand() -> None:
+    # Mean 4, sd 2, n = 3 against one new run of 10: standard error 2 sqrt(1/3 + 1) = 4 / sqrt(3).
+    estimate = of_mean_and_new_runs(4.0, 2.0, 3, 10.0, 1)
+    t = -6 / (4 / math.sqrt(3))
+    assert statistic(estimate) == pytest.approx(t)
+    # Two degrees of freedom have a closed form: p = 1 - |t| / sqrt(t^2 + 2).
+    assert two_sided(estimate) == pytest.approx(1 - abs(t) / math.sqrt(t**2 + 2))
+
+
+@pytest.mark.filterwarnings("error")
+def test_without_spread_and_with_too_few() -> None:
+    constant = of_mean([1.0, 2.0], [0.0, 0.0], [5, 5], 1.0)
+    assert two_sided(constant).tolist() == [1.0, 0.0]
+    assert tost(constant, 0.5).tolist() == [0.0, 1.0]
+    both = welch(1.0, 0.0, 3, 2.0, 0.0, 3)
+    assert two_sided(both) == 0.0
+    for one in (of_mean(1.0, np.nan, 1), welch(1.0, np.nan, 1, 2.0, 0.1, 3)):
+        assert np.isnan(two_sided(one)) and np.isnan(tost(one, 1.0))
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_tost_agrees_with_statsmodels(n: int) -> None:
+    for seed in range(10):
+        one, other = samples(n, 1, seed)[0], 0.5 * samples(n, 1, 50 + seed)[0]
+        paired = tost(of_mean(*summarised(one - other)), 1.1)
+        assert paired == pytest.approx(ttost_paired(one, other, -1.1, 1.1)[0], rel=1e-10)
+        unpaired = tost(welch(*summarised(one), *summarised(other)), 0.8)
+        oracle = ttost_ind(one, other, -0.8, 0.8, usevar="unequal")[0]
+        assert unpaired == pytest.approx(oracle, rel=1e-10)
+
+
+# --- exact tests
+
+
+def test_sign_flip_by_hand() -> None:
+    assert sign_flip([1.0, 2.0, 3.0]) == 2 / 8
+    # |sum| >= 4 of +-1 +-2 +-3: 6, 4 and their negatives.
+    assert sign_flip([-1.0, 2.0, 3.0]) == 4 / 8
+    assert sign_flip([0.0, 0.0]) == 1.0
+    assert sign_flip([5.0]) == 1.0
+    assert math.isnan(sign_flip([])) and math.isnan(sign_flip(np.ones(41)))
+    assert sign_flip(np.ones(40)) == pytest.approx(2**-39)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 8, 11])
+@pytest.mark.parametrize("tied", [False, True])
+def test_sign_flip_agrees_with_scipy(n: int, tied: bool) -> None:
+    for seed in range(4):
+        values = samples(n, 1, seed, mean=0.5)[0]
+        values = np.round(2 * values) / 10 if tied else values
+        oracle = stats.permutation_test(
+            (values,), np.sum, permutation_type="samples", n_resamples=np.inf
+        )
+        assert sign_flip(values) == pytest.approx(oracle.pvalue, abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [3, 5, 9, 12])
+def test_wilcoxon_agrees_with_scipy(n: int) -> None:
+    values = samples(n, 1, n, mean=0.4)[0]
+    exact = stats.wilcoxon(values, method="exact").pvalue
+    assert wilcoxon(values) == pytest.approx(exact, abs=1e-12)
+    tied = np.append(np.round(values), [1.0, 1.0, -2.0])
+    nonzero = tied[tied != 0]
+    everything = stats.PermutationMethod(n_resamples=np.inf)
+    exact = stats.wilcoxon(nonzero, method=everything).pvalue
+    assert wilcoxon(tied) == pytest.approx(exact, abs=1e-12)
+
+
+def test_wilcoxon_without_any_difference() -> None:
+    assert wilcoxon([0.0, 0.0, 0.0]) == 1.0
+    assert math.isnan(wilcoxon([]))
+
+
+def test_holm_by_hand_and_statsmodels() -> None:
+    p = np.array([0.01, 0.04, 0.03, np.nan, 0.04])
+    adjusted = holm(p, ["a", "a", "a", "a", "b"])
+    # Sorted 0.01, 0.03, 0.04: times 3, 2, 1, never falling.
+    np.testing.assert_allclose(adjusted, [0.03, 0.06, 0.06, np.nan, 0.04])
+    many = RNG(0).uniform(size=12) ** 3
+    np.testing.assert_allclose(holm(many, [0] * 12), multipletests(many, method="holm")[1])
+    assert holm([np.nan], ["a"]).tolist() == pytest.approx([np.nan], nan_ok=True)
+
+
+# --- error rates, by simulation
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_intervals_cover(n: int) -> None:
+    values = samples(n + 1)
+    mean, sd, _ = summarised(values[:, :n])
+    low, high = interval(mean, sd, np.full(DRAWS, n), 0.95)
+    assert 0.93 < np.mean((low < 0) & (high > 0)) < 0.97
+    new = of_mean_and_new_runs(mean, sd, n, values[:, n], 1)
+    assert 0.93 < np.mean(two_sided(new) > 0.05) < 0.97
+    other = 0.5 * samples(3, seed=9)
+    three_new = of_mean_and_new_runs(mean, sd, n, 2 * other.mean(axis=1), 3)
+    assert 0.93 < np.mean(two_sided(three_new) > 0.05) < 0.97
+    equal_spread = welch(mean, sd, n, *summarised(2 * other))
+    assert 0.93 < np.mean(two_sided(equal_spread) > 0.05) < 0.97
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_effect_size_interval_covers_and_hedges_is_unbiased(n: int) -> None:
+    truth = 1.5
+    mean, sd, _ = summarised(samples(n, mean=truth))
+    low, high = effect_size_interval(mean, sd, n, 0.95)
+    assert 0.93 < np.mean((low < truth) & (high > truth)) < 0.97
+    if n > 3:  # with two degrees of freedom the estimate has no variance
+        assert np.mean(hedges_g(mean, sd, n)) == pytest.approx(truth, rel=0.03)
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_tost_holds_its_level(n: int) -> None:
+    # At the edge of the margin, where saying "equivalent" is wrong most often.
+    for margin in (0.3, 1.0, 6.0):
+        mean, sd, _ = summarised(samples(n, seed=1, mean=margin))
+        assert np.mean(tost(of_mean(mean, sd, n), margin) < 0.05) < 0.055
+    assert np.mean(tost(of_mean(mean, sd, n), margin) < 0.05) > 0.045  # and is not idle
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.9])
+def test_holm_holds_the_error_rate_of_a_family(correlation: float) -> None:
+    families, tests = 3000, 8
+    shared, own = samples(1, families), samples(tests, families, seed=1)
+    z = math.sqrt(correlation) * shared + math.sqrt(1 - correlation) * own
+    z[:, :3] += 3  # three of them are false: the error rate must hold all the same
+    p = 2 * stats.norm.sf(np.abs(z))
+    adjusted = holm(p.ravel(), np.repeat(np.arange(families), tests)).reshape(families, tests)
+    assert np.mean((adjusted[:, 3:] < 0.05).any(axis=1)) < 0.06
+    assert np.mean((p[:, 3:] < 0.05).any(axis=1)) > 0.08  # what Holm is there for
+
+
+# --- effect sizes
+
+
+def test_hedges_by_hand() -> None:
+    # J(2) = Gamma(1) / (1 Gamma(1/2)) = 1 / sqrt(pi).
+    assert hedges_g(2.0, 1.0, 3) == pytest.approx(2 / math.sqrt(math.pi))
+    # The familiar approximation 1 - 3 / (4 df - 1).
+    assert hedges_g(1.0, 1.0, 21) == pytest.approx(1 - 3 / 79, abs=1e-4)
+    assert np.isnan(hedges_g([1.0, 1.0], [1.0, 0.0], [2, 5])).all()
+
+
+@pytest.mark.parametrize("mean", [-2.0, 0.05, 3.0, 30.0])
+@pytest.mark.parametrize("n", SIZES)
+def test_effect_size_interval_inverts_the_noncentral_t(mean: float, n: int) -> None:
+    low, high = effect_size_interval([mean], [1.0], [n], 0.9)
+    t = mean * math.sqrt(n)
+    for bound, tail in ((low[0], 0.95), (high[0], 0.05)):
+        assert stats.nct.cdf(t, n - 1, bound * math.sqrt(n)) == pytest.approx(tail, abs=2e-4)
+
+
+def test_probability_of_improvement_is_mann_whitneys() -> None:
+    one, other = np.round(samples(7, 1)[0], 1), np.round(samples(5, 1, 3)[0], 1)
+    u = stats.mannwhitneyu(one, other).statistic
+    assert probability_of_improvement(one, other) == pytest.approx(u / 35)
+    assert probability_of_improvement([1, 2], [1, 0]) == 3.5 / 4
+    assert math.isnan(probability_of_improvement([], [1.0]))
+
+
+# --- power
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_power_agrees_with_statsmodels(n: int) -> None:
+    oracle = TTestPower()
+    for effect in (0.1, 0.6, 1.5):
+        power = t_test_power(effect * math.sqrt(n), n - 1, 0.05)
+        assert power == pytest.approx(oracle.power(effect, n, 0.05), abs=1e-6)
+    smallest = detectable(of_mean(0.0, 2.0, n), 0.05, 0.8)[0]
+    assert smallest == pytest.approx(
+        2 * oracle.solve_power(nobs=n, alpha=0.05, power=0.8), rel=1e-5
+    )
+    assert np.isnan(detectable(of_mean(0.0, np.nan, 1), 0.05, 0.8)).all()
+
+
+@pytest.mark.parametrize("effect", [0.3, 0.8, -2.0])
+def test_seeds_to_detect_agrees_with_statsmodels(effect: float) -> None:
+    oracle = TTestPower().solve_power(effect_size=abs(effect), alpha=0.05, power=0.8)
+    assert seeds_to_detect(effect, 0.05, 0.8, 2, 1000) == math.ceil(oracle)
+
+
+def test_seeds_have_limits() -> None:
+    assert seeds_to_detect(50.0, 0.05, 0.8, 3, 1000) == 3
+    assert seeds_to_detect(0.01, 0.05, 0.8, 3, 1000) is None
+    assert seeds_to_detect(0.0, 0.05, 0.8, 3, 1000) is None
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_equivalence_power_agrees_with_simulation(n: int) -> None:
+    mean, sd, _ = summarised(samples(n, 100_000, seed=4))
+    for margin in (0.8, 1.5, 3.0):
+        found = np.mean(tost(of_mean(mean, sd, n), margin) < 0.05)
+        assert equivalence_power(margin * math.sqrt(n), n - 1, 0.05) == pytest.approx(
+            found, abs=0.006
+        )
+
+
+def test_seeds_for_equivalence_is_the_smallest_number() -> None:
+    found = seeds_for_equivalence(0.7, 0.05, 0.8, 3, 1000)
+    assert found is not None
+    enough, fewer = (equivalence_power(0.7 * math.sqrt(n), n - 1, 0.05) for n in (found, found - 1))
+    assert fewer < 0.8 <= enough
+    assert seeds_for_equivalence(9.0, 0.05, 0.8, 3, 1000) == 3
+    assert seeds_for_equivalence(0.01, 0.05, 0.8, 3, 1000) is None
+
+
+def test_scipy_inverts_the_noncentral_t_both_ways() -> None:
+    """`effect_size_interval` relies on this function for negative t, too."""
+    for t in (-3.0, 3.0):
+        bound = special.nctdtrinc(9, 0.025, t)
+        assert stats.nct.cdf(t, 9, bound) == pytest.approx(0.025, abs=1e-6)
+
+
+# --- invariances
+
+DIFFERENCES = st.lists(
+    st.floats(-100, 100).map(lambda value: round(value, 3)), min_size=2, max_size=8
+)
+EXACT = (sign_flip, wilcoxon)
+
+
+@settings(max_examples=40, deadline=None)
+@given(values=DIFFERENCES, data=st.data())
+def test_exact_tests_ignore_order_sign_and_scale(values: list[float], data: st.DataObject) -> None:
+    shuffled = data.draw(st.permutations(values))
+    for test in EXACT:
+        p = test(values)
+        assert 0 < p <= 1
+        assert test(shuffled) == p
+        assert test([-value for value in values]) == p
+        assert test([8 * value for value in values]) == p
+
+
+@settings(max_examples=40, deadline=None)
+@given(one=DIFFERENCES, other=DIFFERENCES)
+def test_improvement_of_the_other_is_the_rest(one: list[float], other: list[float]) -> None:
+    both = probability_of_improvement(one, other) + probability_of_improvement(other, one)
+    assert both == pytest.approx(1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(mean=st.floats(-5, 5), sd=st.floats(0.01, 5), n=st.integers(3, 12))
+def test_tests_on_means_are_symmetric_and_scale(mean: float, sd: float, n: int) -> None:
+    estimate, flipped = of_mean(mean, sd, n), of_mean(-mean, sd, n)
+    scaled = of_mean(4 * mean, 4 * sd, n)
+    assert two_sided(estimate) == two_sided(flipped) == two_sided(scaled)
+    assert tost(estimate, 1.0) == pytest.approx(tost(flipped, 1.0))
+    assert tost(estimate, 1.0) == pytest.approx(tost(scaled, 4.0))
+    assert tost(estimate, 2.0) <= tost(estimate, 1.0)
+    assert hedges_g(mean, sd, n) == -hedges_g(-mean, sd, n)

@@ -1,0 +1,150 @@
+"""Which results the parameters ask for: listed, shown, compared, and pruned with care."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hamjepa_audit.cli.main import main
+from hamjepa_audit.files import read_json
+from hamjepa_audit.inventory import Entry, prunable, take_inventory
+from hamjepa_audit.layout import Layout
+from tests.tiny import ARMS, SEEDS, STUDY, copy_params, edit, files_below
+from tests.unit.fabricated import plan_of, write_results
+
+LAYOUT = Layout()
+RUNS = len(ARMS) * len(SEEDS)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the tiny study's results, which is worked in."""
+    copy_params(tmp_path / "params")
+    monkeypatch.chdir(tmp_path)
+    write_results(plan_of(LAYOUT, STUDY))
+    return tmp_path
+
+
+def run_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
+) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr of hamjepa-audit."""
+    monkeypatch.setattr(sys, "argv", ["hamjepa-audit", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    printed = capsys.readouterr()
+    return int(stopped.value.code or 0), printed.out, printed.err
+
+
+def states(entries: list[Entry]) -> dict[tuple[str, str], int]:
+    pairs = [(entry.kind, entry.state) for entry in entries]
+    return {pair: pairs.count(pair) for pair in pairs}
+
+
+def test_what_the_parameters_ask_for_is_current(place: Path) -> None:
+    entries = take_inventory(LAYOUT)
+    assert states(entries) == {("run", "current"): RUNS, ("evaluation", "current"): len(ARMS)}
+    assert prunable(entries) == []
+    assert take_inventory(LAYOUT, [STUDY]) == entries
+    assert take_inventory(LAYOUT, ["cifar100"]) == []
+
+
+def test_a_changed_arm_leaves_its_runs_over(place: Path) -> None:
+    edit(place / "params/arms/sigreg.yaml", "objective.weight", 0.05)
+    entries = take_inventory(LAYOUT)
+    assert states(entries) == {
+        ("run", "current"): RUNS - len(SEEDS), ("run", "left over"): len(SEEDS),
+        ("evaluation", "current"): len(ARMS) - 1, ("evaluation", "left over"): 1,
+    }  # fmt: skip
+    assert {entry.path.name.split("-")[1] for entry in prunable(entries)} == {"sigreg"}
+
+
+def test_another_way_of_measuring_leaves_measurements_over(place: Path) -> None:
+    edit(place / f"params/studies/{STUDY}.yaml", "evaluation.probe.epochs", 3)
+    entries = take_inventory(LAYOUT)
+    assert states(entries) == {
+        ("run", "current"): RUNS,
+        ("evaluation", "incomplete"): len(ARMS), ("measurement", "left over"): len(ARMS),
+    }  # fmt: skip
+    assert {entry.path.name.split("-")[0] for entry in prunable(entries)} == {"probe"}
+
+
+def test_a_run_without_a_record_is_incomplete_and_kept(place: Path) -> None:
+    run = next(iter(plan_of(LAYOUT, STUDY).runs))
+    LAYOUT.record(run).unlink()
+    entries = take_inventory(LAYOUT)
+    assert [entry.path.name for entry in entries if entry.state == "incomplete"] == [run]
+    assert prunable(entries) == []
+
+
+def test_runs_of_a_study_that_is_gone_are_left_over_and_foreign_folders_are_not(
+    place: Path,
+) -> None:
+    (LAYOUT.runs() / "notes").mkdir()
+    (place / f"params/studies/{STUDY}.yaml").unlink()
+    assert states(take_inventory(LAYOUT)) == {
+        ("run", "left over"): RUNS, ("evaluation", "left over"): len(ARMS),
+    }  # fmt: skip
+
+
+def test_runs_on_unknown_data_are_never_pruned(place: Path) -> None:
+    edit(place / f"params/studies/{STUDY}.yaml", "data.digest", None)
+    entries = take_inventory(LAYOUT)
+    assert {entry.state for entry in entries} == {"unknown"}
+    assert prunable(entries) == []
+
+
+def test_prune_deletes_what_it_lists_and_only_when_told(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(place / "params/arms/sigreg.yaml", "objective.weight", 0.05)
+    before = files_below(place)
+    status, listed, stderr = run_command(monkeypatch, capsys, "runs", "prune")
+    assert status == 0 and "--yes" in stderr
+    assert listed.count("sigreg") == len(SEEDS) + 1 and "hamjepa-e" not in listed
+    assert files_below(place) == before
+    assert run_command(monkeypatch, capsys, "runs", "prune", "--yes")[:2] == (0, listed)
+    gone = before - files_below(place)
+    assert len(gone) == 3 * len(SEEDS) + 4 and all("sigreg" in path for path in gone)
+    assert not list(LAYOUT.runs().glob(f"{STUDY}-sigreg-*"))
+    assert prunable(take_inventory(LAYOUT)) == []
+
+
+def test_list_is_plain_text_where_no_terminal_is(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, listed, _ = run_command(monkeypatch, capsys, "runs", "list", "--study", STUDY)
+    heading, *lines = listed.splitlines()
+    assert status == 0 and heading.split("\t") == ["state", "kind", "path"]
+    assert len(lines) == RUNS + len(ARMS)
+    assert all(line.split("\t")[0] == "current" for line in lines)
+
+
+def test_show_prints_the_record(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = next(iter(plan_of(LAYOUT, STUDY).runs))
+    status, shown, _ = run_command(monkeypatch, capsys, "runs", "show", run)
+    expected = read_json(LAYOUT.record(run))
+    assert status == 0
+    assert yaml.safe_load(shown) == {key: expected[key] for key in expected if key != "sha256"}
+    status, _, stderr = run_command(monkeypatch, capsys, "runs", "show", run[:-1])
+    assert status == 2 and f"did you mean '{run}'?" in stderr
+
+
+def test_diff_names_the_keys_and_both_values(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = plan_of(LAYOUT, STUDY).runs
+    arm = [name for name, run in runs.items() if run.arm.name == "sigreg"]
+    status, printed, _ = run_command(monkeypatch, capsys, "runs", "diff", *arm)
+    assert status == 0
+    assert printed.splitlines()[1:] == [f"params.seed\t{SEEDS[0]}\t{SEEDS[1]}"]
+    other = next(name for name, run in runs.items() if run.arm.name == "hamjepa")
+    _, printed, _ = run_command(monkeypatch, capsys, "runs", "diff", arm[0], other)
+    rows = dict(line.split("\t", 1) for line in printed.splitlines()[1:])
+    assert rows["params.title"] == f"{json.dumps('SIGReg')}\t{json.dumps('HamJEPA')}"
+    assert rows["params.arm.objective.predictor.steps"] == "-\t2"
+    assert not any(key.startswith(("params.encoder", "data_digest")) for key in rows)

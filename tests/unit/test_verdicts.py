@@ -1,0 +1,272 @@
+"""Verdicts: the decision tables line by line, and on simulated runs whose truth is known."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, strategies as st
+
+from hamjepa_audit.params.audit import AuditParams, load_audit
+from hamjepa_audit.statistics.claim_differences import difference_evidence
+from hamjepa_audit.statistics.claims import measurement_evidence
+from hamjepa_audit.statistics.comparison import adjusted
+from hamjepa_audit.statistics.verdicts import (
+    Verdict,
+    difference_verdicts,
+    direction_verdicts,
+    measurement_verdicts,
+    statement_verdicts,
+)
+
+YES, NO = 0.001, 0.9
+DRAWS = 1000
+SAME_SIGN = {Verdict.REPRODUCED, Verdict.SIZE_DIFFERS, Verdict.CARRIES_OVER}
+
+
+@pytest.fixture(scope="module")
+def params(params_folder: Path) -> AuditParams:
+    return load_audit(params_folder)
+
+
+# --- the tables
+
+
+def row(n: int = 5, **p: float) -> pd.DataFrame:
+    """One claim: the named p-values are small, the others large."""
+    names = ("p", "p_equivalence", "p_new_runs", "p_below_margin", "p_holds", "p_fails")
+    values = {f"{name}_holm": p.get(name, NO) for name in names}
+    base = {"n": n, "paper": 4.0, "mean_difference": p.get("mean", 4.0), "carried": False}
+    return pd.DataFrame([base | values])
+
+
+def verdict(decide, table: pd.DataFrame) -> str:
+    return decide(table, 0.05, 3)["verdict"].iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        (row(0), "not run"),
+        (row(1, p_equivalence=YES), "inconclusive"),
+        (row(2, p_new_runs=YES), "inconclusive"),
+        (row(p_equivalence=YES), "reproduced"),
+        (row(p_equivalence=YES, p_new_runs=YES), "reproduced"),
+        (row(p_new_runs=YES), "not reproduced"),
+        (row(), "inconclusive"),
+        (row(p_equivalence=np.nan, p_new_runs=np.nan), "inconclusive"),
+    ],
+)
+def test_table_of_measurements(table: pd.DataFrame, expected: str) -> None:
+    assert verdict(measurement_verdicts, table) == expected
+
+
+@pytest.mark.parametrize(
+    ("table", "expected", "direction"),
+    [
+        (row(0), "not run", "not run"),
+        (row(2, p=YES, p_equivalence=YES), "inconclusive", "inconclusive"),
+        (row(p=YES, p_equivalence=YES), "reproduced", "carries over"),
+        (row(p=YES, p_equivalence=YES, p_new_runs=YES), "reproduced", "carries over"),
+        (row(p=YES, p_new_runs=YES), "direction reproduced, size differs", "carries over"),
+        (
+            row(p=YES, p_new_runs=YES, p_below_margin=YES),
+            "direction reproduced, size differs",
+            "carries over",
+        ),
+        (row(p=YES), "inconclusive", "carries over"),
+        (row(p=YES, mean=-4.0), "not reproduced", "does not carry over"),
+        (row(p=YES, mean=-4.0, p_new_runs=YES), "not reproduced", "does not carry over"),
+        (row(p_below_margin=YES), "not reproduced", "does not carry over"),
+        (row(p_new_runs=YES), "inconclusive", "inconclusive"),
+        (row(p_equivalence=YES), "inconclusive", "inconclusive"),
+        (row(), "inconclusive", "inconclusive"),
+    ],
+)
+def test_table_of_differences(table: pd.DataFrame, expected: str, direction: str) -> None:
+    assert verdict(difference_verdicts, table) == expected
+    assert verdict(direction_verdicts, table) == direction
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        (row(0), "not run"),
+        (row(2, p_holds=YES), "inconclusive"),
+        (row(p_holds=YES), "reproduced"),
+        (row(p_fails=YES), "not reproduced"),
+        (row(p_holds=YES).assign(carried=True), "carries over"),
+        (row(p_fails=YES).assign(carried=True), "does not carry over"),
+        (row(), "inconclusive"),
+    ],
+)
+def test_table_of_statements(table: pd.DataFrame, expected: str) -> None:
+    assert verdict(statement_verdicts, table) == expected
+
+
+@given(st.lists(st.floats(0, 1), min_size=6, max_size=6), st.integers(0, 2), st.floats(-9, 9))
+def test_never_a_verdict_from_fewer_than_three_seeds(p: list[float], n: int, mean: float) -> None:
+    names = ("p", "p_equivalence", "p_new_runs", "p_below_margin", "p_holds", "p_fails")
+    table = row(n, **dict(zip(names, p, strict=True)), mean=mean)
+    decisions = (measurement_verdicts, difference_verdicts, direction_verdicts, statement_verdicts)
+    for decide in decisions:
+        assert verdict(decide, table) in ("not run", "inconclusive")
+
+
+# --- simulated runs
+
+
+class Paper(NamedTuple):
+    """A difference that the paper states, and how our differences of it scatter over seeds."""
+
+    value: float
+    sd: float
+    paper_sd: float = np.nan
+    paper_n: int = 1
+
+
+TABLE_1 = [  # CIFAR-100, 30 epochs; our seeds scatter as Table 1's unrelated ones
+    Paper(4.89, 0.32, paper_n=3),
+    Paper(4.88, 0.32, 0.11, 3),
+    Paper(3.52, 0.38, paper_n=3),
+    Paper(3.75, 0.34, paper_n=3),
+]
+TABLE_3 = [  # 80 epochs: the large gains, and the two that are small
+    Paper(6.45, 0.4),
+    Paper(10.64, 0.4),
+    Paper(5.72, 0.4),
+    Paper(6.13, 0.4),
+    Paper(8.82, 0.4),
+    Paper(1.82, 0.3),
+    Paper(0.32, 0.4),
+]
+TRUTHS = {"equal": 0.0, "as the paper": 1.0, "half": 0.5, "opposite": -1.0}
+RIGHT = {
+    "equal": Verdict.NOT_REPRODUCED,
+    "as the paper": Verdict.REPRODUCED,
+    "half": Verdict.SIZE_DIFFERS,
+    "opposite": Verdict.NOT_REPRODUCED,
+}
+
+
+def simulated(
+    paper: list[Paper], n: int, truth: float, params: AuditParams, scatter: float = 1.0
+) -> pd.DataFrame:
+    """Evidence on DRAWS audits of all claims, each audit a family: DRAWS x claims rows."""
+    noise = np.random.default_rng(n).normal(size=(DRAWS, len(paper), n))
+    value, sd, paper_sd, paper_n = (np.tile(column, DRAWS) for column in zip(*paper, strict=True))
+    seeds = truth * value[:, None] + scatter * sd[:, None] * noise.reshape(-1, n)
+    table = pd.DataFrame(
+        {
+            "family": np.repeat(np.arange(DRAWS), len(paper)),
+            "claim": np.tile(np.arange(len(paper)), DRAWS),
+            "n": n,
+            "mean_difference": seeds.mean(axis=1),
+            "sd": seeds.std(axis=1, ddof=1),
+            "paper": value,
+            "paper_sd": paper_sd,
+            "paper_n": paper_n,
+            "margin": [params.difference_margin("knn_top1@20", one) for one in value],
+        }
+    )
+    tests = ["p", "p_new_runs", "p_equivalence", "p_below_margin"]
+    return adjusted(difference_evidence(table, params), tests, ["claim"])
+
+
+def shares(table: pd.DataFrame, decide) -> pd.DataFrame:
+    """Claims x verdicts: how often each is given."""
+    verdicts = decide(table, 0.05, 3)["verdict"]
+    return pd.crosstab(table["claim"], verdicts, normalize="index")
+
+
+@pytest.mark.parametrize("truth", TRUTHS)
+@pytest.mark.parametrize(
+    ("paper", "claims"), [(TABLE_1, range(4)), (TABLE_3, range(5))], ids=["Table 1", "Table 3"]
+)
+def test_the_right_verdict_at_ten_seeds(
+    paper: list[Paper], claims: range, truth: str, params: AuditParams
+) -> None:
+    table = simulated(paper, 10, TRUTHS[truth], params)
+    found = shares(table, difference_verdicts)
+    assert (found.loc[list(claims), RIGHT[truth]] >= 0.95).all()
+    direction = shares(table, direction_verdicts).loc[list(claims)]
+    right = Verdict.CARRIES_OVER if TRUTHS[truth] > 0 else Verdict.NOT_CARRIED
+    assert (direction[right] >= 0.95).all()
+
+
+def wrong_signs(table: pd.DataFrame, truth: float) -> pd.Series:
+    """How often a claim is given the sign that it hasn't."""
+    told = difference_verdicts(table, 0.05, 3)
+    same = told["verdict"].isin(SAME_SIGN)
+    opposite = told["reason"] == "the sign is the opposite"
+    return (same if truth < 0 else opposite).groupby(table["claim"]).mean()
+
+
+@pytest.mark.parametrize("truth", ["as the paper", "half", "opposite"])
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_never_a_wrong_sign(truth: str, n: int, params: AuditParams) -> None:
+    for paper in (TABLE_1, TABLE_3[:5]):
+        table = simulated(paper, n, TRUTHS[truth], params)
+        assert (wrong_signs(table, TRUTHS[truth]) == 0).all()
+        if TRUTHS[truth] > 0:
+            assert Verdict.NOT_REPRODUCED not in shares(table, difference_verdicts)
+            assert Verdict.NOT_CARRIED not in shares(table, direction_verdicts)
+
+
+@pytest.mark.parametrize("truth", ["as the paper", "half", "opposite"])
+@pytest.mark.parametrize("n", [3, 10])
+def test_hardly_ever_a_wrong_sign_in_noise(truth: str, n: int, params: AuditParams) -> None:
+    """Ten times the scatter: errors are as rare as the level says, wrong signs much rarer."""
+    table = simulated(TABLE_1, n, TRUTHS[truth], params, scatter=10.0)
+    assert (wrong_signs(table, TRUTHS[truth]) < 0.005).all()
+    if TRUTHS[truth] > 0:
+        found = shares(table, difference_verdicts)
+        assert (found.get(Verdict.NOT_REPRODUCED, pd.Series([0.0])) < 0.025).all()
+
+
+@pytest.mark.parametrize("truth", TRUTHS)
+def test_inconclusive_where_power_is_low(truth: str, params: AuditParams) -> None:
+    # Thirty times the scatter at five seeds: neither size nor sign can be told.
+    noisy = shares(simulated(TABLE_1, 5, TRUTHS[truth], params, scatter=30.0), difference_verdicts)
+    assert (noisy[Verdict.INCONCLUSIVE] >= 0.9).all()
+    # A gain of 0.32 with a scatter of 0.4 can't be settled with ten seeds.
+    small = shares(simulated(TABLE_3, 10, TRUTHS[truth], params), difference_verdicts).loc[6]
+    wrong = {Verdict.REPRODUCED, Verdict.SIZE_DIFFERS, Verdict.NOT_REPRODUCED} - {RIGHT[truth]}
+    assert small.reindex(sorted(wrong)).fillna(0).sum() < 0.05
+    if truth in ("as the paper", "half"):
+        assert small[Verdict.INCONCLUSIVE] >= 0.95
+
+
+def test_a_reproduced_size_is_never_claimed_of_half(params: AuditParams) -> None:
+    """Half of the paper's difference is outside the margin, whatever the difference."""
+    for n in (3, 5, 10):
+        found = shares(simulated(TABLE_3, n, 0.5, params), difference_verdicts)
+        if Verdict.REPRODUCED in found:
+            assert (found[Verdict.REPRODUCED] <= 0.05).all()
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+@pytest.mark.parametrize(("paper_sd", "paper_n"), [(0.27, 3), (np.nan, 1)])
+def test_measurements_of_the_same_runs(
+    n: int, paper_sd: float, paper_n: int, params: AuditParams
+) -> None:
+    """The paper's value is itself drawn: its seeds are like ours, or differ by three points."""
+    rng = np.random.default_rng(n)
+    ours = 31.45 + 0.27 * rng.normal(size=(300, n))
+    theirs = 31.45 + 0.27 * rng.normal(size=(300, paper_n)).mean(axis=1)
+    spread = np.nan if np.isnan(paper_sd) else paper_sd
+    for shift, right in ((0.0, Verdict.REPRODUCED), (3.0, Verdict.NOT_REPRODUCED)):
+        table = pd.DataFrame(
+            {
+                "family": range(300), "claim": range(300), "n": n, "mean": ours.mean(axis=1),
+                "sd": ours.std(axis=1, ddof=1), "paper": theirs + shift, "paper_sd": spread,
+                "paper_n": paper_n, "margin": 1.0,
+            }
+        )  # fmt: skip
+        tests = ["p_new_runs", "p_equivalence"]
+        evidence = adjusted(measurement_evidence(table, params), tests, ["claim"])
+        found = measurement_verdicts(evidence, 0.05, 3)["verdict"].value_counts(normalize=True)
+        wrong = {Verdict.REPRODUCED, Verdict.NOT_REPRODUCED} - {right}
+        assert found.reindex(sorted(wrong)).fillna(0).sum() <= 0.07
+        assert found.get(right, 0.0) >= (0.95 if n == 10 else 0.5)

@@ -1,0 +1,208 @@
+"""Damage of every kind to every kind of file: `verify` names it, and no reader takes it."""
+
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from hamjepa_audit.data.preparation import prepare
+from hamjepa_audit.data.store import verify_store
+from hamjepa_audit.errors import UserError
+from hamjepa_audit.files import read_parquet, sha256_file, write_parquet
+from hamjepa_audit.layout import Layout
+from hamjepa_audit.params import load_study
+from hamjepa_audit.records import read_record
+from hamjepa_audit.training.checkpoint import load_recorded_encoder, save_checkpoint
+from hamjepa_audit.training.loop import build_model
+from hamjepa_audit.verification import verify_results
+from tests.tiny import STUDY, audit, copy_params
+from tests.unit.fabricated import (
+    flip_bit,
+    plan_of,
+    write_measurements,
+    write_record,
+    write_results,
+)
+
+LAYOUT = Layout()
+FIRST, SECOND = "*-sigreg-*-s0-*", "*-hamjepa-*-s1-*"
+RUN, STUDIES = "results/runs/{}", f"results/studies/{STUDY}"
+BATCHES = ("results/evaluation/*-sigreg-*", "results/evaluation/*-mlp-*")
+
+# The file that is damaged, and the one that it is swapped with.
+TARGETS = {
+    "images": (f"data/{STUDY}/train_images.npy", f"data/{STUDY}/test_images.npy"),
+    "labels": (f"data/{STUDY}/test_labels.npy", f"data/{STUDY}/train_labels.npy"),
+    "manifest": (f"data/{STUDY}/manifest.json", f"data/{STUDY}/test_labels.npy"),
+    "checkpoint": tuple(f"{RUN.format(run)}/checkpoint.safetensors" for run in (FIRST, SECOND)),
+    "record": tuple(f"{RUN.format(run)}/run.json" for run in (FIRST, SECOND)),
+    "history": tuple(f"{RUN.format(run)}/history.parquet" for run in (FIRST, SECOND)),
+    "knn": tuple(f"{batch}/knn-*.parquet" for batch in BATCHES),
+    "curves": tuple(f"{batch}/curves-*.parquet" for batch in BATCHES),
+    "study metrics": (f"{STUDIES}/metrics.parquet", f"{STUDIES}/curves.parquet"),
+    "joint metrics": ("results/metrics.parquet", f"{STUDIES}/history.parquet"),
+}
+DAMAGES = ("flip", "cut", "empty", "swap")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results and data without a fault."""
+    folder = tmp_path_factory.mktemp("whole")
+    copy_params(folder / "params")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        prepare(load_study(LAYOUT.params, STUDY).data, LAYOUT.raw, LAYOUT.data)
+        plan = plan_of(LAYOUT, STUDY)
+        write_results(plan)
+        for name, run in plan.runs.items():
+            save_checkpoint(build_model(run), LAYOUT.checkpoint(name))
+            write_record(LAYOUT, run, plan.data_digest)
+    return folder
+
+
+@pytest.fixture
+def place(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy that may be damaged, which is worked in."""
+    folder = Path(shutil.copytree(whole, tmp_path / "place"))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def find(pattern: str) -> Path:
+    (path,) = Path().glob(pattern)
+    return path
+
+
+def damage(kind: str, path: Path, other: Path, chance: random.Random) -> None:
+    match kind:
+        case "flip":
+            flip_bit(path, chance.randrange(path.stat().st_size), chance.randrange(8))
+        case "cut":
+            path.write_bytes(path.read_bytes()[: chance.randrange(1, path.stat().st_size)])
+        case "empty":
+            path.write_bytes(b"")
+        case _:
+            content = path.read_bytes()
+            path.write_bytes(other.read_bytes())
+            other.write_bytes(content)
+
+
+def read_checkpoint(path: Path) -> None:
+    run = plan_of(LAYOUT, STUDY).runs[path.parent.name]
+    load_recorded_encoder(LAYOUT, run, path.parent.name, torch.device("cpu"))
+
+
+def reader_of(target: str) -> Callable[[Path], object]:
+    """What reads such a file on the way to the tables."""
+    if target in ("images", "labels", "manifest"):
+        return lambda path: verify_store(path.parent)
+    if target == "checkpoint":
+        return read_checkpoint
+    if target == "record":
+        return lambda path: read_record(LAYOUT, path.parent.name)
+    return read_parquet
+
+
+def problems() -> list[str]:
+    return verify_results(LAYOUT).problems
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_damage_is_named_and_not_read(place: Path, target: str, kind: str) -> None:
+    path, other = map(find, TARGETS[target])
+    damage(kind, path, other, random.Random(f"{target} {kind}"))
+    assert any(str(path) in line or str(path.parent) in line for line in problems())
+    # A whole table in another's place reads well; only what it is compared with tells.
+    if kind != "swap" or reader_of(target) is not read_parquet:
+        with pytest.raises(UserError) as caught:
+            reader_of(target)(path)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("target", ["record", "knn", "manifest"])
+def test_no_bit_may_differ(place: Path, target: str) -> None:
+    path = find(TARGETS[target][0])
+    content, chance = path.read_bytes(), random.Random(target)
+    for _ in range(300):
+        flip_bit(path, chance.randrange(len(content)), chance.randrange(8))
+        with pytest.raises(UserError):
+            reader_of(target)(path)
+        path.write_bytes(content)
+    assert problems() == []
+
+
+def test_whole_results_verify(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verified = verify_results(LAYOUT)
+    assert verified.problems == [] and verified.unchecked == []
+    assert all(verified.checked[kind] for kind in ("stores", "runs", "measurements", "tables"))
+    assert verify_results(LAYOUT, [STUDY]).problems == []
+    assert audit(monkeypatch, capsys, "verify")[0] == 0
+    shutil.rmtree(find(RUN.format(FIRST)))
+    status, stderr = audit(monkeypatch, capsys, "verify", "--study", STUDY)
+    assert status == 2 and stderr.splitlines()[-1].startswith("error: 1 mismatches below results")
+    assert audit(monkeypatch, capsys, "verify", "--study", "cifar100")[0] == 2
+
+
+def test_published_results_verify_without_their_runs(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("results").rename("published")
+    shutil.rmtree("published/runs")
+    shutil.rmtree("data")
+    status, stderr = audit(monkeypatch, capsys, "--results", "published", "verify")
+    assert status == 0 and "not checked: the rows of published/studies" in stderr
+    flip_bit(Path("published/metrics.parquet"), 1000, 3)
+    assert audit(monkeypatch, capsys, "--results", "published", "verify")[0] == 2
+
+
+def test_rows_of_other_runs_and_rows_that_are_missing(place: Path) -> None:
+    metrics = Path(STUDIES) / "metrics.parquet"
+    write_parquet(metrics, read_parquet(metrics).slice(1))
+    (line,) = [line for line in problems() if str(metrics) in line]
+    assert "does not hold exactly the rows" in line
+    batch, *_ = plan_of(LAYOUT, STUDY).batches.values()
+    knn = batch.measurement("knn")
+    write_parquet(knn, read_parquet(knn).slice(1))
+    assert any(str(knn) in line and "rows of the batch" in line for line in problems())
+    write_measurements(batch)
+    probe = batch.measurement("probe")
+    shutil.copy(knn, probe)
+    assert any(str(probe) in line and "which is not of 'probe'" in line for line in problems())
+
+
+def test_a_record_moved_to_another_run_is_noticed(place: Path) -> None:
+    folders = [find(RUN.format(run)) for run in (FIRST, SECOND)]
+    folders[0].rename("aside")
+    shutil.copytree(folders[1], folders[0])
+    assert any(str(folders[0]) in line and folders[1].name in line for line in problems())
+
+
+def test_an_incomplete_run_or_store_is_noticed(place: Path) -> None:
+    record = find(TARGETS["record"][0])
+    record.unlink()
+    Path(TARGETS["manifest"][0]).unlink()
+    lines = problems()
+    assert any(f"missing file {record}" in line for line in lines)
+    assert any("manifest.json is missing" in line for line in lines)
+
+
+def test_sealed_parquet_is_parquet_and_the_same_bytes_again(place: Path) -> None:
+    path = Path("results/metrics.parquet")
+    table = pq.read_table(path)
+    assert table.equals(read_parquet(path, sealed=True)) and table.schema.metadata is None
+    write_parquet(Path("again.parquet"), table)
+    assert sha256_file(Path("again.parquet")) == sha256_file(path)
+    pq.write_table(table, "foreign.parquet")
+    assert read_parquet(Path("foreign.parquet")).equals(table)
+    with pytest.raises(UserError, match="do not match"):
+        read_parquet(Path("foreign.parquet"), sealed=True)
