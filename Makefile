@@ -23,7 +23,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 # comes from the lock, too, instead of being downloaded unpinned.
 PIP_INSTALL := $(PIP) install --require-hashes --no-deps --no-build-isolation
 # --compile-bytecode: every job imports PyTorch, which compiled takes half the time.
-UV_SYNC := $(BIN)/uv pip sync --compile-bytecode --require-hashes --no-build-isolation --python $(BIN)/python
+# --system-certs: as pip does, so that a proxy that the machine trusts is trusted.
+UV_SYNC := $(BIN)/uv pip sync --compile-bytecode --system-certs --require-hashes --no-build-isolation --python $(BIN)/python
 LOCKED := $(BIN)/python tools/lock.py --lock $(VENV)/pending.lock.yml requirements
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile
 

@@ -115,8 +115,8 @@ def write_benchmark(rows: list[Row], device: torch.device, folder: Path) -> None
 @styled
 def draw(rows: pd.DataFrame, hardware: dict[str, Any]) -> Figure:
     """Ratios over the plain implementation, and views per second by setting."""
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    left, right = figure.subplots(2, 1)
     ratios = rows[rows["implementation"] == "plain / audit"]
     bars = left.barh(ratios["part"], ratios["value"], color="#0072B2")
     left.bar_label(bars, fmt="%.2f", padding=3)
@@ -124,7 +124,7 @@ def draw(rows: pd.DataFrame, hardware: dict[str, Any]) -> Figure:
     left.set_xlabel("Times as fast as the plain implementation")
     left.margins(x=0.15)
     left.invert_yaxis()
-    speeds = rows[rows["unit"] == "views/s"]
+    speeds = rows[rows["unit"] == "views/s"].drop_duplicates(["batch_size", "width", "threads"])
     settings = speeds[["batch_size", "width", "threads"]].astype(int)
     names = [f"batch {b}, width {w}, threads {t}" for b, w, t in settings.to_numpy()]
     bars = right.barh(names, speeds["value"], color="#009E73")

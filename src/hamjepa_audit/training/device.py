@@ -4,6 +4,7 @@ import os
 import platform
 import resource
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -67,8 +68,7 @@ def autocast(
 def describe_device(device: torch.device) -> dict[str, Any]:
     """Name, memory and driver of the device, for the run record."""
     if device.type == "cpu":
-        return {"type": "cpu", "name": platform.processor() or platform.machine(),
-                "cores": os.cpu_count()}  # fmt: skip
+        return {"type": "cpu", "name": _processor(), "cores": os.cpu_count()}
     properties = torch.cuda.get_device_properties(device)
     return {
         "type": "cuda",
@@ -77,6 +77,14 @@ def describe_device(device: torch.device) -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
     }
+
+
+def _processor() -> str:
+    """The processor's model where Linux tells it, else its architecture."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.machine()
 
 
 def peak_memory(device: torch.device) -> dict[str, int]:
