@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given, strategies as st
 
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.identity import run_id, study_runs
 from hamjepa_audit.params import RunParams, load_study, resolve_run, study_names
 from hamjepa_audit.params.loading import merge
+from tests.tiny import edit
 
 STUDIES = ("cifar100", "digits", "imagenet100", "tinyimagenet100")
 
@@ -22,17 +22,6 @@ STUDIES = ("cifar100", "digits", "imagenet100", "tinyimagenet100")
 def folder(tmp_path: Path, params_folder: Path) -> Path:
     """A copy of the parameters that a test may spoil."""
     return Path(shutil.copytree(params_folder, tmp_path / "params"))
-
-
-def edit(path: Path, keys: str, value: Any) -> None:
-    """Sets a dotted key of a YAML file."""
-    tree = yaml.safe_load(path.read_text())
-    node = tree
-    *parents, last = keys.split(".")
-    for key in parents:
-        node = node.setdefault(key, {})
-    node[last] = value
-    path.write_text(yaml.safe_dump(tree))
 
 
 def message(folder: Path, study: str = "digits") -> str:

@@ -19,6 +19,7 @@ from hamjepa_audit.training import loop
 from hamjepa_audit.training.checkpoint import load_encoder, save_checkpoint
 from hamjepa_audit.training.device import make_deterministic
 from hamjepa_audit.training.loop import Trainer, build_model, pretrain
+from hamjepa_audit.training.progress import TrainingProgress
 from tests.tiny import ARMS, EPOCHS, STUDY, copy_params
 from tests.unit.training_trace import TRACE, stressed_params, trace
 
@@ -151,6 +152,22 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(
     with pytest.raises(TrainingDivergedError) as caught:
         pretrain(run, images, CPU, "the-run")
     assert "the-run: budget is inf at epoch 2, step 3 of 5" in str(caught.value)
+
+
+def test_states_without_eigenvalues_stop_the_run(
+    params: Path, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On some devices the eigenvalues of NaN are an error, which must not be a traceback."""
+    run = run_of(params, "hamjepa")
+    trainer = Trainer(run, build_model(run), images, "the-run")
+
+    def failing(states: torch.Tensor, step: int, epoch: int) -> dict[str, torch.Tensor]:
+        raise torch.linalg.LinAlgError("no convergence")
+
+    monkeypatch.setattr(trainer.model.objective, "terms", failing)
+    progress = TrainingProgress("x", 1, trainer.steps_per_epoch)
+    with pytest.raises(TrainingDivergedError, match="no eigenvalues at epoch 1, step 1 of 5"):
+        trainer.epoch(1, 1, progress)
 
 
 def test_too_few_images_for_a_batch(params: Path, images: torch.Tensor) -> None:
