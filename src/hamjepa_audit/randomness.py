@@ -1,7 +1,7 @@
 """Random generators that are named by what they are for, so that no draw moves another.
 
 Every stream depends on the run's seed and on its own indices alone: arms of one seed share initial
-encoder weights, data order and views, and a resumed run draws what the uninterrupted one drew.
+encoder weights, data order and views, and a step draws the same whatever was drawn before it.
 """
 
 from enum import IntEnum
