@@ -3,6 +3,8 @@
 A number depends on its key and counter alone: on no state, no batch size and no device.
 """
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -22,20 +24,30 @@ def philox4x32(counter: Tensor, key: tuple[int, int]) -> Tensor:
     Returns:
         (..., 4) int64, each in [0, 2^32).
     """
-    x0, x1, x2, x3 = counter.unbind(-1)
-    key0, key1 = key
-    for _ in range(ROUNDS):
-        high0, low0 = _multiply(x0, MULTIPLIERS[0])
-        high1, low1 = _multiply(x2, MULTIPLIERS[1])
-        x0, x1, x2, x3 = high1 ^ x1 ^ key0, low1, high0 ^ x3 ^ key1, low0
-        key0, key1 = (key0 + KEY_INCREMENTS[0]) & MASK, (key1 + KEY_INCREMENTS[1]) & MASK
-    return torch.stack([x0, x1, x2, x3], dim=-1)
+    # The even words are multiplied, the odd ones aren't: both pairs at once in each operation.
+    even, odd = counter[..., 0::2], counter[..., 1::2]
+    multipliers, round_keys = _constants(key, counter.device)
+    for words in round_keys:
+        product = even * multipliers  # int64 wraps around and keeps all 64 bits
+        high, low = (product >> 32) & MASK, product & MASK
+        even, odd = high.flip(-1) ^ odd ^ words, low.flip(-1)
+    return torch.stack([even, odd], dim=-1).flatten(-2)
 
 
-def _multiply(x: Tensor, multiplier: int) -> tuple[Tensor, Tensor]:
-    """High and low words of a 32 x 32 bit product; int64 overflow wraps and keeps all 64 bits."""
-    product = x * multiplier
-    return (product >> 32) & MASK, product & MASK
+@functools.lru_cache(maxsize=16)
+def _constants(key: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Multipliers (2,) and each round's two key words (ROUNDS, 2), int64.
+
+    Kept, because making a tensor on a GPU waits for it.
+    """
+    words = [
+        [
+            (word + number * increment) & MASK
+            for word, increment in zip(key, KEY_INCREMENTS, strict=True)
+        ]
+        for number in range(ROUNDS)
+    ]
+    return torch.tensor(MULTIPLIERS, device=device), torch.tensor(words, device=device)
 
 
 def uniforms(

@@ -190,8 +190,8 @@ def apply_views(images: Tensor, draws: ViewDraws, params: ViewParams) -> Tensor:
     x = torch.where(_per_image(draws.jitter), jitter_colours(x, draws), x)
     x = torch.where(_per_image(draws.grayscale), luma(x), x)
     x = gaussian_blur(x, draws.sigma, params.blur.kernel_size)
-    inverted = _per_image(draws.solarize) & (x >= params.solarize.threshold / 255)
-    return torch.where(inverted, 1 - x, x)
+    threshold = torch.where(draws.solarize, params.solarize.threshold / 255, torch.inf)
+    return torch.where(x >= _per_image(threshold), 1 - x, x)
 
 
 def crop_and_resize(images: Tensor, draws: ViewDraws, size: int) -> Tensor:
@@ -227,11 +227,11 @@ def _resampling(start: Tensor, length: Tensor, pixels: int, size: int) -> Tensor
     scale = (length / size)[:, None, None]
     target = torch.arange(size, device=start.device)[:, None]
     source = torch.arange(pixels, device=start.device)
-    centre = start[:, None, None] + (target + 0.5) * scale - 0.5
-    weights = torch.relu(1 - (source - centre).abs() / scale.clamp(min=1.0))
-    box = (source >= start[:, None, None]) & (source < (start + length)[:, None, None])
-    weights = weights * box
-    return weights / weights.sum(dim=-1, keepdim=True)
+    first, last = start[:, None, None], (start + length - 1)[:, None, None]
+    centre = first + (target + 0.5) * scale - 0.5
+    weights = (1 - (source - centre).abs_().div_(scale.clamp(min=1.0))).relu_()
+    weights *= (source >= first) & (source <= last)
+    return weights.div_(weights.sum(dim=-1, keepdim=True))
 
 
 def jitter_colours(x: Tensor, draws: ViewDraws) -> Tensor:
@@ -240,28 +240,36 @@ def jitter_colours(x: Tensor, draws: ViewDraws) -> Tensor:
     The blends that come before an image's hue shift, the hue shift, and the blends after it; where
     an image has no blend at a place, the blend is with factor 1.
     """
-    place_of_hue = (draws.order == HUE).int().argmax(dim=1)
+    places = torch.arange(4, device=x.device)
+    place_of_hue = (draws.order == HUE).int().argmax(dim=1, keepdim=True)
+    before, after = _blends(draws, places < place_of_hue), _blends(draws, places > place_of_hue)
     for place in range(3):
-        x = _blend(x, draws, place, place_of_hue > place)
+        x = _blend(x, *before[:, :, place])
     x = shift_hue(x, draws.hue)
     for place in range(1, 4):
-        x = _blend(x, draws, place, place_of_hue < place)
+        x = _blend(x, *after[:, :, place])
     return x
 
 
-def _blend(x: Tensor, draws: ViewDraws, place: int, chosen: Tensor) -> Tensor:
-    """Brightness, contrast or saturation: factor * x + (1 - factor) * base, in [0, 1].
+def _blends(draws: ViewDraws, chosen: Tensor) -> Tensor:
+    """(3, B, 4): at each place the weights of the image, its mean grey value and its grey image.
 
-    The base is black, the mean grey value or the grey image. Only the `chosen` (B,) images change.
+    Brightness, contrast and saturation are factor * x + (1 - factor) * base, where the base is
+    black, the mean grey value or the grey image; at places that aren't `chosen` (B, 4) factor is 1.
     """
-    operation = draws.order[:, place]
-    factor = draws.factors.gather(1, operation.clamp(max=SATURATION)[:, None]).squeeze(1)
+    factor = draws.factors.gather(1, draws.order.clamp(max=SATURATION))
     factor = torch.where(chosen, factor, 1.0)
-    gray = luma(x)
     weight = 1 - factor
-    saturation = torch.where(operation == SATURATION, weight, 0.0)
-    contrast = torch.where(operation == CONTRAST, weight * gray.mean(dim=(1, 2, 3)), 0.0)
-    base = torch.addcmul(_per_image(contrast), gray, _per_image(saturation))
+    contrast = weight * (draws.order == CONTRAST)
+    saturation = weight * (draws.order == SATURATION)
+    return torch.stack([factor, contrast, saturation])
+
+
+def _blend(x: Tensor, factor: Tensor, contrast: Tensor, saturation: Tensor) -> Tensor:
+    """The image, its mean grey value and its grey image, summed with weights (B,), in [0, 1]."""
+    gray = luma(x)
+    mean = contrast * gray.mean(dim=(1, 2, 3))
+    base = torch.addcmul(_per_image(mean), gray, _per_image(saturation))
     return torch.addcmul(base, x, _per_image(factor)).clamp_(0, 1)
 
 
