@@ -19,7 +19,7 @@ EPOCHS, SEEDS = 2, (0, 1)
 def copy_params(target: Path) -> Path:
     """The project's parameters, with the embedded study made tiny."""
     folder = Path(shutil.copytree(REPOSITORY / "params", target))
-    edit(folder / "studies" / f"{STUDY}.yaml", "encoder.width", 4)
+    edit(folder / "studies" / f"{STUDY}.yaml", "encoder.width", 8)
     edit(folder / "studies" / f"{STUDY}.yaml", "optimisation.warmup_epochs", 1)
     edit(folder / "studies" / f"{STUDY}.yaml", "optimisation.batch_size", 256)
     edit(folder / "studies" / f"{STUDY}.yaml", "epochs", [EPOCHS])

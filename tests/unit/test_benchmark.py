@@ -31,7 +31,7 @@ def params(params_folder: Path) -> BenchmarkParams:
         "images": 4,
         "evaluation": {"train": 200, "test": 4, "classes": 2, "probe_epochs": 1},
         "ceiling_size": 16,
-        "scaling": {"batch_sizes": [2], "widths": [4], "threads": [1]},
+        "scaling": {"batch_sizes": [2], "widths": [8], "threads": [1]},
     }
     return validate(BenchmarkParams, tree, "benchmark")
 
@@ -94,6 +94,6 @@ def test_the_report_is_written(study: StudyParams, params: BenchmarkParams, tmp_
 
 
 def test_every_part_is_compared(study: StudyParams, params: BenchmarkParams) -> None:
-    bench = Bench(run_with(study, params, width=4), params, CPU)
+    bench = Bench(run_with(study, params, width=8), params, CPU)
     rows = list(compare_parts(bench))
     assert len(rows) == 12 and all(row["value"] > 0 for row in rows)

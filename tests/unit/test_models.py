@@ -74,13 +74,13 @@ def test_encoder_is_torchvisions_resnet18_up_to_stage_three(stem: str) -> None:
 def test_state_dimension_is_that_of_the_encoders_output(
     stem: str, grid: int | None, size: int
 ) -> None:
-    params = EncoderParams(stem=stem, width=4, token_channels=6, token_grid=grid)
+    params = EncoderParams(stem=stem, width=8, token_channels=6, token_grid=grid)
     encoder = TokenEncoder(params, "phase_space", seeded()).eval()
     assert encoder(torch.zeros(1, 3, size, size)).shape == (1, state_dimension(params, size))
 
 
 def test_the_state_is_q_then_p_token_by_token() -> None:
-    params = EncoderParams(stem="cifar", width=4, token_channels=6, token_grid=None)
+    params = EncoderParams(stem="cifar", width=8, token_channels=6, token_grid=None)
     encoder = TokenEncoder(params, "joint", seeded()).eval()
     images = torch.randn(2, 3, 16, 16, generator=seeded(1))
     tokens = encoder(images).reshape(2, 16, 6)

@@ -150,6 +150,7 @@ def test_ablations_differ_from_hamjepa_in_the_predictor_alone(
          "optimisation.batch_size is 1: input should be greater than or equal to 2"),
         ("studies/digits.yaml", "seeds", [0, -1], "seeds.1 is -1"),
         ("studies/digits.yaml", "seeds", [0, 0], "seeds has duplicates"),
+        ("studies/digits.yaml", "encoder.width", 4, "width is 4: input should be greater than or"),
         ("studies/digits.yaml", "encoder.stem", "cfar", "'cifar' or 'imagenet'"),
         ("studies/digits.yaml", "optimisation.warmup_epochs", 12, "must be shorter than the run"),
         ("studies/digits.yaml", "optimisation.learning_rate", float("nan"), "learning_rate is nan"),

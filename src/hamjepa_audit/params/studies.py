@@ -24,10 +24,14 @@ _P = TypeVar("_P", bound=Params)
 
 
 class EncoderParams(Params):
-    """ResNet-18 up to stage 3, 1x1 convolution to tokens, BatchNorm."""
+    """ResNet-18 up to stage 3, 1x1 convolution to tokens, BatchNorm.
+
+    Below 8 channels oneDNN's 1x1 convolutions write beyond their gradient's memory on CPUs that
+    have AVX2 but not AVX-512 (PyTorch 2.14, channels last): the width starts at 8.
+    """
 
     stem: Literal["cifar", "imagenet"]
-    width: Count
+    width: Annotated[int, Field(ge=8)]
     token_channels: Annotated[int, Field(ge=2, multiple_of=2)]
     token_grid: Count | None
 
