@@ -13,9 +13,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
+from hamjepa_audit.models.encoder import state_dimension
 from hamjepa_audit.objectives.floors import energy_budget, mean_penalty, variance_floor
 from hamjepa_audit.params.arms import LeapfrogParams, PhaseSpaceObjectiveParams, SpectralLimits
-from hamjepa_audit.params.studies import EncoderParams, ViewParams
+from hamjepa_audit.params.studies import EncoderParams, RunParams, ViewParams
 
 Pictures = list[Image.Image]
 
@@ -167,6 +168,39 @@ def plain_objective(
         + spectral.weight * logdet
         + params.mean_penalty.weight * mean_penalty(rows)
     )
+
+
+class PlainTrainer:
+    """Views and steps on always the same images."""
+
+    def __init__(
+        self,
+        run: RunParams,
+        objective: PhaseSpaceObjectiveParams,
+        leapfrog: LeapfrogParams,
+        images: Tensor,
+    ) -> None:
+        dimension = state_dimension(run.encoder, run.views.size) // 2
+        self.encoder = PlainEncoder(run.encoder)
+        self.potential = PlainPotential(leapfrog, dimension)
+        self.objective = objective
+        self.transform = training_transform(run.views)
+        self.pictures = pictures(images)
+        self.parameters = [*self.encoder.parameters(), *self.potential.parameters()]
+        self.optimiser = torch.optim.AdamW(self.parameters, lr=5e-4, weight_decay=5e-4)
+
+    def views(self) -> Tensor:
+        """Two views of every image, one after the other: (2 B, 3, S, S)."""
+        return torch.stack([self.transform(x) for _ in range(2) for x in self.pictures])
+
+    def step(self, directions: Tensor) -> None:
+        """One training step; the floors' directions (2, d, k) are given."""
+        states = self.encoder(self.views()).unflatten(0, (2, len(self.pictures)))
+        loss = plain_objective(states, self.potential, directions, self.objective)
+        self.optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimiser.step()
 
 
 def plain_probe(
