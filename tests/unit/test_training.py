@@ -102,7 +102,7 @@ def test_learning_rates_of_the_groups(params: Path, images: torch.Tensor) -> Non
     trainer = Trainer(slow, build_model(slow), images, "x")
     bases = [group["base_rate"] for group in trainer.optimiser.param_groups]
     assert bases == [5e-4, 5e-5]
-    assert all(group["weight_decay"] == 5e-4 for group in trainer.optimiser.param_groups)
+    assert trainer.optimiser.weight_decay == 5e-4
     trainer.step(torch.arange(slow.optimisation.batch_size), 1, 0)
     rates = [group["lr"] for group in trainer.optimiser.param_groups]
     assert rates == pytest.approx([5e-6, 5e-7])

@@ -7,6 +7,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
+from hamjepa_audit.adamw import AdamW
 from hamjepa_audit.errors import TrainingDivergedError
 from hamjepa_audit.evaluation.accuracy import TOP, Accuracies, accuracies, label_ranks
 from hamjepa_audit.evaluation.rows import require_labelled
@@ -124,13 +125,11 @@ def train_probe(
         )
     rows = normalised(features)
     weights = ProbeWeights(*(tensor.detach().clone().requires_grad_() for tensor in initial))
-    optimiser = torch.optim.AdamW(
-        weights,
-        lr=params.learning_rate,
+    optimiser = AdamW(
+        [{"params": weights, "lr": params.learning_rate}],
         betas=BETAS,
-        eps=ADAM_EPSILON,
+        epsilon=ADAM_EPSILON,
         weight_decay=params.weight_decay,
-        fused=True,
     )
     batches = [part for order in orders.to(rows.device) for part in order.split(params.batch_size)]
     losses = rows.new_empty(len(batches))

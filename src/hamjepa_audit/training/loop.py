@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
+from hamjepa_audit.adamw import AdamW
 from hamjepa_audit.data.views import random_views
 from hamjepa_audit.errors import TrainingDivergedError, UserError
 from hamjepa_audit.models.encoder import TokenEncoder, state_dimension
@@ -155,7 +156,7 @@ class Trainer:
         states = self._states(samples, epoch)
         terms = self.model.objective.terms(states, step, epoch)
         total = self.model.objective.total(terms)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad()
         total.backward()
         norm = self._clip()
         for group in self.optimiser.param_groups:
@@ -180,18 +181,16 @@ class Trainer:
         size = self.run.optimisation.batch_size
         yield from order.to(self.images.device)[: steps * size].split(size)
 
-    def _optimiser(self) -> torch.optim.Optimizer:
+    def _optimiser(self) -> AdamW:
         """AdamW with weight decay on everything, BatchNorm and biases included."""
         params = self.run.optimisation
         rate = params.learning_rate
-        groups = [{"params": list(self.model.encoder.parameters()), "base_rate": rate}]
+        rates = [(list(self.model.encoder.parameters()), rate)]
         predictor = list(self.model.objective.parameters())
         if predictor:
-            predictor_rate = self.run.arm.predictor_learning_rate or rate
-            groups.append({"params": predictor, "base_rate": predictor_rate})
-        return torch.optim.AdamW(
-            groups, lr=rate, betas=params.betas, weight_decay=params.weight_decay, fused=True
-        )
+            rates.append((predictor, self.run.arm.predictor_learning_rate or rate))
+        groups = [{"params": part, "base_rate": base, "lr": base} for part, base in rates]
+        return AdamW(groups, betas=params.betas, weight_decay=params.weight_decay)
 
     def _learning_rate(self, step: int, base: float) -> float:
         params = self.run.optimisation

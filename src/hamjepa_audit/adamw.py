@@ -1,0 +1,77 @@
+"""AdamW with PyTorch's fused kernel, without torch.optim's classes.
+
+The first step of any torch.optim optimiser imports PyTorch's compiler. That takes a second of every
+process, as long as a small run trains.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class AdamW:
+    """AdamW (Loshchilov and Hutter 2019), bit for bit torch.optim.AdamW(fused=True).
+
+    Attributes:
+        param_groups: as in torch.optim: `params`, their learning rate `lr`, which may be set
+            between steps, and what else the caller wrote there.
+        state: of each parameter that has had a gradient: `exp_avg` and `exp_avg_sq`, shaped like
+            it, and `step`, a float32 scalar; all on its device.
+    """
+
+    def __init__(
+        self,
+        param_groups: Iterable[dict[str, Any]],
+        *,
+        betas: tuple[float, float],
+        weight_decay: float,
+        epsilon: float = 1e-8,
+    ) -> None:
+        self.param_groups = [dict(group) for group in param_groups]
+        self.state: dict[Tensor, dict[str, Tensor]] = {}
+        self.betas = betas
+        self.weight_decay = weight_decay
+        self.epsilon = epsilon
+
+    def zero_grad(self) -> None:
+        """Drops all gradients."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Updates every parameter that has a gradient; the others stay as they are."""
+        for group in self.param_groups:
+            params = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if not params:
+                continue
+            states = [self._state_of(parameter) for parameter in params]
+            steps = [state["step"] for state in states]
+            torch._foreach_add_(steps, 1)
+            torch._fused_adamw_(
+                params,
+                [parameter.grad for parameter in params],
+                [state["exp_avg"] for state in states],
+                [state["exp_avg_sq"] for state in states],
+                [],  # the maxima of AMSGrad
+                steps,
+                lr=group["lr"],
+                beta1=self.betas[0],
+                beta2=self.betas[1],
+                weight_decay=self.weight_decay,
+                eps=self.epsilon,
+                amsgrad=False,
+                maximize=False,
+            )
+
+    def _state_of(self, parameter: Tensor) -> dict[str, Tensor]:
+        if parameter not in self.state:
+            self.state[parameter] = {
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+                "step": torch.zeros((), device=parameter.device),
+            }
+        return self.state[parameter]
