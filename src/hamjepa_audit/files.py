@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hamjepa_audit.errors import UserError
+from hamjepa_audit.leftovers import remove_leftovers, temporary_prefix
 
 CHUNK = 1 << 20
 JSON_SEAL = "sha256"
@@ -22,26 +23,33 @@ _PARQUET_SEAL = re.compile(PARQUET_MARK + rb"([0-9a-f]{64})" + PARQUET_MARK)
 
 
 @contextlib.contextmanager
-def atomic_path(target: Path) -> Iterator[Path]:
+def atomic_path(target: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yields a temporary path beside `target`, which takes target's place when the block succeeds.
 
     Whatever happens inside the block, no reader ever sees a partial file under the final name,
-    and nothing is left behind on failure.
+    and nothing is left behind on failure; what a killed process left behind is deleted first.
+
+    Args:
+        target: the final name.
+        durable: whether to wait until the bytes are on the disk; without, a power failure may cut
+            the file short, which its readers must be able to tell.
 
     Raises:
         UserError: the folder can't be created or written to, or the disk is full.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        remove_leftovers(target)
+        handle, name = tempfile.mkstemp(prefix=temporary_prefix(target), dir=target.parent)
         os.close(handle)
     except OSError as error:
         raise _unwritable(target, error) from error
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
+        if durable:
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
     except OSError as error:
@@ -63,15 +71,15 @@ def _umask() -> int:
     return mask
 
 
-def write_bytes(target: Path, content: bytes) -> None:
+def write_bytes(target: Path, content: bytes, *, durable: bool = True) -> None:
     """Writes `content` atomically."""
-    with atomic_path(target) as temporary:
+    with atomic_path(target, durable=durable) as temporary:
         temporary.write_bytes(content)
 
 
-def write_text(target: Path, content: str) -> None:
+def write_text(target: Path, content: str, *, durable: bool = True) -> None:
     """Writes UTF-8 text atomically."""
-    write_bytes(target, content.encode())
+    write_bytes(target, content.encode(), durable=durable)
 
 
 def write_json(target: Path, content: Any) -> None:
@@ -113,9 +121,9 @@ def read_json(source: Path) -> Any:
         ) from error
 
 
-def write_sealed_json(target: Path, content: dict[str, Any]) -> None:
+def write_sealed_json(target: Path, content: dict[str, Any], *, durable: bool = True) -> None:
     """Writes JSON that carries a digest of itself, atomically."""
-    write_json(target, content | {JSON_SEAL: digest_of(content)})
+    write_text(target, _json_text(content | {JSON_SEAL: digest_of(content)}), durable=durable)
 
 
 def read_sealed_json(source: Path) -> dict[str, Any]:

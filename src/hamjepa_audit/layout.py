@@ -45,6 +45,18 @@ class Layout:
         """A run's loss terms, epoch by epoch."""
         return self.run(run_id) / "history.parquet"
 
+    def states(self) -> Path:
+        """Folder of the states that unfinished runs are resumed from."""
+        return self.results / "state"
+
+    def state(self, run_id: str) -> Path:
+        """Folder of a run's states; outside its own, which the workflow empties on failure."""
+        return self.states() / run_id
+
+    def run_lock(self, run_id: str) -> Path:
+        """Held by the process that trains a run."""
+        return self.states() / f"{run_id}.lock"
+
     def evaluations(self) -> Path:
         """Folder of all that was measured on runs."""
         return self.results / "evaluation"

@@ -13,7 +13,7 @@ from hamjepa_audit.objectives.arms import PhaseSpaceObjective
 from hamjepa_audit.objectives.floors import orthonormal_directions
 from hamjepa_audit.params import StudyParams, load_study
 from hamjepa_audit.params.loading import read_yaml, validate
-from hamjepa_audit.training.loop import build_model
+from hamjepa_audit.training.model import build_model
 
 CPU = torch.device("cpu")
 

@@ -15,10 +15,11 @@ from hamjepa_audit.files import sha256_file
 from hamjepa_audit.identity import TRAINING_NUMERICS
 from hamjepa_audit.params import RunParams, load_study, resolve_run
 from hamjepa_audit.randomness import Stream, derived_seed, epoch_order, generator
-from hamjepa_audit.training import loop
+from hamjepa_audit.training import loop, model
 from hamjepa_audit.training.checkpoint import load_encoder, save_checkpoint
 from hamjepa_audit.training.device import make_deterministic
-from hamjepa_audit.training.loop import Trainer, build_model, pretrain
+from hamjepa_audit.training.loop import Trainer, pretrain
+from hamjepa_audit.training.model import build_model
 from hamjepa_audit.training.progress import TrainingProgress
 from tests.tiny import ARMS, EPOCHS, STUDY, copy_params
 from tests.unit.training_trace import TRACE, stressed_params, trace
@@ -133,9 +134,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(
     params: Path, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = run_of(params, "hamjepa")
-    original = loop.build_objective
+    original = model.build_objective
 
-    def broken(*arguments: object) -> loop.ArmObjective:
+    def broken(*arguments: object) -> model.ArmObjective:
         objective = original(*arguments)  # type: ignore[arg-type]
         terms = objective.terms
 
@@ -148,7 +149,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(
         objective.terms = poisoned  # type: ignore[method-assign]
         return objective
 
-    monkeypatch.setattr(loop, "build_objective", broken)
+    monkeypatch.setattr(model, "build_objective", broken)
     with pytest.raises(TrainingDivergedError) as caught:
         pretrain(run, images, CPU, "the-run")
     assert "the-run: budget is inf at epoch 2, step 3 of 5" in str(caught.value)
@@ -167,7 +168,7 @@ def test_states_without_eigenvalues_stop_the_run(
     monkeypatch.setattr(trainer.model.objective, "terms", failing)
     progress = TrainingProgress("x", 1, trainer.steps_per_epoch)
     with pytest.raises(TrainingDivergedError, match="no eigenvalues at epoch 1, step 1 of 5"):
-        trainer.epoch(1, 1, progress)
+        trainer.train_epoch(1, progress)
 
 
 def test_too_few_images_for_a_batch(params: Path, images: torch.Tensor) -> None:

@@ -17,7 +17,7 @@ from hamjepa_audit.layout import Layout
 from hamjepa_audit.params import load_study
 from hamjepa_audit.records import read_record
 from hamjepa_audit.training.checkpoint import load_recorded_encoder, save_checkpoint
-from hamjepa_audit.training.loop import build_model
+from hamjepa_audit.training.model import build_model
 from hamjepa_audit.verification import verify_results
 from tests.tiny import STUDY, audit, copy_params
 from tests.unit.fabricated import (

@@ -24,7 +24,8 @@ from hamjepa_audit.params.arms import LeapfrogParams, PhaseSpaceObjectiveParams
 from hamjepa_audit.params.base import Count, Name, Params
 from hamjepa_audit.params.studies import RunParams
 from hamjepa_audit.training.device import autocast
-from hamjepa_audit.training.loop import VIEWS, Trainer, build_model
+from hamjepa_audit.training.loop import VIEWS, Trainer
+from hamjepa_audit.training.model import build_model
 
 CEILING_ROW = 16
 """Pixels in a row of the images that stand for a matrix."""

@@ -25,6 +25,7 @@ from hamjepa_audit.data.store import (
 )
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import write_sealed_json
+from hamjepa_audit.leftovers import remove_leftovers, temporary_prefix
 from hamjepa_audit.params.sources import Source
 
 SPLITS: tuple[SplitName, ...] = ("train", "test")
@@ -56,7 +57,8 @@ def prepare(source: Source, raw: Path, root: Path, *, threads: int = 1) -> Path:
     try:
         _require_space(folder, source, images)
         root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{source.name}.", dir=root) as scratch:
+        remove_leftovers(folder)
+        with tempfile.TemporaryDirectory(prefix=temporary_prefix(folder), dir=root) as scratch:
             manifest = _write_store(Path(scratch), source, images)
             _require_pinned_digest(source, manifest)
             _move(Path(scratch), folder)

@@ -156,6 +156,12 @@ class StatisticsParams(Params):
     confidence: Annotated[float, Field(gt=0, lt=1)]
 
 
+class ResumptionParams(Params):
+    """How often a run keeps a state to resume from; no number depends on it, and no run id."""
+
+    state_every_minutes: Positive
+
+
 class StudyParams(Params):
     """A data set, a protocol, and the runs that are made of them."""
 
@@ -167,6 +173,7 @@ class StudyParams(Params):
     optimisation: OptimisationParams
     evaluation: EvaluationParams
     statistics: StatisticsParams
+    resumption: ResumptionParams
     arms: tuple[ArmParams, ...] = Field(min_length=1)
     epochs: tuple[Count, ...] = Field(min_length=1)
     seeds: tuple[Seed, ...] = Field(min_length=1)

@@ -12,7 +12,7 @@ from hamjepa_audit.layout import Layout
 from hamjepa_audit.models.encoder import TokenEncoder
 from hamjepa_audit.params.studies import RunParams
 from hamjepa_audit.records import read_record
-from hamjepa_audit.training.loop import Model, build_model
+from hamjepa_audit.training.model import Model, build_model
 
 
 def save_checkpoint(model: Model, target: Path) -> None:
@@ -29,13 +29,7 @@ def load_model(run: RunParams, source: Path) -> Model:
     """
     model = build_model(run)
     try:
-        weights = load_file(source)
-        for part, module in (("encoder", model.encoder), ("objective", model.objective)):
-            prefix = f"{part}."
-            module.load_state_dict(
-                {name.removeprefix(prefix): value for name, value in weights.items()
-                 if name.startswith(prefix)}
-            )  # fmt: skip
+        model.load_state_dict(load_file(source))
     except FileNotFoundError as error:
         raise _missing(run, source) from error
     except (SafetensorError, OSError, RuntimeError) as error:

@@ -1,8 +1,8 @@
 """Pretraining: one arm, one seed, from initial weights to the last step."""
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -11,11 +11,10 @@ from torch.nn.utils import clip_grad_norm_, get_total_norm
 from hamjepa_audit.adamw import AdamW
 from hamjepa_audit.data.views import random_views
 from hamjepa_audit.errors import TrainingDivergedError, UserError
-from hamjepa_audit.models.encoder import TokenEncoder, state_dimension
-from hamjepa_audit.objectives.arms import ArmObjective, build_objective
 from hamjepa_audit.params.studies import RunParams
-from hamjepa_audit.randomness import Stream, epoch_order, generator
+from hamjepa_audit.randomness import epoch_order
 from hamjepa_audit.training.device import autocast
+from hamjepa_audit.training.model import Model, build_model
 from hamjepa_audit.training.progress import TrainingProgress
 from hamjepa_audit.training.schedule import learning_rate
 
@@ -26,29 +25,8 @@ CHECK_EVERY_STEPS = 50
 REMEDY = "nothing was written; lower optimisation.learning_rate or check the arm's weights"
 
 EpochMeans = dict[str, float]
-
-
-@dataclass
-class Model:
-    """What is trained: the encoder, and the objective with its predictor."""
-
-    encoder: TokenEncoder
-    objective: ArmObjective
-
-    def to(self, device: torch.device) -> "Model":
-        """Both on a device; convolutions run fastest with channels last."""
-        self.encoder.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.objective.to(device)
-        return self
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """All weights and BatchNorm statistics, contiguous on the CPU, by name."""
-        parts = {"encoder": self.encoder, "objective": self.objective}
-        return {
-            f"{part}.{name}": value.detach().cpu().contiguous()
-            for part, module in parts.items()
-            for name, value in module.state_dict().items()
-        }
+Hook = Callable[["Trainer"], None]
+"""What is done to a training between two of its steps."""
 
 
 @dataclass
@@ -61,15 +39,14 @@ class TrainingResult:
     epoch_seconds: list[float]
 
 
-def build_model(run: RunParams) -> Model:
-    """The model of a run with its initial weights, which only the seed and shapes decide."""
-    encoder = TokenEncoder(run.encoder, run.arm.state, generator(Stream.ENCODER_WEIGHTS, run.seed))
-    dimension = state_dimension(run.encoder, run.views.size)
-    return Model(encoder, build_objective(run.arm.objective, dimension, run.seed))
-
-
 def pretrain(
-    run: RunParams, images: Tensor, device: torch.device, name: str, trial_steps: int | None = None
+    run: RunParams,
+    images: Tensor,
+    device: torch.device,
+    name: str,
+    trial_steps: int | None = None,
+    restore: Hook | None = None,
+    after_step: Sequence[Hook] = (),
 ) -> TrainingResult:
     """Trains one run (protocol, "Optimisation").
 
@@ -79,31 +56,49 @@ def pretrain(
         device: where to compute.
         name: of the run, for messages.
         trial_steps: stop after this many steps; the schedule is that of the whole run.
+        restore: sets the new trainer to where an earlier process left it.
+        after_step: called in this order after every step, when `Trainer.position` is that of the
+            next one: at the end of an epoch its means are in the history already.
 
     Raises:
         TrainingDivergedError: a loss term is not finite.
         UserError: fewer images than a batch.
     """
     trainer = Trainer(run, build_model(run).to(device), images, name)
-    progress = TrainingProgress(f"{name} on {device}", run.epochs, trainer.steps_per_epoch)
-    history, seconds = [], []
+    if restore is not None:
+        restore(trainer)
+    limit = trainer.total_steps if trial_steps is None else min(trial_steps, trainer.total_steps)
+    progress = TrainingProgress(
+        f"{name} on {device}", run.epochs, trainer.steps_per_epoch, trainer.steps_done
+    )
     try:
-        for epoch in range(1, run.epochs + 1):
-            started = time.monotonic()
-            done = (epoch - 1) * trainer.steps_per_epoch
-            steps = trainer.steps_per_epoch
-            if trial_steps is not None:
-                steps = min(steps, trial_steps - done)
-            if steps <= 0:
-                break
-            means = trainer.epoch(epoch, steps, progress)
-            seconds.append(time.monotonic() - started)
-            history.append(means)
-            views = VIEWS * run.optimisation.batch_size * steps
-            progress.epoch(epoch, means, views / seconds[-1])
+        while trainer.steps_done < limit:
+            left = limit - trainer.steps_done + trainer.position.index
+            trainer.train_epoch(min(left, trainer.steps_per_epoch), progress, after_step)
     finally:
         progress.close()
-    return TrainingResult(trainer.model, history, seconds)
+    return TrainingResult(trainer.model, trainer.position.history, trainer.position.epoch_seconds)
+
+
+@dataclass
+class Position:
+    """How far a run has come; with weights and optimiser, all that its next step depends on.
+
+    Attributes:
+        epoch: from 1, that of the next step.
+        index: steps of that epoch that are done.
+        values: what they measured, (index, columns) float32 on the CPU, as far as it is fetched.
+        seconds: spent on that epoch so far.
+        history: means of the epochs that are done.
+        epoch_seconds: what each of these took.
+    """
+
+    values: Tensor
+    epoch: int = 1
+    index: int = 0
+    seconds: float = 0.0
+    history: list[EpochMeans] = field(default_factory=list)
+    epoch_seconds: list[float] = field(default_factory=list)
 
 
 class Trainer:
@@ -124,31 +119,72 @@ class Trainer:
         self.warmup_steps = run.optimisation.warmup_epochs * self.steps_per_epoch
         self.optimiser = self._optimiser()
         self.clipped = self._clipped_parameters()
+        self.position = Position(values=torch.empty(0, len(self._columns())))
+        self._pending: list[Tensor] = []
 
-    def epoch(self, epoch: int, steps: int, progress: TrainingProgress) -> EpochMeans:
-        """The first `steps` steps of an epoch (from 1); means over them."""
+    @property
+    def steps_done(self) -> int:
+        """Optimiser steps so far."""
+        return (self.position.epoch - 1) * self.steps_per_epoch + self.position.index
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """What is trained, in the order that the optimiser has it in."""
+        return [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
+
+    def train_epoch(
+        self, steps: int, progress: TrainingProgress, after_step: Sequence[Hook] = ()
+    ) -> None:
+        """Goes on from where the current epoch stands to its first `steps` steps, and ends it."""
         self.model.encoder.train()
-        fetched: list[Tensor] = []
-        pending: list[Tensor] = []
-        for index, samples in enumerate(self._batches(epoch, steps)):
-            try:
-                pending.append(self.step(samples, epoch, index))
-            except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
-                # States that aren't finite may have no eigenvalues; the steps before say more.
-                if pending:
-                    self._require_finite(torch.stack(pending).cpu(), epoch, index - len(pending))
-                raise TrainingDivergedError(
-                    f"{self.name}: the log-det floor has no eigenvalues at epoch {epoch}, step "
-                    f"{index + 1} of {self.steps_per_epoch}; {REMEDY}"
-                ) from error
+        position = self.position
+        started = time.monotonic() - position.seconds
+        for samples in self._batches(position.epoch, steps)[position.index :]:
+            self._advance(samples)
             progress.step()
-            if len(pending) == CHECK_EVERY_STEPS or index == steps - 1:
-                fetched.append(torch.stack(pending).cpu())
-                self._require_finite(fetched[-1], epoch, index + 1 - len(pending))
-                pending = []
-        means = torch.cat(fetched).mean(dim=0).tolist()
-        last_rate = self.optimiser.param_groups[0]["lr"]
-        return dict(zip(self._columns(), means, strict=True)) | {"learning_rate": last_rate}
+            if position.index == steps:
+                self.fetch()
+            position.seconds = time.monotonic() - started
+            if position.index == steps:
+                self._end_epoch(progress)
+            for hook in after_step:
+                hook(self)
+
+    def _advance(self, samples: Tensor) -> None:
+        """One step at the current position."""
+        position = self.position
+        try:
+            self._pending.append(self.step(samples, position.epoch, position.index))
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+            # States that aren't finite may have no eigenvalues; the steps before say more.
+            self.fetch()
+            raise TrainingDivergedError(
+                f"{self.name}: the log-det floor has no eigenvalues at epoch {position.epoch}, "
+                f"step {position.index + 1} of {self.steps_per_epoch}; {REMEDY}"
+            ) from error
+        position.index += 1
+        if len(self._pending) == CHECK_EVERY_STEPS:
+            self.fetch()
+
+    def fetch(self) -> None:
+        """Fetches from the device what the last steps measured, and checks that it is finite."""
+        if not self._pending:
+            return
+        values = torch.stack(self._pending).cpu()
+        self._pending = []
+        self._require_finite(values, self.position.epoch, self.position.index - len(values))
+        self.position.values = torch.cat([self.position.values, values])
+
+    def _end_epoch(self, progress: TrainingProgress) -> None:
+        """Puts the epoch's means into the history; the next one's first step comes next."""
+        position = self.position
+        means = dict(zip(self._columns(), position.values.mean(dim=0).tolist(), strict=True))
+        means["learning_rate"] = self.optimiser.param_groups[0]["lr"]
+        position.history.append(means)
+        position.epoch_seconds.append(position.seconds)
+        views = VIEWS * self.run.optimisation.batch_size * position.index
+        progress.epoch(position.epoch, means, views / position.seconds)
+        position.epoch, position.index, position.seconds = position.epoch + 1, 0, 0.0
+        position.values = position.values[:0]
 
     def step(self, samples: Tensor, epoch: int, index: int) -> Tensor:
         """One optimiser step on samples (B,); terms, their sum, gradient norm, on the device."""
@@ -175,11 +211,11 @@ class Trainer:
             states: Tensor = self.model.encoder(views)
         return states.float().unflatten(0, (VIEWS, len(samples)))
 
-    def _batches(self, epoch: int, steps: int) -> Iterator[Tensor]:
+    def _batches(self, epoch: int, steps: int) -> Sequence[Tensor]:
         """Sample indices (B,) of each step; what doesn't fill a batch is left out."""
         order = torch.from_numpy(epoch_order(self.run.seed, epoch, len(self.images)))
         size = self.run.optimisation.batch_size
-        yield from order.to(self.images.device)[: steps * size].split(size)
+        return order.to(self.images.device)[: steps * size].split(size)
 
     def _optimiser(self) -> AdamW:
         """AdamW with weight decay on everything, BatchNorm and biases included."""

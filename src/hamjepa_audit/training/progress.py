@@ -12,10 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 class TrainingProgress:
     """Says after every epoch: loss terms, views per second, time left; in between, a bar moves."""
 
-    def __init__(self, title: str, epochs: int, steps_per_epoch: int) -> None:
+    def __init__(self, title: str, epochs: int, steps_per_epoch: int, done: int = 0) -> None:
         self._epochs = epochs
         self._steps = epochs * steps_per_epoch
-        self._done = 0
+        self._done = self._done_before = done
         self._started = time.monotonic()
         self._console = Console(file=sys.stderr)
         self._bar: Progress | None = None
@@ -28,7 +28,7 @@ class TrainingProgress:
                 console=self._console,
                 transient=True,
             )
-            self._bar.add_task(title, total=epochs * steps_per_epoch)
+            self._bar.add_task(title, total=epochs * steps_per_epoch, completed=done)
             self._bar.start()
         self.say(f"{title}: {epochs} epochs of {steps_per_epoch} steps")
 
@@ -41,7 +41,8 @@ class TrainingProgress:
     def epoch(self, epoch: int, means: Mapping[str, float], views_per_second: float) -> None:
         """An epoch (from 1) is done."""
         elapsed = time.monotonic() - self._started
-        left = timedelta(seconds=round(elapsed / self._done * (self._steps - self._done)))
+        pace = elapsed / (self._done - self._done_before)
+        left = timedelta(seconds=round(pace * (self._steps - self._done)))
         terms = "  ".join(f"{name} {value:.4g}" for name, value in means.items())
         width = len(str(self._epochs))
         self.say(

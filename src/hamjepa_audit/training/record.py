@@ -1,5 +1,6 @@
 """What is kept of a run: checkpoint, history, and a record of what it was made of and on."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from hamjepa_audit.identity import TRAINING_NUMERICS, run_key
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.metrics import HISTORY_SCHEMA
 from hamjepa_audit.params.studies import RunParams
-from hamjepa_audit.provenance import code_and_environment
 from hamjepa_audit.training.checkpoint import save_checkpoint
 from hamjepa_audit.training.device import describe_device, peak_memory
 from hamjepa_audit.training.loop import TrainingResult
@@ -20,14 +20,27 @@ from hamjepa_audit.training.loop import TrainingResult
 RECORD_SCHEMA = 1
 
 
+@dataclass(frozen=True)
+class Circumstances:
+    """How a run came about.
+
+    Attributes:
+        code: version of the code and of the environment, of the run's last process.
+        device: where it ran.
+        determinism: settings that make it repeat itself.
+        started: when its first process began, UTC, ISO 8601.
+        resumed: each time that a new process went on: from which step, when, and the code before.
+    """
+
+    code: dict[str, Any]
+    device: torch.device
+    determinism: dict[str, Any]
+    started: str
+    resumed: list[dict[str, Any]]
+
+
 def write_run(
-    layout: Layout,
-    run: RunParams,
-    digest: str,
-    result: TrainingResult,
-    device: torch.device,
-    started: datetime,
-    determinism: dict[str, Any],
+    layout: Layout, run: RunParams, digest: str, result: TrainingResult, how: Circumstances
 ) -> Path:
     """Writes checkpoint and history, then the record, which says that the run is whole.
 
@@ -36,9 +49,7 @@ def write_run(
         run: its parameters.
         digest: of the prepared data.
         result: what training gave.
-        device: where it ran.
-        started: when, UTC.
-        determinism: settings that make it repeat itself.
+        how: it came about.
 
     Returns:
         The record's path.
@@ -60,13 +71,14 @@ def write_run(
         "data_digest": digest,
         "training_numerics": TRAINING_NUMERICS,
         "files": {path.name: sha256_file(path) for path in (checkpoint, history)},
-        **code_and_environment(),
-        "device": describe_device(device),
-        "determinism": determinism,
-        "started": started.isoformat(timespec="seconds"),
+        **how.code,
+        "device": describe_device(how.device),
+        "determinism": how.determinism,
+        "started": how.started,
+        "resumed": how.resumed,
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
         "epoch_seconds": [round(seconds, 4) for seconds in result.epoch_seconds],
-        "peak_memory": peak_memory(device),
+        "peak_memory": peak_memory(how.device),
     }
     target = layout.record(key.run_id)
     write_sealed_json(target, record)

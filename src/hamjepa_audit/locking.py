@@ -1,0 +1,57 @@
+"""One process at a time for one thing, by a lock that ends with the process that holds it."""
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from hamjepa_audit.errors import UserError
+
+
+@contextlib.contextmanager
+def sole_process(lock: Path, task: str) -> Iterator[None]:
+    """Holds a lock while the block runs. The system frees it when the process ends, however.
+
+    Args:
+        lock: the lock's file, which says who holds it.
+        task: what is done meanwhile, for the message.
+
+    Raises:
+        UserError: another process holds it, or the file can't be made.
+    """
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        held = FileLock(lock, blocking=False).acquire()
+    except Timeout as error:
+        raise UserError(
+            f"{task}: {_holder(lock)} is at it; wait until it is done, or stop it"
+        ) from error
+    except OSError as error:
+        raise _unusable(lock, error) from error
+    with held:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        try:
+            lock.write_text(f"process {os.getpid()} on {socket.gethostname()}, since {now}\n")
+        except OSError as error:
+            raise _unusable(lock, error) from error
+        try:
+            yield
+        finally:
+            # While it is held: who waits for a file without a name takes no notice of it.
+            lock.unlink(missing_ok=True)
+
+
+def _unusable(lock: Path, error: OSError) -> UserError:
+    return UserError(
+        f"can't lock {lock}: {error.strerror or error}; check the folder's permissions and the "
+        f"free disk space"
+    )
+
+
+def _holder(lock: Path) -> str:
+    """Who wrote a lock's file; it is empty for a moment."""
+    return lock.read_text().strip() or "another process"
