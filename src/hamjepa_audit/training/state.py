@@ -178,4 +178,5 @@ def _restore_moments(trainer: Trainer, tensors: dict[str, Tensor]) -> None:
             # Strides like the parameter's, which the fused optimiser relies on.
             like = part.new_empty(()) if of_step else parameter.detach()
             moment = torch.empty_like(like, device=parameter.device)
-            trainer.optimiser.state[parameter][key] = moment.copy_(part.view(moment.shape))
+            state = trainer.optimiser.state.setdefault(parameter, {})
+            state[key] = moment.copy_(part.view(moment.shape))
