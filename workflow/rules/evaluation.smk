@@ -29,9 +29,10 @@ rule extract:
         gpu=GPU_JOB,
     params:
         device=CONFIG.device,
+        runs_per_gpu=CONFIG.runs_per_gpu,
     shell:
         f"hamjepa-audit extract {ARM_OPTIONS}"
-        " --device {params.device} --threads {threads} > {log} 2>&1"
+        " --device {params.device} --runs-per-gpu {params.runs_per_gpu} --threads {threads} > {log} 2>&1"
 
 
 rule knn:
@@ -48,9 +49,10 @@ rule knn:
         gpu=GPU_JOB,
     params:
         device=CONFIG.device,
+        runs_per_gpu=CONFIG.runs_per_gpu,
     shell:
         f"hamjepa-audit knn {ARM_OPTIONS}"
-        " --device {params.device} --threads {threads} > {log} 2>&1"
+        " --device {params.device} --runs-per-gpu {params.runs_per_gpu} --threads {threads} > {log} 2>&1"
 
 
 rule probe:
@@ -67,9 +69,10 @@ rule probe:
         gpu=GPU_JOB,
     params:
         device=CONFIG.device,
+        runs_per_gpu=CONFIG.runs_per_gpu,
     shell:
         f"hamjepa-audit probe {ARM_OPTIONS}"
-        " --device {params.device} --threads {threads} > {log} 2>&1"
+        " --device {params.device} --runs-per-gpu {params.runs_per_gpu} --threads {threads} > {log} 2>&1"
 
 
 rule geometry:

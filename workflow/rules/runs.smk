@@ -24,7 +24,8 @@ rule pretrain:
         gpu=GPU_JOB,
     params:
         device=CONFIG.device,
+        runs_per_gpu=CONFIG.runs_per_gpu,
     shell:
         "hamjepa-audit pretrain --study {wildcards.study} --arm {wildcards.arm}"
         " --epochs {wildcards.epochs} --seed {wildcards.seed}"
-        " --device {params.device} --threads {threads} > {log} 2>&1"
+        " --device {params.device} --runs-per-gpu {params.runs_per_gpu} --threads {threads} > {log} 2>&1"

@@ -22,14 +22,14 @@ def bench(
     from hamjepa_audit.benchmark.report import benchmark, write_benchmark
     from hamjepa_audit.params import load_study
     from hamjepa_audit.params.loading import read_yaml, validate
-    from hamjepa_audit.training.device import choose_device, make_deterministic
+    from hamjepa_audit.training.device import leased_device, make_deterministic
 
     layout = layout_of(context)
     path = layout.params / "benchmark.yaml"
     tree = read_yaml(path) | ({} if repeats is None else {"repeats": repeats})
     params = validate(BenchmarkParams, tree, str(path))
     make_deterministic(threads)
-    where = choose_device(device)
+    where = context.with_resource(leased_device(device))
     rows = []
     for row in benchmark(load_study(layout.params, params.study), params, where):
         rows.append(row)

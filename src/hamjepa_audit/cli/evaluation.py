@@ -6,7 +6,15 @@ small run.
 
 import typer
 
-from hamjepa_audit.cli.options import Arm, Device, Epochs, Study, Threads, batch_of
+from hamjepa_audit.cli.options import (
+    Arm,
+    Device,
+    Epochs,
+    RunsPerGpu,
+    Study,
+    Threads,
+    batch_of,
+)
 
 
 def extract(
@@ -15,14 +23,17 @@ def extract(
     arm: Arm,
     epochs: Epochs,
     device: Device = "auto",
+    runs_per_gpu: RunsPerGpu = 1,
     threads: Threads = None,
 ) -> None:
     """Encode training and test images with the frozen encoders of an arm's runs."""
     from hamjepa_audit.evaluation.steps import extract
-    from hamjepa_audit.training.device import choose_device, make_deterministic
+    from hamjepa_audit.training.device import leased_device, make_deterministic
 
     make_deterministic(threads)
-    typer.echo(extract(batch_of(context, study, arm, epochs), choose_device(device)))
+    batch = batch_of(context, study, arm, epochs)
+    where = context.with_resource(leased_device(device, runs_per_gpu))
+    typer.echo(extract(batch, where))
 
 
 def knn(
@@ -31,14 +42,17 @@ def knn(
     arm: Arm,
     epochs: Epochs,
     device: Device = "auto",
+    runs_per_gpu: RunsPerGpu = 1,
     threads: Threads = None,
 ) -> None:
     """Classify test features by their nearest training features, for a sweep of k."""
     from hamjepa_audit.evaluation.steps import measure_knn
-    from hamjepa_audit.training.device import choose_device, make_deterministic
+    from hamjepa_audit.training.device import leased_device, make_deterministic
 
     make_deterministic(threads)
-    typer.echo(measure_knn(batch_of(context, study, arm, epochs), choose_device(device)))
+    batch = batch_of(context, study, arm, epochs)
+    where = context.with_resource(leased_device(device, runs_per_gpu))
+    typer.echo(measure_knn(batch, where))
 
 
 def probe(
@@ -47,14 +61,17 @@ def probe(
     arm: Arm,
     epochs: Epochs,
     device: Device = "auto",
+    runs_per_gpu: RunsPerGpu = 1,
     threads: Threads = None,
 ) -> None:
     """Train a linear classifier on features."""
     from hamjepa_audit.evaluation.steps import measure_probe
-    from hamjepa_audit.training.device import choose_device, make_deterministic
+    from hamjepa_audit.training.device import leased_device, make_deterministic
 
     make_deterministic(threads)
-    typer.echo(measure_probe(batch_of(context, study, arm, epochs), choose_device(device)))
+    batch = batch_of(context, study, arm, epochs)
+    where = context.with_resource(leased_device(device, runs_per_gpu))
+    typer.echo(measure_probe(batch, where))
 
 
 def geometry(

@@ -16,6 +16,7 @@ Seed = Annotated[int, typer.Option(help="Seed of the run, 0 or more.")]
 Device = Annotated[
     Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute; auto: a GPU if any.")
 ]
+RunsPerGpu = Annotated[int, typer.Option(min=1, help="Processes that may share a GPU.")]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="CPU threads; another number may round differently.")
 ]

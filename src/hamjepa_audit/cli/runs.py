@@ -8,6 +8,7 @@ from hamjepa_audit.cli.options import (
     Arm,
     Device,
     Epochs,
+    RunsPerGpu,
     Seed,
     Study,
     Threads,
@@ -32,6 +33,7 @@ def pretrain(
     epochs: Epochs,
     seed: Seed,
     device: Device = "auto",
+    runs_per_gpu: RunsPerGpu = 1,
     threads: Threads = None,
     trial_steps: Annotated[
         int | None, typer.Option(min=1, help="Only try this many steps; writes nothing.")
@@ -41,7 +43,7 @@ def pretrain(
     from hamjepa_audit.identity import run_id
     from hamjepa_audit.params import load_study, resolve_run
     from hamjepa_audit.plan import data_digest
-    from hamjepa_audit.training.device import choose_device, make_deterministic
+    from hamjepa_audit.training.device import leased_device, make_deterministic
     from hamjepa_audit.training.loop import pretrain
     from hamjepa_audit.training.session import train_run, training_images
 
@@ -49,7 +51,7 @@ def pretrain(
     params = load_study(layout.params, study)
     run = resolve_run(params, arm, epochs, seed)
     digest = data_digest(layout, params)
-    where = choose_device(device)
+    where = context.with_resource(leased_device(device, runs_per_gpu))
     determinism = make_deterministic(threads)
     if trial_steps is None:
         typer.echo(train_run(layout, run, digest, where, determinism, params.resumption))

@@ -13,3 +13,4 @@ class ConfigParams(Params):
     studies: tuple[Name, ...] = Field(min_length=1)
     raw: str
     device: Literal["auto", "cpu", "cuda"]
+    runs_per_gpu: int = Field(ge=1)

@@ -1,8 +1,10 @@
 """The device that computes, and the settings that make it repeat itself."""
 
+import contextlib
 import os
 import platform
 import resource
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +12,40 @@ from typing import Any, Literal
 import torch
 
 from hamjepa_audit.errors import UserError
+from hamjepa_audit.gpu_lease import leased_gpu
+from hamjepa_audit.machine import visible_gpus
+
+
+@contextlib.contextmanager
+def leased_device(
+    name: Literal["auto", "cpu", "cuda"], runs_per_gpu: int = 1
+) -> Iterator[torch.device]:
+    """The device that `name` asks for; if that is a GPU, one with room for this process.
+
+    It waits until there is room. Within the block CUDA_VISIBLE_DEVICES names the GPU leased and
+    no other; where CUDA has started already, which GPU it uses can't be changed any more.
+
+    Args:
+        name: as `choose_device` takes it.
+        runs_per_gpu: processes that may share a GPU, at least 1.
+
+    Raises:
+        UserError: a GPU is asked for and there is none.
+    """
+    gpus = [] if name == "cpu" or torch.cuda.is_initialized() else visible_gpus()
+    before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    with contextlib.ExitStack() as lease:
+        if gpus:
+            os.environ["CUDA_VISIBLE_DEVICES"] = lease.enter_context(leased_gpu(gpus, runs_per_gpu))
+            lease.callback(_set_visible_devices, before)
+        yield choose_device(name)
+
+
+def _set_visible_devices(names: str | None) -> None:
+    if names is None:
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    else:
+        os.environ["CUDA_VISIBLE_DEVICES"] = names
 
 
 def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:

@@ -1,0 +1,162 @@
+"""A Slurm of one node, started for a while: its own folder, keys and ports, no systemd, no root.
+
+Needs Debian's slurmctld, slurmd, slurm-client and munge (`apt-get install --no-install-recommends`).
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "sinfo")
+SECONDS_TO_START = 60
+
+
+def missing_programs() -> list[str]:
+    """The programs that a Slurm of one node needs and this machine lacks."""
+    return [program for program in PROGRAMS if shutil.which(program) is None]
+
+
+@contextlib.contextmanager
+def one_node_slurm(folder: Path, cpus: int, gpus: int = 0) -> Iterator[dict[str, str]]:
+    """Starts Slurm in a new `folder` and stops it, with all of its jobs, when the block is left.
+
+    Args:
+        folder: created for configuration, state and logs; its path must be short (a socket's is).
+        cpus: how many the node has, says Slurm.
+        gpus: fake GPUs: Slurm hands them out and sets CUDA_VISIBLE_DEVICES, no job can use them.
+
+    Yields:
+        The environment in which Slurm's commands find it.
+
+    Raises:
+        RuntimeError: a daemon ended, or the node was not ready in time; with the ends of the logs.
+    """
+    folder.mkdir(parents=True)
+    environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
+    _configure(folder, cpus, gpus)
+    with contextlib.ExitStack() as daemons:
+        for command in (
+            ["munged", "--foreground", "--force", f"--key-file={folder}/munge.key",
+             f"--socket={folder}/munge.socket", f"--pid-file={folder}/munged.pid",
+             f"--log-file={folder}/munged.log", f"--seed-file={folder}/munge.seed"],
+            ["slurmctld", "-D", "-c"],
+            ["slurmd", "-D"],
+        ):  # fmt: skip
+            daemons.enter_context(_daemon(command, folder, environment))
+        _wait_until_idle(folder, environment)
+        try:
+            yield environment
+        finally:
+            _cancel_all(environment)
+
+
+def _configure(folder: Path, cpus: int, gpus: int) -> None:
+    host = socket.gethostname().partition(".")[0]
+    user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
+    key = folder / "munge.key"
+    key.touch(mode=0o600)
+    key.write_bytes(secrets.token_bytes(128))
+    for name in ("state", "spool"):
+        (folder / name).mkdir()
+    devices = [folder / f"gpu{index}" for index in range(gpus)]
+    for device in devices:
+        device.symlink_to("/dev/null")  # Slurm asks for a device file
+    (folder / "gres.conf").write_text("".join(f"Name=gpu File={device}\n" for device in devices))
+    controller_port, node_port = _free_ports(2)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+    (folder / "slurm.conf").write_text(
+        f"""ClusterName=one_node
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={controller_port}
+SlurmdPort={node_port}
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/munge
+CredType=cred/munge
+AuthInfo=socket={folder}/munge.socket
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SchedulerParameters=sched_interval=2,batch_sched_delay=0
+SlurmdParameters=config_overrides
+ReturnToService=2
+KillWait=5
+MinJobAge=300
+GresTypes=gpu
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} Gres=gpu:{gpus}
+PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE State=UP
+"""
+    )
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+@contextlib.contextmanager
+def _daemon(command: list[str], folder: Path, environment: Mapping[str, str]) -> Iterator[None]:
+    with (folder / f"{command[0]}.out").open("wb") as output:
+        # A session of its own: Ctrl-C ends the test, which then ends the daemons in their order.
+        process = subprocess.Popen(
+            command, env=environment, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_idle(folder: Path, environment: Mapping[str, str]) -> None:
+    end = time.monotonic() + SECONDS_TO_START
+    while time.monotonic() < end:
+        state = slurm(environment, "sinfo", "--noheader", "--format=%T", check=False)
+        if state.strip() == "idle":
+            return
+        time.sleep(0.5)
+    logs = [f"{log.name}:\n{log.read_text()[-2000:]}" for log in sorted(folder.glob("*.[lo][ou][gt]"))]
+    raise RuntimeError("Slurm did not start\n" + "\n".join(logs))
+
+
+def _cancel_all(environment: Mapping[str, str]) -> None:
+    """Cancels what still runs and waits until it is gone."""
+    jobs = slurm(environment, "squeue", "--noheader", "--format=%i", check=False).split()
+    if not jobs:
+        return
+    slurm(environment, "scancel", *jobs, check=False)
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        if not slurm(environment, "squeue", "--noheader", check=False).strip():
+            return
+        time.sleep(0.5)
+
+
+def slurm(environment: Mapping[str, str], *command: str, check: bool = True) -> str:
+    """Output of one of Slurm's commands."""
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=check, timeout=60
+    ).stdout

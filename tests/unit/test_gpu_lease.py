@@ -1,0 +1,210 @@
+"""Which GPU a process takes. None is needed: a GPU is a name here."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hamjepa_audit import gpu_lease
+from hamjepa_audit.errors import UserError
+from hamjepa_audit.gpu_lease import leased_gpu
+from hamjepa_audit.machine import gpu_count, visible_gpus
+from hamjepa_audit.training import device
+from hamjepa_audit.training.device import leased_device
+from tests.tiny import audit
+
+HOLDER = """
+import sys
+from pathlib import Path
+from hamjepa_audit.gpu_lease import leased_gpu
+with leased_gpu(sys.argv[3:], int(sys.argv[2]), Path(sys.argv[1])) as gpu:
+    print(gpu, flush=True)
+    sys.stdin.read()
+"""
+MIG = "MIG-GPU-5c7c0b2e/1/0"
+
+
+class Holder:
+    """A process that leases a GPU and keeps it until it is told to end, or killed."""
+
+    def __init__(self, folder: Path, runs_per_gpu: int, *gpus: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", HOLDER, str(folder), str(runs_per_gpu), *gpus],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def gpu(self) -> str:
+        """The GPU that it got; waits until it has one."""
+        assert self.process.stdout
+        return self.process.stdout.readline().strip()
+
+    def waits(self) -> bool:
+        """Whether it says that it waits; blocks until it says anything."""
+        assert self.process.stderr
+        return self.process.stderr.readline().startswith("waiting for a GPU: ")
+
+    def end(self) -> None:
+        self.process.communicate()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Polls often; leases lie in the test's folder, of no Slurm job."""
+    monkeypatch.setattr(gpu_lease, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+
+
+@contextlib.contextmanager
+def held(count: int, runs_per_gpu: int, folder: Path, *gpus: str) -> Iterator[list[str]]:
+    """So many leases, taken one after another."""
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(leased_gpu(gpus, runs_per_gpu, folder)) for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("preset", "expected"),
+    [
+        ("0,2", ["0", "2"]),
+        ("", []),
+        ("-1", []),
+        ("NoDevFiles", []),
+        ("1, -1, 3", ["1"]),
+        ("1,1", ["1"]),
+        (f"GPU-8932f937,{MIG}", ["GPU-8932f937", MIG]),
+    ],
+)
+def test_a_preset_selection_is_respected(
+    monkeypatch: pytest.MonkeyPatch, preset: str, expected: list[str]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", preset)
+    assert visible_gpus() == expected and gpu_count() == len(expected)
+
+
+def test_without_a_selection_all_gpus_are_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(Path, "glob", lambda *_: [Path("/dev/nvidia0"), Path("/dev/nvidia7")])
+    assert visible_gpus() == ["0", "1"]
+
+
+def test_processes_that_start_together_get_a_gpu_each(tmp_path: Path) -> None:
+    gpus = ("0", "GPU-8932f937", MIG)
+    holders = [Holder(tmp_path, 1, *gpus) for _ in gpus]
+    assert {holder.gpu() for holder in holders} == set(gpus)
+    for holder in holders:
+        holder.end()
+
+
+@pytest.mark.faults
+def test_one_too_many_waits_and_a_killed_process_keeps_nothing(tmp_path: Path) -> None:
+    first, second = Holder(tmp_path, 1, "0", "1"), Holder(tmp_path, 1, "0", "1")
+    killed = first.gpu()
+    assert {killed, second.gpu()} == {"0", "1"}
+    third = Holder(tmp_path, 1, "0", "1")
+    assert third.waits()
+    first.kill()
+    assert third.gpu() == killed
+    third.end()
+    second.end()
+
+
+def test_gpus_fill_up_evenly(tmp_path: Path) -> None:
+    with held(6, 3, tmp_path, "0", "1") as gpus:
+        assert gpus == ["0", "1", "0", "1", "0", "1"]
+
+
+def test_the_emptier_gpu_is_taken_whichever_places_are_left(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as first, contextlib.ExitStack() as others:
+        assert first.enter_context(leased_gpu(["0", "1"], 2, tmp_path)) == "0"
+        others.enter_context(held(1, 2, tmp_path, "0"))
+        first.close()
+        # GPU 0 has its first place free and its second taken; GPU 1 has both.
+        assert others.enter_context(leased_gpu(["0", "1"], 2, tmp_path)) == "1"
+
+
+def test_who_shares_with_nobody_waits_for_an_empty_gpu(tmp_path: Path) -> None:
+    with held(1, 2, tmp_path, "0"):
+        alone = Holder(tmp_path, 1, "0")
+        assert alone.waits()
+    assert alone.gpu() == "0"
+    alone.end()
+
+
+def test_a_lease_ends_with_its_block_also_after_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), leased_gpu(["0"], 1, tmp_path):
+        raise ZeroDivisionError
+    with leased_gpu(["0"], 1, tmp_path) as gpu:
+        assert gpu == "0"
+
+
+def test_gpus_of_different_slurm_jobs_are_different(monkeypatch: pytest.MonkeyPatch) -> None:
+    with contextlib.ExitStack() as stack:
+        for job in ("17", "18"):
+            monkeypatch.setenv("SLURM_JOB_ID", job)
+            assert stack.enter_context(leased_gpu(["0", "1"], 1)) == "0"
+        assert stack.enter_context(leased_gpu(["0", "1"], 1)) == "1"
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / f"hamjepa-audit-gpus-{os.getuid()}").write_text("in the way")
+    with pytest.raises(UserError, match="the folder of GPU leases: File exists"):  # noqa: SIM117
+        with leased_gpu(["0"], 1):
+            pass
+
+
+@pytest.mark.parametrize("preset", ["0,1", None])
+def test_pytorch_sees_the_leased_gpu_alone(
+    monkeypatch: pytest.MonkeyPatch, preset: str | None
+) -> None:
+    monkeypatch.setattr(device, "visible_gpus", lambda: ["0", "1"])
+    if preset is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", preset)
+    seen = []
+    monkeypatch.setattr(
+        device, "choose_device", lambda name: seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
+    )
+    with leased_device("auto"), leased_device("auto"):
+        assert seen == ["0", "1"]
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == preset
+
+
+@pytest.mark.parametrize(("name", "preset"), [("cpu", "0"), ("auto", ""), ("cpu", "")])
+def test_no_gpu_is_leased_where_none_is_asked_for_or_allowed(
+    monkeypatch: pytest.MonkeyPatch, name: str, preset: str, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", preset)
+    with leased_device(name) as where:  # type: ignore[arg-type]
+        assert where.type == "cpu" and os.environ["CUDA_VISIBLE_DEVICES"] == preset
+        assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["pretrain", "extract", "knn", "probe"])
+def test_every_step_that_computes_on_a_gpu_leases_one(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    params_folder: Path,
+    command: str,
+) -> None:
+    def refuse(name: str, runs_per_gpu: int) -> None:
+        raise UserError(f"asked for {name}, {runs_per_gpu} runs each")
+
+    monkeypatch.setattr(device, "leased_device", refuse)
+    for module in ("plan", "cli.options"):
+        monkeypatch.setattr(f"hamjepa_audit.{module}.data_digest", lambda *_: 64 * "0")
+    run = ["--study", "digits", "--arm", "sigreg", "--epochs", "12", "--threads", "1"]
+    status, stderr = audit(
+        monkeypatch, capsys, "--params", str(params_folder), command, *run,
+        *(["--seed", "0"] if command == "pretrain" else []), "--device", "cuda",
+        "--runs-per-gpu", "3",
+    )  # fmt: skip
+    assert status == 2 and "asked for cuda, 3 runs each" in stderr
