@@ -22,9 +22,7 @@ POLL_SECONDS = 1.0
 
 
 @contextlib.contextmanager
-def leased_gpu(
-    gpus: Sequence[str], runs_per_gpu: int, folder: Path | None = None
-) -> Iterator[str]:
+def leased_gpu(gpus: Sequence[str], runs_per_gpu: int, folder: Path | None = None) -> Iterator[str]:
     """Holds a place on the GPU with the most places free; waits, and says so, while there is none.
 
     Args:

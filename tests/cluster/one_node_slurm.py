@@ -1,18 +1,29 @@
-"""A Slurm of one node, started for a while: its own folder, keys and ports, no systemd, no root.
+"""A Slurm of one node, for a while: its own folder, keys and ports; no systemd, root or not.
 
-Needs Debian's slurmctld, slurmd, slurm-client and munge (`apt-get install --no-install-recommends`).
+    python tests/cluster/one_node_slurm.py [--cpus N] [--keep FOLDER]
+
+starts one, audits the embedded study on it with workflow/profiles/slurm, says what became of every
+Slurm job, and stops it. It needs Debian's slurmctld, slurmd, slurm-client and munge, and the
+project's environment.
 """
 
+import argparse
 import contextlib
 import os
 import secrets
 import shutil
 import socket
 import subprocess
+import sys
+import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
+REPOSITORY = Path(__file__).resolve().parents[2]
+PROFILE = "workflow/profiles/slurm"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "sinfo")
 SECONDS_TO_START = 60
 
@@ -38,8 +49,12 @@ def one_node_slurm(folder: Path, cpus: int, gpus: int = 0) -> Iterator[dict[str,
         RuntimeError: a daemon ended, or the node was not ready in time; with the ends of the logs.
     """
     folder.mkdir(parents=True)
-    environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
     _configure(folder, cpus, gpus)
+    environment = {
+        **os.environ,
+        "SLURM_CONF": str(folder / "slurm.conf"),
+        "PATH": f"{_srun_that_finds_it(folder)}:{os.environ['PATH']}",
+    }
     with contextlib.ExitStack() as daemons:
         for command in (
             ["munged", "--foreground", "--force", f"--key-file={folder}/munge.key",
@@ -96,12 +111,23 @@ SchedulerParameters=sched_interval=2,batch_sched_delay=0
 SlurmdParameters=config_overrides
 ReturnToService=2
 KillWait=5
-MinJobAge=300
+MinJobAge=100000
 GresTypes=gpu
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} Gres=gpu:{gpus}
 PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE State=UP
 """
     )
+
+
+def _srun_that_finds_it(folder: Path) -> Path:
+    """A folder with an srun for within jobs, where the executor plugin removes SLURM_CONF."""
+    script = folder / "bin" / "srun"
+    script.parent.mkdir()
+    script.write_text(
+        f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {shutil.which("srun")} "$@"\n'
+    )
+    script.chmod(0o755)
+    return script.parent
 
 
 def _free_ports(count: int) -> list[int]:
@@ -138,7 +164,11 @@ def _wait_until_idle(folder: Path, environment: Mapping[str, str]) -> None:
         if state.strip() == "idle":
             return
         time.sleep(0.5)
-    logs = [f"{log.name}:\n{log.read_text()[-2000:]}" for log in sorted(folder.glob("*.[lo][ou][gt]"))]
+    logs = [
+        f"{log.name}:\n{log.read_text()[-2000:]}"
+        for log in folder.iterdir()
+        if log.suffix == ".log"
+    ]
     raise RuntimeError("Slurm did not start\n" + "\n".join(logs))
 
 
@@ -160,3 +190,82 @@ def slurm(environment: Mapping[str, str], *command: str, check: bool = True) -> 
     return subprocess.run(
         command, env=environment, capture_output=True, text=True, check=check, timeout=60
     ).stdout
+
+
+class Job(NamedTuple):
+    """What Slurm says of a job."""
+
+    rule: str
+    state: str
+    gpus: int
+    """That it asked for."""
+
+
+def audit_on(environment: Mapping[str, str], checkout: Path, *arguments: str) -> str:
+    """Runs Snakemake with the Slurm profile in a checkout; everything that it printed.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    result = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--workflow-profile", PROFILE,
+         "--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "2",
+         "--seconds-between-status-checks", "2", "results/tables", *arguments],
+        cwd=checkout, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        check=False,
+    )  # fmt: skip
+    if result.returncode:
+        raise RuntimeError(f"the audit on Slurm failed\n{result.stdout}")
+    return result.stdout
+
+
+def jobs_of(environment: Mapping[str, str]) -> list[Job]:
+    """All jobs that Slurm has had."""
+    lines = slurm(
+        environment, "squeue", "--states=all", "--noheader", "--sort=i",
+        "--Format=comment:200,state:20,tres-per-job:40",
+    ).splitlines()  # fmt: skip
+    columns = [(line[:200].strip(), line[200:220].strip(), line[220:].strip()) for line in lines]
+    return [
+        Job(
+            comment.removeprefix("rule_").partition("_wildcards_")[0],
+            state,
+            int(resources.removeprefix("gres:gpu:")) if "gpu" in resources else 0,
+        )
+        for comment, state, resources in columns
+    ]
+
+
+def copy_checkout(folder: Path) -> Path:
+    """The workflow and its parameters, as they are here, in a new folder without results."""
+    for name in ("params", "workflow"):
+        shutil.copytree(REPOSITORY / name, folder / name)
+    for name in ("Snakefile", "environment.lock.yml"):
+        shutil.copy(REPOSITORY / name, folder)
+    return folder
+
+
+def main() -> None:
+    """Audits the embedded study on a Slurm of this machine."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--cpus", type=int, default=os.cpu_count(), help="of the node")
+    parser.add_argument("--keep", type=Path, help="a new folder that keeps checkout and logs")
+    options = parser.parse_args()
+    if missing := missing_programs():
+        sys.exit(f"not installed: {', '.join(missing)}; install slurmctld, slurmd and munge")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.keep or Path(temporary)
+        checkout = copy_checkout(folder / "checkout")
+        with one_node_slurm(folder / "slurm", options.cpus) as environment:
+            started = time.monotonic()
+            audit_on(environment, checkout, "--config", "device=cpu")
+            seconds = time.monotonic() - started
+            jobs = jobs_of(environment)
+        for job, count in sorted(Counter(jobs).items()):
+            print(f"{count:3d} x {job.rule:16} {job.state:10} GPUs: {job.gpus}")
+        print(f"{len(jobs)} Slurm jobs, {seconds:.0f} s on {options.cpus} CPUs")
+        print((checkout / "results/tables/digits/overview.md").read_text())
+
+
+if __name__ == "__main__":
+    main()
