@@ -32,7 +32,8 @@ rule extract:
         runs_per_gpu=CONFIG.runs_per_gpu,
     shell:
         f"hamjepa-audit extract {ARM_OPTIONS}"
-        " --device {params.device} --runs-per-gpu {params.runs_per_gpu} --threads {threads} > {log} 2>&1"
+        " --device {params.device} --runs-per-gpu {params.runs_per_gpu}"
+        " --threads {threads} > {log} 2>&1"
 
 
 rule knn:
@@ -52,7 +53,8 @@ rule knn:
         runs_per_gpu=CONFIG.runs_per_gpu,
     shell:
         f"hamjepa-audit knn {ARM_OPTIONS}"
-        " --device {params.device} --runs-per-gpu {params.runs_per_gpu} --threads {threads} > {log} 2>&1"
+        " --device {params.device} --runs-per-gpu {params.runs_per_gpu}"
+        " --threads {threads} > {log} 2>&1"
 
 
 rule probe:
@@ -72,7 +74,8 @@ rule probe:
         runs_per_gpu=CONFIG.runs_per_gpu,
     shell:
         f"hamjepa-audit probe {ARM_OPTIONS}"
-        " --device {params.device} --runs-per-gpu {params.runs_per_gpu} --threads {threads} > {log} 2>&1"
+        " --device {params.device} --runs-per-gpu {params.runs_per_gpu}"
+        " --threads {threads} > {log} 2>&1"
 
 
 rule geometry:

@@ -28,4 +28,5 @@ rule pretrain:
     shell:
         "hamjepa-audit pretrain --study {wildcards.study} --arm {wildcards.arm}"
         " --epochs {wildcards.epochs} --seed {wildcards.seed}"
-        " --device {params.device} --runs-per-gpu {params.runs_per_gpu} --threads {threads} > {log} 2>&1"
+        " --device {params.device} --runs-per-gpu {params.runs_per_gpu}"
+        " --threads {threads} > {log} 2>&1"
