@@ -28,7 +28,8 @@ def leased_gpu(gpus: Sequence[str], runs_per_gpu: int, folder: Path | None = Non
     Args:
         gpus: names to choose from, at least one; the same name means the same GPU.
         runs_per_gpu: places on each GPU, at least 1.
-        folder: of the locks; None for one that all processes of this user on this machine share.
+        folder: of the locks; None for one that all processes of this user on this machine share,
+            or, in a Slurm job, those of the job: what one job was given no other has.
 
     Yields:
         The GPU's name.
@@ -36,7 +37,11 @@ def leased_gpu(gpus: Sequence[str], runs_per_gpu: int, folder: Path | None = Non
     Raises:
         UserError: the locks can't be written.
     """
-    folder = folder or _machine_folder()
+    job = os.environ.get("SLURM_JOB_ID")
+    if folder is None and job and len(gpus) == 1:
+        yield gpus[0]  # the job's own
+        return
+    folder = folder or _shared_folder(job)
     place = _take_place(gpus, runs_per_gpu, folder)
     if place is None:
         print(
@@ -84,9 +89,8 @@ def _try(lock: FileLock) -> bool:
     return True
 
 
-def _machine_folder() -> Path:
+def _shared_folder(job: str | None) -> Path:
     """The user's folder of locks; each Slurm job has its own, for in it GPUs count from 0 again."""
-    job = os.environ.get("SLURM_JOB_ID")
     name = f"hamjepa-audit-gpus-{os.getuid()}" + (f"-slurm-{job}" if job else "")
     folder = Path(tempfile.gettempdir()) / name
     try:

@@ -1,6 +1,6 @@
 """A Slurm of one node, for a while: its own folder, keys and ports; no systemd, root or not.
 
-    python tests/cluster/one_node_slurm.py [--cpus N] [--keep FOLDER]
+    python tests/cluster/one_node_slurm.py [--cpus N] [--checkout FOLDER]
 
 starts one, audits the embedded study on it with workflow/profiles/slurm, says what became of every
 Slurm job, and stops it. It needs Debian's slurmctld, slurmd, slurm-client and munge, and the
@@ -10,8 +10,10 @@ project's environment.
 import argparse
 import contextlib
 import os
+import re
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -38,7 +40,7 @@ def one_node_slurm(folder: Path, cpus: int, gpus: int = 0) -> Iterator[dict[str,
     """Starts Slurm in a new `folder` and stops it, with all of its jobs, when the block is left.
 
     Args:
-        folder: created for configuration, state and logs; its path must be short (a socket's is).
+        folder: created for configuration, state and logs; a short path, as those of sockets are.
         cpus: how many the node has, says Slurm.
         gpus: fake GPUs: Slurm hands them out and sets CUDA_VISIBLE_DEVICES, no job can use them.
 
@@ -46,7 +48,7 @@ def one_node_slurm(folder: Path, cpus: int, gpus: int = 0) -> Iterator[dict[str,
         The environment in which Slurm's commands find it.
 
     Raises:
-        RuntimeError: a daemon ended, or the node was not ready in time; with the ends of the logs.
+        RuntimeError: the node was not ready in time; with the ends of the logs.
     """
     folder.mkdir(parents=True)
     _configure(folder, cpus, gpus)
@@ -230,7 +232,7 @@ def jobs_of(environment: Mapping[str, str]) -> list[Job]:
         Job(
             comment.removeprefix("rule_").partition("_wildcards_")[0],
             state,
-            int(resources.removeprefix("gres:gpu:")) if "gpu" in resources else 0,
+            sum(map(int, re.findall(r"gpu[:=](\d+)", resources))),
         )
         for comment, state, resources in columns
     ]
@@ -249,14 +251,15 @@ def main() -> None:
     """Audits the embedded study on a Slurm of this machine."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--cpus", type=int, default=os.cpu_count(), help="of the node")
-    parser.add_argument("--keep", type=Path, help="a new folder that keeps checkout and logs")
+    parser.add_argument("--checkout", type=Path, help="a new folder to audit in, which is kept")
     options = parser.parse_args()
+    # As for Ctrl-C: what is running is stopped on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if missing := missing_programs():
         sys.exit(f"not installed: {', '.join(missing)}; install slurmctld, slurmd and munge")
     with tempfile.TemporaryDirectory() as temporary:
-        folder = options.keep or Path(temporary)
-        checkout = copy_checkout(folder / "checkout")
-        with one_node_slurm(folder / "slurm", options.cpus) as environment:
+        checkout = copy_checkout(options.checkout or Path(temporary) / "checkout")
+        with one_node_slurm(Path(temporary) / "slurm", options.cpus) as environment:
             started = time.monotonic()
             audit_on(environment, checkout, "--config", "device=cpu")
             seconds = time.monotonic() - started

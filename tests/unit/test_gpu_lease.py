@@ -25,6 +25,7 @@ with leased_gpu(sys.argv[3:], int(sys.argv[2]), Path(sys.argv[1])) as gpu:
     print(gpu, flush=True)
     sys.stdin.read()
 """
+pytestmark = pytest.mark.timeout(60)
 MIG = "MIG-GPU-5c7c0b2e/1/0"
 
 
@@ -151,6 +152,15 @@ def test_gpus_of_different_slurm_jobs_are_different(monkeypatch: pytest.MonkeyPa
             monkeypatch.setenv("SLURM_JOB_ID", job)
             assert stack.enter_context(leased_gpu(["0", "1"], 1)) == "0"
         assert stack.enter_context(leased_gpu(["0", "1"], 1)) == "1"
+
+
+def test_the_only_gpu_of_a_slurm_job_needs_no_lease(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    with leased_gpu([MIG], 1) as gpu:
+        assert gpu == MIG
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:

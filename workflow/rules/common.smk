@@ -36,17 +36,18 @@ STUDIES = CONFIG.studies
 # Jobs that compute ask for a GPU where there is one, or where the configuration says so because
 # this machine only submits them.
 GPU_JOB = {"cpu": 0, "cuda": 1, "auto": min(1, gpu_count())}[CONFIG.device]
-SUBMITS = workflow.global_resources["_nodes"].value is not None  # jobs run on a cluster
 
-# On this machine as many GPU jobs at a time as its GPUs have places, unless `--resources gpu=N` says
-# otherwise; on a cluster the scheduler decides.
-if workflow.is_main_process and not SUBMITS and "gpu" not in workflow.global_resources:
-    workflow.register_resource("gpu", max(1, gpu_count()) * CONFIG.runs_per_gpu)
-if workflow.is_main_process and SUBMITS and CONFIG.device == "auto" and not GPU_JOB:
-    logger.warning(
-        "device: auto, and this machine has no GPU: jobs will ask for none; "
-        "`--config device=cuda` makes them"
-    )
+# On this machine as many GPU jobs run at a time as its GPUs have places, unless `--resources gpu=N`
+# says otherwise; on a cluster (Snakemake counts nodes there, not cores) its scheduler decides.
+if workflow.is_main_process:
+    if workflow.global_resources["_nodes"].value is None:
+        if "gpu" not in workflow.global_resources:
+            workflow.register_resource("gpu", max(1, gpu_count()) * CONFIG.runs_per_gpu)
+    elif CONFIG.device == "auto" and not GPU_JOB:
+        logger.warning(
+            "device is 'auto' and this machine has no GPU: jobs will ask for none; "
+            "`--config device=cuda` makes them ask for one"
+        )
 
 # Names of a run and of the runs of one arm, as hamjepa_audit.identity puts them together.
 RUN = "{study}-{arm}-e{epochs}-s{seed}-{digest}"
