@@ -108,7 +108,7 @@ def short_folder() -> Iterator[Path]:
 GPU_FREE = """#!/bin/bash
 # Notes which GPU a job was given and computes on the CPU, as there is none.
 echo "$1 ${{CUDA_VISIBLE_DEVICES-none}}" >> {log}
-exec {command} "${{@/#%cuda/cpu}}"
+exec {command} "${{@/#cuda/cpu}}"
 """
 
 
