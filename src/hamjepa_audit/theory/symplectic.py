@@ -1,0 +1,55 @@
+"""What makes the Jacobian of a map of phase space symplectic, and how far one is from it."""
+
+import torch
+from torch import Tensor
+
+
+def symplecticity_defect(jacobian: Tensor) -> Tensor:
+    """||J' Omega J - Omega||_F / ||Omega||_F, with Omega = [[0, I], [-I, 0]].
+
+    Zero exactly when the map preserves the symplectic form sum dq_i ^ dp_i there. The norm of
+    Omega is sqrt(2d), so that maps of different dimension can be compared.
+
+    Args:
+        jacobian: (..., 2d, 2d), of new [q; p] by old [q; p]; any floating dtype.
+
+    Returns:
+        (...), dimensionless, in the dtype of `jacobian`.
+    """
+    form = symplectic_form(jacobian)
+    pulled_back = jacobian.mT @ apply_symplectic_form(jacobian)
+    norm = torch.linalg.matrix_norm
+    return norm(pulled_back - form) / norm(form)
+
+
+def log_abs_determinant(jacobian: Tensor) -> Tensor:
+    """Log |det J|, 0 where the map preserves volume: (..., n, n) -> (...)."""
+    return torch.linalg.slogdet(jacobian).logabsdet
+
+
+def reciprocity_defect(jacobian: Tensor) -> Tensor:
+    """How far singular values are from pairs (s, 1/s): max over i of |log s_i + log s_(n+1-i)|.
+
+    Zero for every symplectic J: Omega J Omega^-1 is the inverse transpose of J, so that J and its
+    inverse have the same singular values.
+
+    Args:
+        jacobian: (..., 2d, 2d), invertible.
+
+    Returns:
+        (...), dimensionless.
+    """
+    logarithms = torch.linalg.svdvals(jacobian).log()  # falling
+    return (logarithms + logarithms.flip(-1)).abs().amax(-1)
+
+
+def symplectic_form(like: Tensor) -> Tensor:
+    """Omega = [[0, I], [-I, 0]], (2d, 2d), of the size, dtype and device of (..., 2d, 2d)."""
+    identity = torch.eye(like.shape[-1], dtype=like.dtype, device=like.device)
+    return apply_symplectic_form(identity)
+
+
+def apply_symplectic_form(matrix: Tensor) -> Tensor:
+    """Omega times a matrix, (..., 2d, n): its halves of rows, swapped, the new lower negated."""
+    upper, lower = matrix.chunk(2, dim=-2)
+    return torch.cat([lower, -upper], dim=-2)
