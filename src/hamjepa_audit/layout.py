@@ -104,3 +104,11 @@ class Layout:
     def figures(self, study: str) -> Path:
         """Folder of a study's figures."""
         return self.results / "figures" / study
+
+    def theory(self) -> Path:
+        """Folder of the checks of the theorems: tables and figures."""
+        return self.results / "theory"
+
+    def theory_numbers(self, name: str) -> Path:
+        """A table of numbers that those are made of."""
+        return self.theory() / "numbers" / f"{name}.parquet"

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from hamjepa_audit.cli import audit, benchmark, evaluation, inspection, parameters, reports, runs
+from hamjepa_audit.cli import (
+    audit,
+    benchmark,
+    evaluation,
+    inspection,
+    parameters,
+    reports,
+    runs,
+    theory,
+)
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.layout import Layout
 
@@ -31,6 +40,7 @@ for command in (
     *reports.COMMANDS,
     *audit.COMMANDS,
     *inspection.COMMANDS,
+    *theory.COMMANDS,
 ):
     app.command()(command)
 

@@ -1,0 +1,66 @@
+"""hamjepa-audit theory, theory-report: the theorems that the paper rests on, checked."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hamjepa_audit.cli.options import Threads, layout_of
+from hamjepa_audit.errors import UserError
+
+if TYPE_CHECKING:
+    from hamjepa_audit.params.claims import ToyTransport
+
+ClaimsFile = Annotated[
+    Path | None,
+    typer.Option("--claims", help="The paper's claims; default: paper/claims.yaml of the params."),
+]
+
+
+def theory(context: typer.Context, claims: ClaimsFile = None, threads: Threads = None) -> None:
+    """Check the theorems on random instances, and try the paper's toy experiment."""
+    from hamjepa_audit.files import write_parquet
+    from hamjepa_audit.params.theory import load_theory
+    from hamjepa_audit.theory.numbers import theory_numbers
+    from hamjepa_audit.training.device import make_deterministic
+
+    layout = layout_of(context)
+    make_deterministic(threads)
+    params = load_theory(layout.params)
+    claim = _toy_transport(claims or layout.params / "paper" / "claims.yaml")
+    tables = theory_numbers(params, claim, lambda line: typer.echo(line, err=True))
+    for name, table in tables.items():
+        write_parquet(layout.theory_numbers(name), table)
+        typer.echo(layout.theory_numbers(name))
+
+
+def theory_report(context: typer.Context, claims: ClaimsFile = None) -> None:
+    """Write the tables and figures of what `theory` found."""
+    from hamjepa_audit.files import read_parquet
+    from hamjepa_audit.params.theory import load_theory
+    from hamjepa_audit.reporting.theory_figures import theory_figures
+    from hamjepa_audit.reporting.theory_tables import theory_tables
+    from hamjepa_audit.theory_numbers import NUMBERS
+
+    layout = layout_of(context)
+    params = load_theory(layout.params).toy_transport
+    claim = _toy_transport(claims or layout.params / "paper" / "claims.yaml")
+    numbers = {
+        name: read_parquet(layout.theory_numbers(name), schema).to_pandas()
+        for name, schema in NUMBERS.items()
+    }
+    theory_tables(numbers, claim, params, layout.theory())
+    theory_figures(numbers, claim, layout.theory())
+    typer.echo(layout.theory())
+
+
+def _toy_transport(path: Path) -> "ToyTransport":
+    from hamjepa_audit.params.claims import load_claims
+
+    claim = load_claims(path).toy_transport
+    if claim is None:
+        raise UserError(f"{path} has no toy_transport to compare with; name other --claims")
+    return claim
+
+
+COMMANDS = (theory, theory_report)

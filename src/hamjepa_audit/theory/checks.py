@@ -1,0 +1,392 @@
+"""Every theorem that the paper rests on: its statement, its formula, its check, its instances."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+
+from hamjepa_audit.errors import UserError, nearest
+from hamjepa_audit.models.integrators import leapfrog
+from hamjepa_audit.params.theory import TheoryParams
+from hamjepa_audit.theory import covariance, entropy, gibbs, leapfrog as maps, spectral_bounds
+from hamjepa_audit.theory.instances import (
+    Generator,
+    generator_for,
+    geometries,
+    mechanical_system,
+    mechanical_systems,
+    potential_params,
+    spectra,
+)
+
+ABSTRACT = "abstract; protocol, theory"
+PROTOCOL = "protocol, theory"
+
+Row = dict[str, Any]
+_Instance = TypeVar("_Instance")
+_Formula = TypeVar("_Formula")
+
+
+@dataclass(frozen=True)
+class Check(Generic[_Instance, _Formula]):
+    """A theorem and how it is checked.
+
+    Attributes:
+        name: of its row and its tolerance.
+        statement: what the paper says.
+        source: where.
+        measure: what its error is.
+        formula: the theorem's claim, or the integrator that it is about.
+        error: of an instance, with a generator for what the check draws itself.
+        instances: the random instances, from a generator.
+    """
+
+    name: str
+    statement: str
+    source: str
+    measure: str
+    formula: _Formula
+    error: Callable[[_Instance, Generator, _Formula], float]
+    instances: Callable[[Generator], Iterator[_Instance]]
+
+
+def run_check(check: Check[Any, Any], params: TheoryParams, formula: Any | None = None) -> Row:
+    """The row of a theorem.
+
+    Args:
+        check: the theorem.
+        params: seed and tolerance.
+        formula: checked in the place of the theorem's own.
+
+    Returns:
+        A row of CHECKS_SCHEMA. An error that is not a number does not hold.
+    """
+    generator = generator_for(params.seed, check.name)
+    claim = check.formula if formula is None else formula
+    with torch.inference_mode():
+        errors = [
+            check.error(instance, generator, claim) for instance in check.instances(generator)
+        ]
+    worst = max(errors, key=lambda error: (error != error, error))  # NaN is the worst
+    tolerance = params.tolerances[check.name]
+    return {
+        "check": check.name,
+        "statement": check.statement,
+        "source": check.source,
+        "instances": len(errors),
+        "error": check.measure,
+        "worst_error": worst,
+        "tolerance": tolerance,
+        "holds": bool(worst <= tolerance),
+    }
+
+
+def run_checks(params: TheoryParams, say: Callable[[str], None]) -> list[Row]:
+    """The rows of all theorems, each said as it is known.
+
+    Raises:
+        UserError: `params.tolerances` lacks a row, or has one that is none.
+    """
+    checks = all_checks(params)
+    _require_tolerances(params, [check.name for check in checks])
+    rows = []
+    for number, check in enumerate(checks, start=1):
+        started = time.monotonic()
+        row = run_check(check, params)
+        rows.append(row)
+        say(
+            f"{number}/{len(checks)} {check.name}: {'holds' if row['holds'] else 'FAILS'}, worst "
+            f"error {row['worst_error']:.2g} of {row['tolerance']:.2g} allowed, "
+            f"{row['instances']} instances, {time.monotonic() - started:.1f} s"
+        )
+    return rows
+
+
+def _require_tolerances(params: TheoryParams, names: list[str]) -> None:
+    for name in params.tolerances:
+        if name not in names:
+            raise UserError(
+                f"theory.yaml: no row '{name}' under tolerances: {nearest(name, names)}"
+            )
+    for name in names:
+        if name not in params.tolerances:
+            raise UserError(f"theory.yaml: tolerances lack the row '{name}': give it a number")
+
+
+def all_checks(params: TheoryParams) -> list[Check[Any, Any]]:
+    """Every theorem, in the protocol's order."""
+    return [
+        *covariance_checks(params),
+        *entropy_checks(params),
+        *gibbs_checks(params),
+        *leapfrog_checks(params),
+        *spectral_checks(params),
+    ]
+
+
+def covariance_checks(params: TheoryParams) -> list[Check[Any, Any]]:
+    """Minimax covariance, price of isotropy, cone."""
+
+    def every(generator: Generator) -> Iterator[Any]:
+        return geometries(params, generator)
+
+    def of_dimensions(dimensions: tuple[int, ...]) -> Callable[[Generator], Iterator[Any]]:
+        return lambda generator: geometries(params, generator, dimensions)
+
+    return [
+        Check(
+            "worst_task",
+            "V(S) = max of w'Sw over w'H^-1 w <= 1 is lmax(H^1/2 S H^1/2)",
+            PROTOCOL,
+            "relative, against the maximum found by ascent",
+            covariance.worst_task_value,
+            covariance.worst_task_error,
+            every,
+        ),
+        Check(
+            "minimax_value",
+            "S* = (c/d) H^-1 is on the budget tr(HS) = c and V(S*) = c/d",
+            ABSTRACT,
+            "relative",
+            covariance.optimal_covariance,
+            covariance.minimax_value_error,
+            every,
+        ),
+        Check(
+            "minimax_optimiser",
+            "S* = (c/d) H^-1 minimises V on the budget",
+            ABSTRACT,
+            "relative, of V and S against the minimum found by descent",
+            covariance.optimal_covariance,
+            covariance.minimax_optimiser_error(params.optimiser.norm_order),
+            of_dimensions(params.optimiser.dimensions),
+        ),
+        Check(
+            "price_of_isotropy",
+            "Isotropy costs the factor d lmax(H) / tr(H), between 1 and d",
+            ABSTRACT,
+            "relative",
+            covariance.price_of_isotropy,
+            covariance.price_error,
+            every,
+        ),
+        Check(
+            "price_range",
+            "The factor is 1 for H = I and tends to d for H of rank one",
+            PROTOCOL,
+            "relative, at both ends",
+            covariance.price_of_isotropy,
+            covariance.price_range_error(params.spectra.limit),
+            lambda _: iter(params.geometries.dimensions),
+        ),
+        Check(
+            "price_by_sampling",
+            "The worst of random tasks pays that factor",
+            PROTOCOL,
+            "relative",
+            covariance.price_of_isotropy,
+            covariance.price_sampling_error(params.tasks.samples),
+            of_dimensions(params.tasks.dimensions),
+        ),
+        Check(
+            "no_canonical_shape",
+            "For every covariance there is a geometry for which its shape costs the factor d",
+            "abstract",
+            "relative, in the limit of rank one",
+            covariance.worst_geometry,
+            covariance.no_canonical_shape_error(params.geometries.rank_one_limit),
+            every,
+        ),
+        Check(
+            "cone",
+            "Every positive definite S is S*(H) of a positive definite H: of (c/d) S^-1",
+            PROTOCOL,
+            "relative to S",
+            covariance.geometry_of,
+            covariance.cone_error,
+            every,
+        ),
+    ]
+
+
+def entropy_checks(params: TheoryParams) -> list[Check[Any, Any]]:
+    """The law of maximum entropy."""
+    return [
+        Check(
+            "maximum_entropy_optimiser",
+            "(c/d) H^-1 has the largest log det on the budget",
+            ABSTRACT,
+            "relative, of S against the maximum found by ascent",
+            covariance.optimal_covariance,
+            entropy.maximum_entropy_optimiser_error,
+            lambda generator: geometries(params, generator, params.optimiser.dimensions),
+        ),
+        Check(
+            "maximum_entropy_competitors",
+            "No law on the budget has more entropy than N(0, (c/d) H^-1)",
+            ABSTRACT,
+            f"nats per dimension above it, of normal laws and {len(entropy.COMPETITORS)} others",
+            covariance.optimal_covariance,
+            entropy.maximum_entropy_competitor_error,
+            lambda generator: geometries(params, generator),
+        ),
+    ]
+
+
+def gibbs_checks(params: TheoryParams) -> list[Check[Any, Any]]:
+    """The Gibbs law's marginal."""
+    return [
+        Check(
+            "gibbs_marginal",
+            "S* is the covariance of q under the law exp(-(d/c)(q'Hq + p'p)/2)",
+            PROTOCOL,
+            "in units of the expected sampling error",
+            covariance.optimal_covariance,
+            gibbs.gibbs_marginal_error(params.gibbs.samples),
+            lambda generator: geometries(params, generator),
+        )
+    ]
+
+
+def leapfrog_checks(params: TheoryParams) -> list[Check[Any, Any]]:
+    """The leapfrog map of the project's potential."""
+    chosen = params.maps
+    size, steps = chosen.step_size, chosen.steps
+
+    def one(generator: Generator) -> Iterator[Any]:
+        return mechanical_systems(params, 1, generator)
+
+    def several(generator: Generator) -> Iterator[Any]:
+        return mechanical_systems(params, params.energy_order.trajectories, generator)
+
+    def long(generator: Generator) -> Iterator[Any]:
+        run = params.long_run
+        potential = potential_params(
+            params, run.residual_scale, run.hidden_width, run.hidden_layers
+        )
+        for dimension in run.dimensions:
+            yield mechanical_system(dimension, potential, run.trajectories, generator)
+
+    return [
+        Check(
+            "symplecticity",
+            "The leapfrog map's Jacobian A satisfies A'JA = J",
+            PROTOCOL,
+            "Frobenius norm, relative to J's",
+            leapfrog,
+            maps.symplecticity_error(size, steps),
+            one,
+        ),
+        Check(
+            "volume",
+            "det A = 1",
+            PROTOCOL,
+            "log |det A|",
+            leapfrog,
+            maps.volume_error(size, steps),
+            one,
+        ),
+        Check(
+            "reciprocal_singular_values",
+            "A's singular values come in pairs (s, 1/s)",
+            PROTOCOL,
+            "logarithm of a pair's product",
+            leapfrog,
+            maps.reciprocity_error(size, steps),
+            one,
+        ),
+        Check(
+            "exact_inverse",
+            "The map with -dt is the exact inverse",
+            PROTOCOL,
+            "relative to the largest coordinate",
+            leapfrog,
+            maps.inverse_error(size, steps),
+            several,
+        ),
+        Check(
+            "energy_order",
+            "The energy error is O(dt^2)",
+            PROTOCOL,
+            "difference of the fitted exponent from 2",
+            leapfrog,
+            maps.energy_order_error(params.energy_order),
+            several,
+        ),
+        Check(
+            "energy_bounded",
+            f"The energy error stays bounded over {params.long_run.steps:,} steps",
+            PROTOCOL,
+            "root mean square in the last tenth over that in the first",
+            leapfrog,
+            maps.energy_bounded_error(params.long_run),
+            long,
+        ),
+    ]
+
+
+def spectral_checks(params: TheoryParams) -> list[Check[Any, Any]]:
+    """The bounds on extreme eigenvalues, each with what makes it tight."""
+    chosen = params.spectra
+
+    def every(generator: Generator) -> Iterator[Any]:
+        return spectra(params, generator)
+
+    return [
+        Check(
+            "trace_bound",
+            "log det >= k tau and trace <= m: lmin >= exp(k tau) ((k-1)/m)^(k-1)",
+            PROTOCOL,
+            "log lmin below the bound",
+            spectral_bounds.trace_bound,
+            spectral_bounds.trace_bound_error,
+            every,
+        ),
+        Check(
+            "trace_bound_tight",
+            "It is tight as lmin goes to 0, the other eigenvalues being equal",
+            "ours",
+            "gap of the logarithms",
+            spectral_bounds.trace_bound,
+            spectral_bounds.trace_bound_gap(chosen.limit),
+            lambda _: iter(chosen.orders),
+        ),
+        Check(
+            "participation_bound",
+            "Trace c and participation ratio >= r0: lmax <= c / sqrt(r0)",
+            PROTOCOL,
+            "relative, above the bound",
+            spectral_bounds.participation_bound,
+            spectral_bounds.participation_bound_error,
+            every,
+        ),
+        Check(
+            "participation_bound_tight",
+            "It is tight for r0 = 1, and for any r0 as k grows",
+            "ours",
+            f"relative gap at k = {chosen.large_order:,}",
+            spectral_bounds.participation_bound,
+            spectral_bounds.participation_bound_gap(chosen.large_order),
+            lambda _: iter(chosen.participations),
+        ),
+        Check(
+            "participation_logdet_bound",
+            "With log det >= k tau as well: lmin >= exp(k tau) (sqrt(r0)/c)^(k-1)",
+            PROTOCOL,
+            "log lmin below the bound",
+            spectral_bounds.participation_logdet_bound,
+            spectral_bounds.participation_logdet_bound_error,
+            every,
+        ),
+        Check(
+            "participation_logdet_bound_tight",
+            "It is tight for k = 2 as r0 goes to 1; for k >= 3 the trace alone says no less",
+            "ours",
+            "gap of the logarithms; excess over the trace's bound",
+            spectral_bounds.participation_logdet_bound,
+            spectral_bounds.participation_logdet_bound_gap(chosen.limit),
+            every,
+        ),
+    ]

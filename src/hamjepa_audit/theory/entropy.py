@@ -1,0 +1,66 @@
+"""The law of largest entropy on a budget E[q'H q] = c is normal, with covariance (c/d) H^-1."""
+
+import math
+
+import numpy as np
+from scipy import stats
+
+from hamjepa_audit.theory.covariance import Covariance, covariance_distance, descend
+from hamjepa_audit.theory.instances import Generator, Geometry, Matrix, covariance_on_budget
+
+SAMPLES_PER_DIMENSION = (1, 4, 16)
+"""Of competing covariances: from far away to near the best."""
+
+COMPETITORS = (
+    stats.uniform(scale=math.sqrt(12)),
+    stats.laplace(scale=math.sqrt(0.5)),
+    stats.logistic(scale=math.sqrt(3) / math.pi),
+    stats.t(df=5, scale=math.sqrt(3 / 5)),
+    stats.expon(),
+)
+"""Laws of one coordinate with variance 1 that are not normal."""
+
+
+NORMAL_ENTROPY = 0.5 * math.log(2 * math.pi * math.e)
+"""Differential entropy, in nats, of a normal coordinate with variance 1."""
+
+
+def entropy_per_dimension(covariance: Matrix, coordinate_entropy: float) -> float:
+    """Entropy over d, in nats, of q = A z, A A' = S: log|det A| / d + h(z).
+
+    The coordinates of z are independent, each of variance 1 and entropy h(z).
+    """
+    logdet = np.linalg.slogdet(covariance)[1]
+    return 0.5 * float(logdet) / len(covariance) + coordinate_entropy
+
+
+def maximum_entropy_optimiser_error(
+    geometry: Geometry, generator: Generator, formula: Covariance
+) -> float:
+    """A direct maximiser of log det S on the budget finds the claimed covariance; relative."""
+    dimension = geometry.dimension
+
+    def objective(z: Matrix) -> tuple[float, Matrix]:
+        # -log det(Z Z' / tr): S is C^-T Z Z' C^-1 up to the budget.
+        trace = np.sum(z**2)
+        value = dimension * np.log(trace) - 2 * np.linalg.slogdet(z)[1]
+        return value, 2 * dimension * z / trace - 2 * np.linalg.inv(z).T
+
+    return covariance_distance(geometry, descend(geometry, generator, objective), formula(geometry))
+
+
+def maximum_entropy_competitor_error(
+    geometry: Geometry, generator: Generator, formula: Covariance
+) -> float:
+    """By how much any competitor on the budget has more entropy than claimed; nats a dimension.
+
+    Normal laws with other covariances; laws that are not normal, with those and with the best one.
+    """
+    claimed = formula(geometry)
+    others = [covariance_on_budget(geometry, generator, many) for many in SAMPLES_PER_DIMENSION]
+    not_normal = max(float(law.entropy()) for law in COMPETITORS)
+    competitors = [entropy_per_dimension(covariance, NORMAL_ENTROPY) for covariance in others]
+    competitors += [
+        entropy_per_dimension(covariance, not_normal) for covariance in (*others, claimed)
+    ]
+    return max(0.0, max(competitors) - entropy_per_dimension(claimed, NORMAL_ENTROPY))

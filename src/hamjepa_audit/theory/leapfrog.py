@@ -1,0 +1,129 @@
+"""What the leapfrog map of a separable Hamiltonian keeps: the form, volume, itself, the energy.
+
+Checked on the project's own integrator and potential, in float64. Every check takes the integrator
+as an argument, so that a wrong one can be seen to fail.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hamjepa_audit.models.hamiltonian import energy
+from hamjepa_audit.params.theory import EnergyOrderParams, LongRunParams
+from hamjepa_audit.theory.instances import Generator, MechanicalSystem
+from hamjepa_audit.theory.integrators import Integrator
+from hamjepa_audit.theory.symplectic import (
+    log_abs_determinant,
+    reciprocity_defect,
+    symplecticity_defect,
+)
+
+MapCheck = Callable[[MechanicalSystem, Generator, Integrator], float]
+TENTH = 10
+
+
+def jacobian(
+    system: MechanicalSystem, integrator: Integrator, step_size: float, steps: int
+) -> Tensor:
+    """Jacobian of the map of the first initial state, (2d, 2d), of new [q; p] by old [q; p]."""
+
+    def mapped(state: Tensor) -> Tensor:
+        q, p = state[None].chunk(2, dim=-1)
+        moved = integrator(system.potential.gradient, q, p, step_size, steps)
+        return torch.cat(moved, dim=-1)[0]
+
+    result: Tensor = torch.func.jacrev(mapped)(torch.cat([system.q[0], system.p[0]]))
+    return result
+
+
+def jacobian_error(defect: Callable[[Tensor], Tensor], step_size: float, steps: int) -> MapCheck:
+    """A check: a defect of the map's Jacobian is 0."""
+
+    def error(system: MechanicalSystem, _: Generator, formula: Integrator) -> float:
+        return float(defect(jacobian(system, formula, step_size, steps)).abs())
+
+    return error
+
+
+def symplecticity_error(step_size: float, steps: int) -> MapCheck:
+    """A check: the Jacobian A satisfies A'J A = J."""
+    return jacobian_error(symplecticity_defect, step_size, steps)
+
+
+def volume_error(step_size: float, steps: int) -> MapCheck:
+    """A check: the Jacobian's determinant is 1; its logarithm."""
+    return jacobian_error(log_abs_determinant, step_size, steps)
+
+
+def reciprocity_error(step_size: float, steps: int) -> MapCheck:
+    """A check: the Jacobian's singular values come in pairs (s, 1/s); in logarithms."""
+    return jacobian_error(reciprocity_defect, step_size, steps)
+
+
+def inverse_error(step_size: float, steps: int) -> MapCheck:
+    """A check: the map with -dt takes every mapped state back; largest difference over largest."""
+
+    def error(system: MechanicalSystem, _: Generator, formula: Integrator) -> float:
+        gradient = system.potential.gradient
+        q, p = formula(gradient, system.q, system.p, step_size, steps)
+        back = torch.cat(formula(gradient, q, p, -step_size, steps), dim=-1)
+        start = torch.cat([system.q, system.p], dim=-1)
+        return float((back - start).abs().max() / start.abs().max())
+
+    return error
+
+
+def energies(
+    system: MechanicalSystem, integrator: Integrator, step_size: float, steps: int, records: int
+) -> Tensor:
+    """Energies of all trajectories at the start and after each of `records` times `steps` steps.
+
+    Returns:
+        (records + 1, N), float64.
+    """
+    q, p = system.q, system.p
+    recorded = [energy(system.potential, torch.cat([q, p], dim=-1))]
+    for _ in range(records):
+        q, p = integrator(system.potential.gradient, q, p, step_size, steps)
+        recorded.append(energy(system.potential, torch.cat([q, p], dim=-1)))
+    return torch.stack(recorded)
+
+
+def energy_order_error(params: EnergyOrderParams) -> MapCheck:
+    """A check: the energy error over a fixed horizon falls as dt^2; how far the exponent is off.
+
+    The error is the root mean square over trajectories, at the horizon's end and the times of the
+    coarsest run's steps; the exponent is the slope of the least-squares line in logarithms.
+    """
+
+    def error(system: MechanicalSystem, _: Generator, formula: Integrator) -> float:
+        records = params.steps[0]
+        sizes, errors = [], []
+        for steps in params.steps:
+            size = params.horizon / steps
+            recorded = energies(system, formula, size, steps // records, records)
+            sizes.append(size)
+            errors.append(float((recorded[1:] - recorded[0]).square().mean().sqrt()))
+        slope = np.polyfit(np.log(sizes), np.log(errors), 1)[0]
+        return abs(float(slope) - 2)
+
+    return error
+
+
+def energy_bounded_error(params: LongRunParams) -> MapCheck:
+    """A check: the energy error does not grow: in the last tenth of the run over in the first.
+
+    Root mean squares over trajectories and times; 1 where nothing grows, infinite or NaN where a
+    trajectory is lost.
+    """
+
+    def error(system: MechanicalSystem, _: Generator, formula: Integrator) -> float:
+        records = params.steps // params.record_every
+        recorded = energies(system, formula, params.step_size, params.record_every, records)
+        squares = (recorded[1:] - recorded[0]).square()
+        tenth = max(1, records // TENTH)
+        return float((squares[-tenth:].mean() / squares[:tenth].mean()).sqrt())
+
+    return error

@@ -1,0 +1,137 @@
+"""The numbers behind the figures of integrators: what leapfrog keeps and others lose."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hamjepa_audit.params.theory import TheoryParams
+from hamjepa_audit.theory.instances import generator_for, mechanical_system, potential_params
+from hamjepa_audit.theory.integrators import INTEGRATORS
+from hamjepa_audit.theory.leapfrog import jacobian
+from hamjepa_audit.theory.symplectic import symplecticity_defect
+from hamjepa_audit.theory.transport import PlanePotential
+
+Row = dict[str, Any]
+
+
+def energy_drift(params: TheoryParams) -> list[Row]:
+    """Rows of DRIFT_SCHEMA: a grid of the pendulum's phase plane under every integrator."""
+    chosen, potential = params.pictures.drift, PlanePotential(params.pictures.pendulum)
+    grid = torch.linspace(-1, 1, chosen.size, dtype=torch.float64)
+    start = torch.meshgrid(chosen.position * grid, chosen.momentum * grid, indexing="ij")
+    before = _energy(potential, *start)
+    rows = []
+    for name, integrator in INTEGRATORS.items():
+        (q, p), worst = start, torch.zeros_like(before)
+        for _ in range(chosen.steps):
+            q, p = integrator(potential.gradient, q, p, chosen.step_size, 1)
+            worst = torch.maximum(worst, (_energy(potential, q, p) - before).abs())
+        columns = [x.ravel().tolist() for x in (*start, worst)]
+        rows += [
+            {
+                "integrator": name,
+                "q": q0,
+                "p": p0,
+                "drift": drift,
+                "step_size": chosen.step_size,
+                "steps": chosen.steps,
+            }
+            for q0, p0, drift in zip(*columns, strict=True)
+        ]
+    return rows
+
+
+def area_preservation(params: TheoryParams) -> list[Row]:
+    """Rows of AREA_SCHEMA: a disc's outline carried by every integrator."""
+    chosen, potential = params.pictures.area, PlanePotential(params.pictures.pendulum)
+    angles = torch.arange(chosen.points, dtype=torch.float64) * (2 * math.pi / chosen.points)
+    disc = [
+        centre + chosen.radius * wave
+        for centre, wave in zip(chosen.centre, (angles.cos(), angles.sin()), strict=True)
+    ]
+    begun = polygon_area(*(x.numpy() for x in disc))
+    rows = []
+    for name, integrator in INTEGRATORS.items():
+        for steps in chosen.steps:
+            q, p = disc
+            if steps:
+                q, p = integrator(potential.gradient, q, p, chosen.step_size, steps)
+            ratio = polygon_area(q.numpy(), p.numpy()) / begun
+            rows += [
+                {
+                    "integrator": name,
+                    "steps": steps,
+                    "point": point,
+                    "q": float(q[point]),
+                    "p": float(p[point]),
+                    "area_ratio": ratio,
+                    "step_size": chosen.step_size,
+                }
+                for point in range(chosen.points)
+            ]
+    return rows
+
+
+def polygon_area(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    """Area inside a closed polygon by the shoelace formula; positive counterclockwise."""
+    return 0.5 * float(x @ np.roll(y, -1) - y @ np.roll(x, -1))
+
+
+def reversal(params: TheoryParams) -> list[Row]:
+    """Rows of REVERSAL_SCHEMA: a circle of states run forward, then as far with -dt."""
+    chosen, potential = params.pictures.reversal, PlanePotential(params.pictures.pendulum)
+    angles = torch.arange(chosen.trajectories, dtype=torch.float64)
+    angles = angles * (2 * math.pi / chosen.trajectories)
+    q, p = chosen.radius * angles.cos(), chosen.radius * angles.sin()
+    rows = []
+    for name, integrator in INTEGRATORS.items():
+        for steps in chosen.steps:
+            there = integrator(potential.gradient, q, p, chosen.step_size, steps)
+            back = integrator(potential.gradient, *there, -chosen.step_size, steps)
+            error = torch.hypot(back[0] - q, back[1] - p).max()
+            rows.append(
+                {
+                    "integrator": name,
+                    "steps": steps,
+                    "error": float(error),
+                    "step_size": chosen.step_size,
+                }
+            )
+    return rows
+
+
+def defects(params: TheoryParams) -> list[Row]:
+    """Rows of DEFECT_SCHEMA: Jacobians of one random learned potential, at every step size.
+
+    In float64 for every integrator, in float32 for leapfrog, as in training.
+    """
+    chosen, maps = params.pictures.defect, params.maps
+    potential = potential_params(
+        params, max(maps.residual_scales), maps.hidden_width, maps.hidden_layers
+    )
+    rows = []
+    for name, precision in (*((name, "float64") for name in INTEGRATORS), ("leapfrog", "float32")):
+        generator = generator_for(params.seed, "defects")
+        system = mechanical_system(chosen.dimension, potential, 1, generator)
+        if precision == "float32":
+            system = system.single_precision()
+        for step_size in chosen.step_sizes:
+            map_jacobian = jacobian(system, INTEGRATORS[name], step_size, chosen.steps)
+            rows.append(
+                {
+                    "integrator": name,
+                    "precision": precision,
+                    "step_size": step_size,
+                    "defect": float(symplecticity_defect(map_jacobian)),
+                    "steps": chosen.steps,
+                }
+            )
+    return rows
+
+
+def _energy(potential: PlanePotential, q: Tensor, p: Tensor) -> Tensor:
+    return 0.5 * p.square() + potential(q)

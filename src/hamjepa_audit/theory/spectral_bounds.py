@@ -1,0 +1,116 @@
+"""What a log-det floor, a trace and a participation ratio say of the extreme eigenvalues.
+
+A spectrum is that of a covariance of order k; tau = log det / k, m = trace, r0 = participation
+ratio tr^2 / tr(C^2). Bounds on the smallest eigenvalue are logarithms, as it may be 10^-300.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hamjepa_audit.theory.instances import Generator
+
+Spectrum = NDArray[np.float64]
+TraceBound = Callable[[int, float, float], float]
+ParticipationBound = Callable[[float, float], float]
+LogdetParticipationBound = Callable[[int, float, float, float], float]
+
+
+def trace_bound(order: int, tau: float, trace: float) -> float:
+    """Log of exp(k tau) ((k - 1) / m)^(k - 1), from log det >= k tau and trace <= m."""
+    return order * tau + (order - 1) * np.log((order - 1) / trace)
+
+
+def participation_bound(trace: float, participation: float) -> float:
+    """The bound c / sqrt(r0) on the largest eigenvalue, from trace c and participation >= r0."""
+    return trace / np.sqrt(participation)
+
+
+def participation_logdet_bound(order: int, tau: float, trace: float, participation: float) -> float:
+    """Log of exp(k tau) (sqrt(r0) / c)^(k - 1): as `trace_bound`, with participation >= r0."""
+    return order * tau + (order - 1) * np.log(np.sqrt(participation) / trace)
+
+
+def participation_ratio(spectrum: Spectrum) -> float:
+    """The participation ratio tr^2 / tr(C^2), between 1 and k."""
+    return float(spectrum.sum() ** 2 / (spectrum @ spectrum))
+
+
+def tau_of(spectrum: Spectrum) -> float:
+    """Log det / k."""
+    return float(np.log(spectrum).mean())
+
+
+def trace_bound_error(spectrum: Spectrum, _: Generator, formula: TraceBound) -> float:
+    """By how much the logarithm of the smallest eigenvalue is below the bound."""
+    bound = formula(len(spectrum), tau_of(spectrum), spectrum.sum())
+    return max(0.0, bound - np.log(spectrum.min()))
+
+
+def trace_bound_gap(limit: float) -> Callable[[int, Generator, TraceBound], float]:
+    """A check of an order k: the bound is reached as the smallest eigenvalue goes to 0.
+
+    The others are equal then; the gap of the logarithms is (k - 1) times `limit`.
+    """
+
+    def error(order: int, _: Generator, formula: TraceBound) -> float:
+        spectrum = np.full(order, (1 - limit) / (order - 1))
+        spectrum[0] = limit
+        return abs(np.log(limit) - formula(order, tau_of(spectrum), 1.0))
+
+    return error
+
+
+def participation_bound_error(
+    spectrum: Spectrum, _: Generator, formula: ParticipationBound
+) -> float:
+    """By how much the largest eigenvalue is above the bound; relative."""
+    bound = formula(spectrum.sum(), participation_ratio(spectrum))
+    return max(0.0, spectrum.max() / bound - 1)
+
+
+def participation_bound_gap(order: int) -> Callable[[float, Generator, ParticipationBound], float]:
+    """A check of a participation ratio r0: the bound is reached as the order grows; relative.
+
+    By one eigenvalue above k - 1 equal ones, as large as r0 allows.
+    """
+
+    def error(participation: float, _: Generator, formula: ParticipationBound) -> float:
+        top = (1 + np.sqrt((order - 1) * (order / participation - 1))) / order
+        spectrum = np.full(order, (1 - top) / (order - 1))
+        spectrum[0] = top
+        # The ratio by the definition: the spectrum's, not the one that it was made for.
+        return abs(top / formula(spectrum.sum(), participation_ratio(spectrum)) - 1)
+
+    return error
+
+
+def participation_logdet_bound_error(
+    spectrum: Spectrum, _: Generator, formula: LogdetParticipationBound
+) -> float:
+    """By how much the logarithm of the smallest eigenvalue is below the bound."""
+    trace, participation = spectrum.sum(), participation_ratio(spectrum)
+    bound = formula(len(spectrum), tau_of(spectrum), trace, participation)
+    return max(0.0, bound - np.log(spectrum.min()))
+
+
+def participation_logdet_bound_gap(
+    limit: float,
+) -> Callable[[Spectrum, Generator, LogdetParticipationBound], float]:
+    """A check: it is reached for k = 2 and r0 to 1 alone; otherwise the trace's is no weaker.
+
+    For k >= 3 and equal trace, since sqrt(r0) <= sqrt(k) <= k - 1.
+    """
+
+    def error(spectrum: Spectrum, _: Generator, formula: LogdetParticipationBound) -> float:
+        pair = np.array([1 - limit, limit])
+        bound = formula(2, tau_of(pair), pair.sum(), participation_ratio(pair))
+        gap = abs(np.log(limit) - bound)
+        order, tau, trace = len(spectrum), tau_of(spectrum), spectrum.sum()
+        if order < 3:
+            return gap
+        excess = formula(order, tau, trace, participation_ratio(spectrum))
+        return max(gap, excess - trace_bound(order, tau, trace))
+
+    return error
