@@ -14,6 +14,30 @@ from tests.conftest import REPOSITORY
 STUDY = "digits"
 ARMS = ("sigreg", "identity", "mlp", "hamjepa")
 EPOCHS, SEEDS = 2, (0, 1)
+TINY_THEORY = {
+    "geometries.dimensions": [2, 8],
+    "geometries.instances": 1,
+    "optimiser.dimensions": [2, 4],
+    "tasks": {"dimensions": [2, 3], "samples": 20000},
+    "spectra.orders": [2, 3, 16],
+    "spectra.instances": 2,
+    "maps.dimensions": [2, 8],
+    "maps.hidden_width": 16,
+    "long_run.steps": 5000,
+    "long_run.trajectories": 16,
+    "toy_transport.refined": 2,
+    "toy_transport.refined_samples": 512,
+    "toy_transport.potentials": {
+        "harmonic": {"stiffness": 1.0},
+        "quartic": {"quartic": 1.0},
+        "harmonic and 0.3 sine": {"stiffness": 1.0, "sine": 0.3},
+    },
+    "toy_transport.centres": [[1.0, 0.0], [2.0, 0.0]],
+    "toy_transport.spreads": [[0.5, 1.0]],
+    "pictures.drift.size": 5,
+    "pictures.area.points": 40,
+}
+"""Everything that takes time in the theory's checks, made less."""
 
 
 def copy_params(target: Path) -> Path:
@@ -25,6 +49,8 @@ def copy_params(target: Path) -> Path:
     edit(folder / "studies" / f"{STUDY}.yaml", "epochs", [EPOCHS])
     edit(folder / "studies" / f"{STUDY}.yaml", "seeds", list(SEEDS))
     edit(folder / "studies" / f"{STUDY}.yaml", "evaluation.probe.epochs", 2)
+    for keys, value in TINY_THEORY.items():
+        edit(folder / "theory.yaml", keys, value)
     return folder
 
 

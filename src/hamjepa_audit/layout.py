@@ -13,6 +13,10 @@ class Layout:
     data: Path = Path("data")
     results: Path = Path("results")
 
+    def claims(self) -> Path:
+        """The paper's claims."""
+        return self.params / "paper" / "claims.yaml"
+
     def store(self, dataset: str) -> Path:
         """Folder of a prepared data set."""
         return self.data / dataset

@@ -27,7 +27,7 @@ def theory(context: typer.Context, claims: ClaimsFile = None, threads: Threads =
     layout = layout_of(context)
     make_deterministic(threads)
     params = load_theory(layout.params)
-    claim = _toy_transport(claims or layout.params / "paper" / "claims.yaml")
+    claim = _toy_transport(claims or layout.claims())
     tables = theory_numbers(params, claim, lambda line: typer.echo(line, err=True))
     for name, table in tables.items():
         write_parquet(layout.theory_numbers(name), table)
@@ -44,7 +44,7 @@ def theory_report(context: typer.Context, claims: ClaimsFile = None) -> None:
 
     layout = layout_of(context)
     params = load_theory(layout.params).toy_transport
-    claim = _toy_transport(claims or layout.params / "paper" / "claims.yaml")
+    claim = _toy_transport(claims or layout.claims())
     numbers = {
         name: read_parquet(layout.theory_numbers(name), schema).to_pandas()
         for name, schema in NUMBERS.items()

@@ -95,7 +95,7 @@ def label_axes(axes: Sequence[Axes], below: str, beside: str) -> None:
         axis.set_ylabel(beside)
 
 
-def legend(figure: Figure, note: str) -> None:
+def legend(figure: Figure, note: str, columns: int = 4) -> None:
     """One legend for all panels, below them: each label once, `note` as its heading."""
     handles: dict[str, Any] = {}
     for axes in figure.axes:
@@ -105,7 +105,7 @@ def legend(figure: Figure, note: str) -> None:
         list(handles.values()),
         list(handles),
         loc="outside lower center",
-        ncols=min(4, len(handles)),
+        ncols=min(columns, len(handles)),
         title=note,
     )
 

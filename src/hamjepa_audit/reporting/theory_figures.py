@@ -148,7 +148,7 @@ def area_preservation(area: pd.DataFrame) -> Figure:
             closed = pd.concat([outline, outline.head(1)])
             axis.plot(closed["q"], closed["p"], color=COLOUR[name], alpha=shade, linewidth=1.3)
             axis.annotate(
-                f"{steps}: {outline['area_ratio'].iloc[0]:.3f}",
+                f"{steps}\n{outline['area_ratio'].iloc[0]:.3f}",
                 (outline["q"].mean(), outline["p"].mean()),
                 ha="center",
                 va="center",
@@ -158,7 +158,7 @@ def area_preservation(area: pd.DataFrame) -> Figure:
         axis.set_aspect("equal")
         _phase_plane(axis)
     figure.supxlabel(
-        f"In each outline: steps (dt = {area['step_size'].iloc[0]:g}): area over that of the disc",
+        f"In each outline: steps (dt = {area['step_size'].iloc[0]:g}), and its area over the disc's",
         fontsize=9.5,
     )
     return figure
@@ -190,12 +190,14 @@ def symplecticity_defect(defect: pd.DataFrame) -> Figure:
             line["defect"],
             color=COLOUR[str(name)],
             marker=MARKERS[str(name)],
+            # Below the other symplectic one's line, and wider, so that both are seen.
+            linewidth=3.0 if name == "leapfrog" and not single else 1.5,
             linestyle="--" if single else "-",
             label=TITLES[str(name)] + (" (float32)" if single else ""),
         )
     axis.set_xlabel("Step size dt")
     axis.set_ylabel("||A'JA - J|| / ||J||")
-    legend(figure, f"A random learned potential, {defect['steps'].iloc[0]} steps")
+    legend(figure, f"A random learned potential, {defect['steps'].iloc[0]} steps", columns=2)
     return figure
 
 
