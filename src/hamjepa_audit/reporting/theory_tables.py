@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -95,7 +96,7 @@ def paper_distances(claim: ToyTransport) -> dict[str, float]:
     }
 
 
-def setup_title(row: "pd.Series[object]") -> str:
+def setup_title(row: "pd.Series[Any]") -> str:
     """A set-up in words, from a row of SETUPS_SCHEMA or STATES_SCHEMA."""
     return (
         f"{row['potential']}; centre ({row['centre_q']:g}, {row['centre_p']:g}), "

@@ -80,7 +80,7 @@ def worst_task_error(geometry: Geometry, generator: Generator, formula: Value) -
         # w = C z, so that w'S w / w'H^-1 w is this quotient.
         product, norm = whitened @ z, z @ z
         quotient = (z @ product) / norm
-        return -quotient, -2 * (product - quotient * z) / norm
+        return -float(quotient), -2 * (product - quotient * z) / norm
 
     start = generator.standard_normal(geometry.dimension)
     options = {"maxiter": 5000, "maxfun": 10000, "ftol": 1e-15, "gtol": 1e-12}

@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from hamjepa_audit.models.hamiltonian import Potential
 from hamjepa_audit.params.arms import PotentialParams
 from hamjepa_audit.params.theory import TheoryParams
 
-Matrix = NDArray[np.float64]
+Matrix = NDArray[np.floating[Any]]  # float64 throughout
 Generator = np.random.Generator
 
 

@@ -1,0 +1,24 @@
+"""The theory's target: made without any run, and made again when its parameters change."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.tiny import edit
+from tests.workflow.conftest import checkout, snakemake
+
+pytestmark = pytest.mark.workflow
+
+
+def test_the_target_needs_no_run_and_follows_its_parameters(tmp_path: Path) -> None:
+    folder = checkout(tmp_path)
+    snakemake(folder, "results/theory")
+    table = folder / "results/theory/theory.csv"
+    assert pd.read_csv(table)["holds"].all()
+    assert (folder / "results/theory/toy_transport.png").exists()
+    assert not (folder / "results/runs").exists()
+    assert "holds" in (folder / "results/logs/theory.log").read_text()
+    assert "Nothing to be done" in snakemake(folder, "results/theory")
+    edit(folder / "params/theory.yaml", "spectra.instances", 1)
+    assert "theory_report" in snakemake(folder, "-n", "results/theory")
