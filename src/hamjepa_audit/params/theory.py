@@ -110,7 +110,6 @@ class ToyTransportParams(Params):
     refined: Count
     refined_samples: Count
     directions: Count
-    drawn_samples: Count
     shown: Count
     potentials: dict[str, PlanePotentialParams] = Field(min_length=1)
     centres: tuple[Point, ...] = Field(min_length=1)

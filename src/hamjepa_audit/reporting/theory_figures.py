@@ -151,12 +151,13 @@ def area_preservation(area: pd.DataFrame) -> Figure:
                 ha="center",
                 va="center",
                 fontsize=7.5,
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5},
             )
         axis.set_title(title)
         axis.set_aspect("equal")
         _phase_plane(axis)
     figure.supxlabel(
-        f"In each outline: steps (dt = {area['step_size'].iloc[0]:g}), its area over the disc's",
+        f"In each outline: steps (dt = {area['step_size'].iloc[0]:g}), area over the disc's",
         fontsize=9.5,
     )
     return figure

@@ -21,8 +21,8 @@ from hamjepa_audit.theory.instances import (
     spectra,
 )
 
-ABSTRACT = "abstract; protocol, theory"
-PROTOCOL = "protocol, theory"
+ABSTRACT = "paper, abstract and theory"
+THEORY = "paper, theory"
 
 Row = dict[str, Any]
 _Instance = TypeVar("_Instance")
@@ -139,7 +139,7 @@ def covariance_checks(params: TheoryParams) -> list[Check[Any, Any]]:
         Check(
             "worst_task",
             "V(S) = max of w'Sw over w'H^-1 w <= 1 is lmax(H^1/2 S H^1/2)",
-            PROTOCOL,
+            THEORY,
             "relative, against the maximum found by ascent",
             covariance.worst_task_value,
             covariance.worst_task_error,
@@ -175,7 +175,7 @@ def covariance_checks(params: TheoryParams) -> list[Check[Any, Any]]:
         Check(
             "price_range",
             "The factor is 1 for H = I and tends to d for H of rank one",
-            PROTOCOL,
+            THEORY,
             "relative, at both ends",
             covariance.price_of_isotropy,
             covariance.price_range_error(params.spectra.limit),
@@ -184,7 +184,7 @@ def covariance_checks(params: TheoryParams) -> list[Check[Any, Any]]:
         Check(
             "price_by_sampling",
             "The worst of random tasks pays that factor",
-            PROTOCOL,
+            THEORY,
             "relative",
             covariance.price_of_isotropy,
             covariance.price_sampling_error(params.tasks.samples),
@@ -193,7 +193,7 @@ def covariance_checks(params: TheoryParams) -> list[Check[Any, Any]]:
         Check(
             "no_canonical_shape",
             "For every covariance there is a geometry for which its shape costs the factor d",
-            "abstract",
+            "paper, abstract",
             "relative, in the limit of rank one",
             covariance.worst_geometry,
             covariance.no_canonical_shape_error(params.geometries.rank_one_limit),
@@ -202,7 +202,7 @@ def covariance_checks(params: TheoryParams) -> list[Check[Any, Any]]:
         Check(
             "cone",
             "Every positive definite S is S*(H) of a positive definite H: of (c/d) S^-1",
-            PROTOCOL,
+            THEORY,
             "relative to S",
             covariance.geometry_of,
             covariance.cone_error,
@@ -241,7 +241,7 @@ def gibbs_checks(params: TheoryParams) -> list[Check[Any, Any]]:
         Check(
             "gibbs_marginal",
             "S* is the covariance of q under the law exp(-(d/c)(q'Hq + p'p)/2)",
-            PROTOCOL,
+            THEORY,
             "in units of the expected sampling error",
             covariance.optimal_covariance,
             gibbs.gibbs_marginal_error(params.gibbs.samples),
@@ -273,7 +273,7 @@ def leapfrog_checks(params: TheoryParams) -> list[Check[Any, Any]]:
         Check(
             "symplecticity",
             "The leapfrog map's Jacobian A satisfies A'JA = J",
-            PROTOCOL,
+            THEORY,
             "Frobenius norm, relative to J's",
             leapfrog,
             maps.symplecticity_error(size, steps),
@@ -282,7 +282,7 @@ def leapfrog_checks(params: TheoryParams) -> list[Check[Any, Any]]:
         Check(
             "volume",
             "det A = 1",
-            PROTOCOL,
+            THEORY,
             "log |det A|",
             leapfrog,
             maps.volume_error(size, steps),
@@ -291,7 +291,7 @@ def leapfrog_checks(params: TheoryParams) -> list[Check[Any, Any]]:
         Check(
             "reciprocal_singular_values",
             "A's singular values come in pairs (s, 1/s)",
-            PROTOCOL,
+            THEORY,
             "logarithm of a pair's product",
             leapfrog,
             maps.reciprocity_error(size, steps),
@@ -300,7 +300,7 @@ def leapfrog_checks(params: TheoryParams) -> list[Check[Any, Any]]:
         Check(
             "exact_inverse",
             "The map with -dt is the exact inverse",
-            PROTOCOL,
+            THEORY,
             "relative to the largest coordinate",
             leapfrog,
             maps.inverse_error(size, steps),
@@ -309,7 +309,7 @@ def leapfrog_checks(params: TheoryParams) -> list[Check[Any, Any]]:
         Check(
             "energy_order",
             "The energy error is O(dt^2)",
-            PROTOCOL,
+            THEORY,
             "difference of the fitted exponent from 2",
             leapfrog,
             maps.energy_order_error(params.energy_order),
@@ -318,8 +318,8 @@ def leapfrog_checks(params: TheoryParams) -> list[Check[Any, Any]]:
         Check(
             "energy_bounded",
             f"The energy error stays bounded over {params.long_run.steps:,} steps",
-            PROTOCOL,
-            "root mean square in the last tenth over that in the first",
+            THEORY,
+            f"root mean square of {params.long_run.trajectories} trajectories: last tenth / first",
             leapfrog,
             maps.energy_bounded_error(params.long_run),
             long,
@@ -338,7 +338,7 @@ def spectral_checks(params: TheoryParams) -> list[Check[Any, Any]]:
         Check(
             "trace_bound",
             "log det >= k tau and trace <= m: lmin >= exp(k tau) ((k-1)/m)^(k-1)",
-            PROTOCOL,
+            THEORY,
             "log lmin below the bound",
             spectral_bounds.trace_bound,
             spectral_bounds.trace_bound_error,
@@ -356,7 +356,7 @@ def spectral_checks(params: TheoryParams) -> list[Check[Any, Any]]:
         Check(
             "participation_bound",
             "Trace c and participation ratio >= r0: lmax <= c / sqrt(r0)",
-            PROTOCOL,
+            THEORY,
             "relative, above the bound",
             spectral_bounds.participation_bound,
             spectral_bounds.participation_bound_error,
@@ -374,7 +374,7 @@ def spectral_checks(params: TheoryParams) -> list[Check[Any, Any]]:
         Check(
             "participation_logdet_bound",
             "With log det >= k tau as well: lmin >= exp(k tau) (sqrt(r0)/c)^(k-1)",
-            PROTOCOL,
+            THEORY,
             "log lmin below the bound",
             spectral_bounds.participation_logdet_bound,
             spectral_bounds.participation_logdet_bound_error,

@@ -8,7 +8,6 @@ arithmetic; `formula` is the theorem's claim, an argument so that a wrong one ca
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from hamjepa_audit.theory.instances import (
@@ -76,7 +75,7 @@ def worst_task_error(geometry: Geometry, generator: Generator, formula: Value) -
     factor = geometry.factor
     whitened = factor.T @ covariance @ factor
 
-    def negative_quotient(z: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    def negative_quotient(z: Matrix) -> tuple[float, Matrix]:
         # w = C z, so that w'S w / w'H^-1 w is this quotient.
         product, norm = whitened @ z, z @ z
         quotient = (z @ product) / norm
@@ -140,7 +139,7 @@ def descend(
     """
     d = geometry.dimension
 
-    def flat(z: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    def flat(z: Matrix) -> tuple[float, Matrix]:
         value, gradient = objective(z.reshape(d, d))
         return value, gradient.ravel()
 
