@@ -151,7 +151,6 @@ def area_preservation(area: pd.DataFrame) -> Figure:
                 ha="center",
                 va="center",
                 fontsize=7.5,
-                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5},
             )
         axis.set_title(title)
         axis.set_aspect("equal")
