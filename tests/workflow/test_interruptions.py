@@ -90,7 +90,7 @@ def test_a_killed_job_is_named_and_the_next_call_goes_on(
     os.kill(int(holder[1]), signal.SIGKILL)
     printed = working.communicate()[0]
     assert working.returncode == 1
-    assert f"results/runs/{lock.stem}" in printed and "exit code 137" in printed
+    assert f"results/runs/{lock.stem}" in printed and "exit status 137" in printed
     assert "a run goes on from its last state" in printed
     snakemake(without_a_run, "results/tables")
     log = (without_a_run / f"results/logs/pretrain/{lock.stem}.log").read_text()
