@@ -31,12 +31,9 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist 
 PACKAGES_STAND := cmp -s $(LOCK) $(INSTALLED_LOCK) && $(BIN)/python -c "" 2>/dev/null
 PROJECT_STANDS := cmp -s pyproject.toml $(INSTALLED_PROJECT)
 
-# Runs a command while holding a file lock, which ends with the command.
-define ALONE
-$(PYTHON) -c "import fcntl, os, sys; lock = os.open('$(VENV).lock', os.O_CREAT | os.O_RDWR); \
-    fcntl.flock(lock, fcntl.LOCK_EX); os.set_inheritable(lock, True); \
-    os.execvp(sys.argv[1], sys.argv[1:])"
-endef
+# One make at a time builds the environment, and one runs the graph.
+ALONE := $(PYTHON) tools/alone.py
+SNAKEMAKE := $(ALONE) .snakemake.lock $(BIN)/snakemake --cores $(CORES) $(SNAKEMAKE_ARGS)
 
 define CHECK_OPTIONS
 { $(PYTHON) -c "import sys; sys.exit(sys.version_info[:2] != (3, 11))" 2>/dev/null || { echo \
@@ -59,14 +56,14 @@ help: ## list the targets
 
 environment: ## build .venv from environment.lock.yml, unless it is up to date
 	@{ $(PACKAGES_STAND) && $(PROJECT_STANDS); } || { $(CHECK_OPTIONS) && \
-	    echo "building $(VENV) (after any other make that is at it)" && \
-	    $(ALONE) $(MAKE) --no-print-directory build; }
+	    echo "building $(VENV)" && \
+	    $(ALONE) $(VENV).lock $(MAKE) --no-print-directory build; }
 
 tables: environment ## run the study and write results/tables
-	$(BIN)/snakemake --cores $(CORES) $(SNAKEMAKE_ARGS) results/tables
+	$(SNAKEMAKE) results/tables
 
 figures: environment ## run the study and write results/figures
-	$(BIN)/snakemake --cores $(CORES) $(SNAKEMAKE_ARGS) results/figures
+	$(SNAKEMAKE) results/figures
 
 restore: environment ## after `dvc pull`: date the results, so that nothing is to be done
 	$(BIN)/dvc checkout

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import resource
 import signal
 import sys
 from multiprocessing.context import ForkServerContext
@@ -13,10 +14,10 @@ from typing import Any
 from hamjepa_audit.cli.main import main
 
 PHASES = {"train_epoch": "training", "keep": "state", "write_run": "writing", "remove": "removing"}
-"""Functions in whose calls a moment may lie."""
+"""Functions of our own in whose calls a moment may lie."""
 
 Moments = dict[str, list[tuple[int, int]]]
-"""By phase, the first and the last event of each of its calls."""
+"""By phase, the first and the last event of each of its calls; `all` is the whole command."""
 
 
 def warm() -> ForkServerContext:
@@ -26,8 +27,8 @@ def warm() -> ForkServerContext:
         [
             "hamjepa_audit.training.session",
             "hamjepa_audit.evaluation.steps",
-            "torch._dynamo",
             "pandas",
+            "sklearn.datasets",
             "tests.killing",
         ]
     )
@@ -35,7 +36,12 @@ def warm() -> ForkServerContext:
 
 
 def run(
-    context: ForkServerContext, folder: Path, *arguments: str, kill_at: int = 0
+    context: ForkServerContext,
+    folder: Path,
+    *arguments: str,
+    end_at: int = 0,
+    by: signal.Signals = signal.SIGKILL,
+    largest_file: int | None = None,
 ) -> tuple[int, str]:
     """Runs hamjepa-audit in a folder; exit status (-9: killed) and what it printed.
 
@@ -43,60 +49,79 @@ def run(
         context: of `warm`.
         folder: which it works in.
         arguments: of the command.
-        kill_at: which event of the interpreter (calls and returns, of built-ins, too) kills it.
+        end_at: at which event of the interpreter (calls and returns, of built-ins, too) the
+            process gets a signal; 0: never.
+        by: the signal.
+        largest_file: bytes beyond which the system refuses to write a file.
     """
+
+    return _finish(context, folder, arguments, _Events(end_at, by), largest_file)
+
+
+def moments_of(context: ForkServerContext, folder: Path, *arguments: str) -> Moments:
+    """Runs a command whole; when each phase happened."""
+    report = folder / "moments.json"
+    status, printed = _finish(context, folder, arguments, _Events(report=report))
+    assert status == 0, printed
+    moments: Moments = json.loads(report.read_text())
+    return moments
+
+
+class _Events:
+    """Counts the interpreter's events; sends the process a signal at one of them."""
+
+    def __init__(
+        self, end_at: int = 0, by: signal.Signals = signal.SIGKILL, report: Path | None = None
+    ) -> None:
+        self.end_at = end_at
+        self.by = by
+        self.report = report
+        self.count = 0
+        self.calls: dict[str, list[list[int]]] = {phase: [] for phase in PHASES.values()}
+
+    def __call__(self, frame: FrameType, event: str, _: Any) -> None:
+        self.count += 1
+        if self.count == self.end_at:
+            os.kill(os.getpid(), self.by)
+        phase = PHASES.get(frame.f_code.co_name)
+        if phase is None or "hamjepa_audit" not in frame.f_code.co_filename:
+            return
+        if event == "call":
+            self.calls[phase].append([self.count, self.count])
+        elif event == "return":
+            self.calls[phase][-1][1] = self.count
+
+    def write(self) -> None:
+        if self.report is not None:
+            self.report.write_text(json.dumps(self.calls | {"all": [[1, self.count]]}))
+
+
+def _finish(
+    context: ForkServerContext,
+    folder: Path,
+    arguments: tuple[str, ...],
+    events: _Events,
+    largest_file: int | None = None,
+) -> tuple[int, str]:
     log = folder / "printed.txt"
-    process = context.Process(target=_work, args=(folder, arguments, log, kill_at, None))
+    process = context.Process(target=_work, args=(folder, arguments, log, events, largest_file))
     process.start()
     process.join()
     assert process.exitcode is not None
     return process.exitcode, log.read_text()
 
 
-def moments_of(context: ForkServerContext, folder: Path, *arguments: str) -> Moments:
-    """Runs a command whole; when each phase happened, `all` being the whole command."""
-    report = folder / "moments.json"
-    process = context.Process(
-        target=_work, args=(folder, arguments, folder / "printed.txt", 0, report)
-    )
-    process.start()
-    process.join()
-    assert process.exitcode == 0, (folder / "printed.txt").read_text()
-    moments: Moments = json.loads(report.read_text())
-    return moments
-
-
-class _Events:
-    """Counts the interpreter's events; kills the process at one of them."""
-
-    def __init__(self, kill_at: int) -> None:
-        self.kill_at = kill_at
-        self.count = 0
-        self.calls: dict[str, list[list[int]]] = {phase: [] for phase in PHASES.values()}
-
-    def __call__(self, frame: FrameType, event: str, _: Any) -> None:
-        self.count += 1
-        if self.count == self.kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        phase = PHASES.get(frame.f_code.co_name)
-        if phase is not None and event == "call":
-            self.calls[phase].append([self.count, self.count])
-        elif phase is not None and event == "return":
-            self.calls[phase][-1][1] = self.count
-
-
 def _work(
-    folder: Path, arguments: tuple[str, ...], log: Path, kill_at: int, report: Path | None
+    folder: Path, arguments: tuple[str, ...], log: Path, events: _Events, largest_file: int | None
 ) -> None:
     os.chdir(folder)
     sys.argv = ["hamjepa-audit", *arguments]
     sys.stdout = sys.stderr = log.open("w", buffering=1)
-    events = _Events(kill_at)
+    if largest_file is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     sys.setprofile(events)
     try:
         main()
     finally:
         sys.setprofile(None)
-        if report is not None:
-            calls = events.calls | {"all": [[1, events.count]]}
-            report.write_text(json.dumps(calls))
+        events.write()

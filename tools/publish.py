@@ -1,4 +1,4 @@
-"""Copies a study's overview and pictures to results/published, and its overview into the README.
+"""Copies a study's overview, pictures and provenance to results/published, and to the README.
 
 `python tools/publish.py STUDY` after `make tables`, so that nothing in the README is typed by hand.
 """
@@ -7,6 +7,8 @@ import re
 import shutil
 import sys
 from pathlib import Path
+
+from hamjepa_audit.files import read_sealed_json, sha256_file, write_sealed_json
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -24,8 +26,13 @@ def publish(study: str) -> None:
         raise SystemExit(2)
     target = results / "published" / study
     target.mkdir(parents=True, exist_ok=True)
-    for source in [overview, *sorted((results / "figures" / study).glob("*.png"))]:
+    published = [overview, *sorted((results / "figures" / study).glob("*.png"))]
+    for source in published:
         shutil.copyfile(source, target / source.name)
+    # It names what lies beside it, and only that.
+    provenance = read_sealed_json(overview.with_name("provenance.json"))
+    digests = {source.name: sha256_file(source) for source in published}
+    write_sealed_json(target / "provenance.json", provenance | {"files": digests})
     name = f"results/published/{study}/overview.md"
     readme = REPOSITORY / "README.md"
     block = rf"(<!-- overview: {re.escape(name)} -->\n).*?(<!-- end -->)"

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import re
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,24 +37,25 @@ def atomic_path(target: Path, *, durable: bool = True) -> Iterator[Path]:
     Raises:
         UserError: the folder can't be created or written to, or the disk is full.
     """
+    temporary = target.with_name(temporary_prefix(target) + secrets.token_hex(4))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(target)
-        handle, name = tempfile.mkstemp(prefix=temporary_prefix(target), dir=target.parent)
-        os.close(handle)
-    except OSError as error:
-        raise _unwritable(target, error) from error
-    temporary = Path(name)
-    try:
+        temporary.touch(exist_ok=False)
         yield temporary
         if durable:
             with temporary.open("rb") as written:
                 os.fsync(written.fileno())
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
     except OSError as error:
         raise _unwritable(target, error) from error
     finally:
+        _discard(temporary)
+
+
+def _discard(temporary: Path) -> None:
+    # Where its folder could not be made, it isn't there either.
+    with contextlib.suppress(NotADirectoryError):
         temporary.unlink(missing_ok=True)
 
 
@@ -63,12 +64,6 @@ def _unwritable(target: Path, error: OSError) -> UserError:
     return UserError(
         f"can't write {target}: {reason}; check the folder's permissions and the free disk space"
     )
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_bytes(target: Path, content: bytes, *, durable: bool = True) -> None:
@@ -115,6 +110,10 @@ def read_json(source: Path) -> Any:
         return json.loads(source.read_text())
     except FileNotFoundError as error:
         raise UserError(f"missing file {source}; run the step that makes it") from error
+    except OSError as error:
+        raise UserError(
+            f"can't read {source}: {error.strerror}; check its permissions and the disk"
+        ) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(
             f"{source} is not JSON ({error}); delete it and run its step again"

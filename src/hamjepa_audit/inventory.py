@@ -9,11 +9,13 @@ from typing import Literal
 
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.layout import Layout
+from hamjepa_audit.locking import sole_process
 from hamjepa_audit.params import load_study
 from hamjepa_audit.params.loading import study_names
 from hamjepa_audit.plan import STEPS, StudyPlan, data_digest
+from hamjepa_audit.states import remove_states
 
-Kind = Literal["run", "evaluation", "measurement"]
+Kind = Literal["run", "state", "evaluation", "measurement"]
 State = Literal["current", "left over", "incomplete", "unknown"]
 
 _RUN = re.compile(r"([a-z][a-z0-9_]*)-[a-z][a-z0-9_]*-e\d+-s\d+-[0-9a-f]{12}")
@@ -22,7 +24,7 @@ _BATCH = re.compile(r"([a-z][a-z0-9_]*)-[a-z][a-z0-9_]*-e\d+-[0-9a-f]{12}")
 
 @dataclass(frozen=True)
 class Entry:
-    """A run, the evaluation of a batch of runs, or one measurement in an evaluation.
+    """A run, states of an unfinished one, an evaluation of runs, or one measurement in it.
 
     Attributes:
         kind: which of these.
@@ -50,7 +52,7 @@ class Entry:
 
 
 def take_inventory(layout: Layout, studies: Sequence[str] | None = None) -> list[Entry]:
-    """What lies below results/runs and results/evaluation under an audit's names, sorted.
+    """What lies below results/runs, state and evaluation under an audit's names, sorted.
 
     Args:
         layout: where.
@@ -61,7 +63,7 @@ def take_inventory(layout: Layout, studies: Sequence[str] | None = None) -> list
     """
     names = study_names(layout.params) if studies is None else studies
     plans = {name: _plan(layout, name) for name in names}
-    found = [*_runs(layout, plans), *_evaluations(layout, plans)]
+    found = [*_runs(layout, plans), *_states(layout, plans), *_evaluations(layout, plans)]
     return [entry for entry in found if studies is None or entry.study in plans]
 
 
@@ -74,8 +76,12 @@ def delete(entry: Entry) -> None:
     """Deletes an entry from the disk; what says that a run is whole goes first.
 
     Raises:
-        UserError: it can't be deleted.
+        UserError: it can't be deleted, or is the state of a run that is being trained.
     """
+    if entry.kind == "state":
+        with sole_process(entry.path.with_name(f"{entry.path.name}.lock"), entry.path.name):
+            remove_states(entry.path)
+        return
     try:
         if entry.kind == "measurement":
             entry.path.unlink()
@@ -105,6 +111,18 @@ def _runs(layout: Layout, plans: dict[str, StudyPlan | None]) -> Iterator[Entry]
         known = plan is not None or study not in plans
         complete = layout.record(folder.name).exists()
         yield Entry("run", folder, study, wanted if known else None, complete)
+
+
+def _states(layout: Layout, plans: dict[str, StudyPlan | None]) -> Iterator[Entry]:
+    """States of runs; those of a run that is whole meanwhile are needed no more."""
+    for folder, study in _named(layout.states(), _RUN):
+        plan = plans.get(study)
+        wanted = plan is not None and folder.name in plan.runs
+        if layout.record(folder.name).exists():
+            yield Entry("state", folder, study, False, True)
+        else:
+            known = plan is not None or study not in plans
+            yield Entry("state", folder, study, wanted if known else None, True)
 
 
 def _evaluations(layout: Layout, plans: dict[str, StudyPlan | None]) -> Iterator[Entry]:

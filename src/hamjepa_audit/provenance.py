@@ -13,7 +13,10 @@ LOCK = "environment.lock.yml"
 CODE = ("src", "params", "workflow", "Snakefile", LOCK)
 """What decides a result; other files of a checkout may differ from the commit."""
 
-PACKAGES = ("numpy", "pyarrow", "safetensors", "scikit-learn", "scipy", "torch", "torchvision")
+PACKAGES = (
+    "numpy", "pandas", "pyarrow", "safetensors", "scikit-learn", "scipy", "statsmodels", "torch",
+    "torchvision",
+)  # fmt: skip
 
 
 def code_and_environment() -> dict[str, Any]:

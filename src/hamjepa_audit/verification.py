@@ -18,6 +18,8 @@ from hamjepa_audit.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
 from hamjepa_audit.params import load_study
 from hamjepa_audit.plan import STEPS
 from hamjepa_audit.records import read_record
+from hamjepa_audit.states import read_state, saved_states
+from hamjepa_audit.table_provenance import NAME, check_table_provenance
 
 _MEASUREMENT = re.compile(rf"({'|'.join(STEPS)})-[0-9a-f]{{12}}\.parquet")
 _METRICS_OF = {
@@ -68,6 +70,9 @@ def verify_results(layout: Layout, studies: Sequence[str] | None = None) -> Veri
         result.check("stores", verify_store, folder)
     for folder in _of_studies(layout.runs(), studies):
         _verify_run(result, layout, folder)
+    for folder in _of_studies(layout.states(), studies):
+        for state in saved_states(folder):
+            result.check("states", read_state, state)
     for folder in _of_studies(layout.evaluations(), studies):
         for file in sorted(folder.glob("*.parquet")):
             result.check("measurements", _check_measurement, file)
@@ -76,6 +81,9 @@ def verify_results(layout: Layout, studies: Sequence[str] | None = None) -> Veri
             _verify_study_tables(result, layout, folder.name)
     if studies is None:
         _verify_joint_metrics(result, layout)
+    for file in sorted(layout.results.rglob(NAME)):
+        if studies is None or file.parent.name in studies:
+            result.check("provenances", check_table_provenance, file)
     for file in _other_tables(layout, studies):
         result.check("tables", _read_sealed, file)
     return result

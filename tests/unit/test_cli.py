@@ -156,7 +156,7 @@ def test_a_damaged_store_is_noticed_before_training(
     status, stderr = audit(monkeypatch, capsys, *command)
     assert status == 2
     assert "train" in stderr.splitlines()[-1]
-    assert not (place / "results").exists()
+    assert files_below(place / "results") == set()
 
 
 def test_params_show_and_schema(
@@ -189,3 +189,42 @@ def test_commands_without_torch_do_not_import_it() -> None:
         "import hamjepa_audit.plan; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.faults
+def test_lost_memory_and_lost_disks_are_one_line_each(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    from hamjepa_audit.training import session
+
+    assert audit(monkeypatch, capsys, "prepare", "--study", STUDY)[0] == 0
+    command = ("pretrain", *RUN, "--arm", "sigreg", "--seed", "0")
+
+    def exhausting(*_: object) -> torch.Tensor:
+        return torch.empty(1 << 50, dtype=torch.uint8)
+
+    def unreadable(*_: object) -> torch.Tensor:
+        raise OSError(5, "Input/output error", "data/digits/train_images.npy")
+
+    for broken, expected in (
+        (exhausting, "out of memory"),
+        (unreadable, "Input/output error data/digits/train_images.npy"),
+    ):
+        monkeypatch.setattr(session, "training_images", broken)
+        status, stderr = audit(monkeypatch, capsys, *command)
+        assert status == 1 and stderr.count("\n") == 1
+        assert stderr.startswith("error: ") and expected in stderr
+
+
+@pytest.mark.faults
+def test_a_manifest_that_can_not_be_read(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert audit(monkeypatch, capsys, "prepare", "--study", STUDY)[0] == 0
+    manifest = place / "data" / STUDY / "manifest.json"
+    manifest.unlink()
+    manifest.mkdir()
+    status, stderr = audit(monkeypatch, capsys, "pretrain", *RUN, "--arm", "sigreg", "--seed", "0")
+    assert status == 2 and f"can't read data/{STUDY}/manifest.json: Is a directory" in stderr

@@ -9,8 +9,9 @@ import yaml
 
 from hamjepa_audit.cli.main import main
 from hamjepa_audit.files import read_json
-from hamjepa_audit.inventory import Entry, prunable, take_inventory
+from hamjepa_audit.inventory import Entry, delete, prunable, take_inventory
 from hamjepa_audit.layout import Layout
+from hamjepa_audit.states import write_state
 from tests.tiny import ARMS, SEEDS, STUDY, copy_params, edit, files_below
 from tests.unit.fabricated import plan_of, write_results
 
@@ -77,6 +78,18 @@ def test_a_run_without_a_record_is_incomplete_and_kept(place: Path) -> None:
     entries = take_inventory(LAYOUT)
     assert [entry.path.name for entry in entries if entry.state == "incomplete"] == [run]
     assert prunable(entries) == []
+
+
+def test_states_are_listed_and_pruned_once_no_run_needs_them(place: Path) -> None:
+    finished, unfinished, *_ = plan_of(LAYOUT, STUDY).runs
+    for name in (finished, unfinished):
+        write_state(LAYOUT.state(name), 3, {"step": 3}, b"tensors")
+    LAYOUT.record(unfinished).unlink()
+    found = {entry.path.name: entry for entry in take_inventory(LAYOUT) if entry.kind == "state"}
+    assert (found[finished].state, found[unfinished].state) == ("left over", "current")
+    assert prunable(list(found.values())) == [found[finished]]
+    delete(found[finished])
+    assert [path.name for path in LAYOUT.states().iterdir()] == [unfinished]
 
 
 def test_runs_of_a_study_that_is_gone_are_left_over_and_foreign_folders_are_not(

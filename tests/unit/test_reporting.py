@@ -176,6 +176,25 @@ def test_study_tables_are_complete_and_reproducible(tmp_path: Path) -> None:
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
+def test_tables_carry_a_line_on_their_origin_that_changes_no_number(tmp_path: Path) -> None:
+    plain, named = (
+        study_tables(synthetic.metrics(), ORDER, 0.95, tmp_path / name, origin)
+        for name, origin in (("plain", None), ("named", "made of x"))
+    )
+    for before, after in zip(plain, named, strict=True):
+        match before.suffix:
+            case ".csv":
+                assert after.read_bytes() == before.read_bytes()
+            case ".md":
+                assert after.read_text() == f"{before.read_text()}\n<!-- made of x -->\n"
+            case ".tex":
+                assert after.read_text() == f"% made of x\n{before.read_text()}"
+            case _:
+                table = read_parquet(after, sealed=True)
+                assert table.schema.metadata == {b"origin": b"made of x"}
+                assert table.replace_schema_metadata(None).equals(read_parquet(before))
+
+
 def test_rows_come_in_reading_order(tmp_path: Path) -> None:
     study_tables(synthetic.metrics(), ORDER, 0.95, tmp_path)
     summary = pd.read_csv(tmp_path / "summary.csv")

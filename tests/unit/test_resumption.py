@@ -1,29 +1,38 @@
 """Runs that were killed at any moment end as those that were not, to the last byte."""
 
+import os
 import random
 import re
 import shutil
+import signal
+import socket
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
 
-from hamjepa_audit.files import read_sealed_json
+from hamjepa_audit.errors import UserError
+from hamjepa_audit.files import read_sealed_json, write_sealed_json
+from hamjepa_audit.inventory import Entry, delete
 from hamjepa_audit.layout import Layout
-from hamjepa_audit.states import saved_states
+from hamjepa_audit.locking import sole_process
+from hamjepa_audit.states import SavedState, saved_states
 from hamjepa_audit.verification import verify_results
 from tests.killing import Moments, moments_of, run, warm
 from tests.tiny import STUDY, copy_params, edit, files_below
+from tests.unit.fabricated import flip_bit
 
 pytestmark = pytest.mark.faults
 
 EPOCHS, STEPS = 3, 4
+LAST_STATE = EPOCHS * STEPS - 2
 PRETRAIN = (
     "pretrain", "--study", STUDY, "--arm", "hamjepa", "--epochs", str(EPOCHS), "--seed", "0",
     "--threads", "1",
 )  # fmt: skip
-EVALUATE = ("--study", STUDY, "--arm", "hamjepa", "--epochs", str(EPOCHS), "--threads", "1")
-KILLS = {"training": 8, "state": 6, "writing": 4, "removing": 2}
+MEASURED = ("--study", STUDY, "--arm", "hamjepa", "--epochs", str(EPOCHS), "--threads", "1")
+KILLS = {"training": 7, "state": 6, "writing": 4, "removing": 2}
+MEASURING_KILLS = 6
 OTHER_TIMES = {"started", "ended", "epoch_seconds", "peak_memory", "resumed"}
 
 
@@ -45,6 +54,7 @@ def place(context: ForkServerContext, tmp_path_factory: pytest.TempPathFactory) 
         "epochs": [EPOCHS],
         "seeds": [0],
         "arms": ["hamjepa"],
+        "evaluation.knn.neighbours": [1, 20, 50],
         "resumption.state_every_minutes": 1e-9,
     }.items():
         edit(study, key, value)
@@ -60,8 +70,27 @@ def moments(context: ForkServerContext, place: Path) -> Moments:
     return found
 
 
+@pytest.fixture(scope="module")
+def unfinished(
+    context: ForkServerContext,
+    place: Path,
+    moments: Moments,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A run that was killed in the middle of its last epoch."""
+    folder = copy_without_runs(place, tmp_path_factory.mktemp("unfinished") / "place")
+    assert run(context, folder, *PRETRAIN, end_at=moments["state"][-2][0])[0] == -9
+    assert [state.step for state in states_of(folder)] == [LAST_STATE, LAST_STATE - 1]
+    return folder
+
+
 def copy_without_runs(place: Path, target: Path) -> Path:
     return Path(shutil.copytree(place, target, ignore=shutil.ignore_patterns("results")))
+
+
+def states_of(folder: Path) -> list[SavedState]:
+    folders = (folder / "results" / "state").glob("*/")
+    return [state for states in folders for state in saved_states(states)]
 
 
 def drawn(moments: Moments) -> list[tuple[str, int]]:
@@ -71,14 +100,14 @@ def drawn(moments: Moments) -> list[tuple[str, int]]:
     return [(phase, chance.randint(*chance.choice(calls))) for phase, calls in chosen]
 
 
+def hidden_below(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob(".*") if path.parent.name != "raw"]
+
+
 def results_of(folder: Path) -> dict[str, bytes]:
     """The bytes of a run's checkpoint and history."""
-    (run_folder,) = (folder / "results" / "runs").glob("*")
-    return {
-        name: (run_folder / name).read_bytes()
-        for name in ("checkpoint.safetensors", "history.parquet")
-        if (run_folder / name).exists()
-    }
+    files = (folder / "results" / "runs").glob("*/[!.]*")
+    return {path.name: path.read_bytes() for path in files if path.name != "run.json"}
 
 
 def record_of(folder: Path) -> dict[str, object]:
@@ -93,14 +122,13 @@ def test_a_killed_run_ends_byte_identical(
     whole = results_of(place)
     phase, moment = drawn(moments)[number]
     folder = copy_without_runs(place, tmp_path / "place")
-    status, printed = run(context, folder, *PRETRAIN, kill_at=moment)
+    status, printed = run(context, folder, *PRETRAIN, end_at=moment)
     assert status == -9, printed
     # What is there under a final name is whole.
     if phase in ("writing", "removing"):
         found = results_of(folder)
         assert all(whole[name] == content for name, content in found.items())
-    folders = (folder / "results" / "state").glob("*/")
-    kept = [state.step for states in folders for state in saved_states(states)]
+    kept = [state.step for state in states_of(folder)]
     finished_epochs = len(re.findall(r"^epoch ", printed, re.MULTILINE))
 
     status, printed = run(context, folder, *PRETRAIN)
@@ -114,3 +142,179 @@ def test_a_killed_run_ends_byte_identical(
     assert resumed == kept[:1] and all(step >= STEPS * (finished_epochs - 1) for step in resumed)
     assert files_below(folder / "results") == files_below(place / "results")
     assert verify_results(Layout(data=folder / "data", results=folder / "results")).problems == []
+
+
+@pytest.fixture(scope="module")
+def measured(
+    context: ForkServerContext,
+    place: Path,
+    moments: Moments,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, dict[str, int]]:
+    """A run with features and kNN accuracies, and how many events each took."""
+    folder = Path(shutil.copytree(place, tmp_path_factory.mktemp("measured") / "place"))
+    steps = ("extract", "knn")
+    return folder, {
+        step: moments_of(context, folder, step, *MEASURED)["all"][0][1] for step in steps
+    }
+
+
+@pytest.mark.parametrize("number", range(MEASURING_KILLS))
+def test_a_killed_measurement_ends_byte_identical(
+    context: ForkServerContext,
+    measured: tuple[Path, dict[str, int]],
+    tmp_path: Path,
+    number: int,
+) -> None:
+    original, events = measured
+    folder = Path(shutil.copytree(original, tmp_path / "place"))
+    results = folder / "results"
+    whole = {path: path.read_bytes() for path in results.rglob("*.*") if path.is_file()}
+    step = list(events)[number % len(events)]
+    moment = random.Random(number).randrange(events[step])
+    assert run(context, folder, step, *MEASURED, end_at=moment)[0] == -9
+    assert all(path.read_bytes() == content for path, content in whole.items())
+    assert run(context, folder, step, *MEASURED)[0] == 0
+    after = {path: path.read_bytes() for path in results.rglob("*.*") if path.is_file()}
+    assert after == whole
+
+
+def corrupt(kind: str, state: SavedState, other: SavedState) -> None:
+    match kind:
+        case "flipped tensors":
+            flip_bit(state.tensors, state.tensors.stat().st_size // 2, 3)
+        case "flipped record":
+            flip_bit(state.record, 300, 1)
+        case "cut":
+            state.tensors.write_bytes(state.tensors.read_bytes()[:-100])
+        case "empty":
+            state.record.write_bytes(b"")
+        case "missing":
+            state.tensors.unlink()
+        case "swapped":
+            state.tensors.write_bytes(other.tensors.read_bytes())
+        case _:
+            state.record.write_bytes(other.record.read_bytes())
+            state.tensors.write_bytes(other.tensors.read_bytes())
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["flipped tensors", "flipped record", "cut", "empty", "missing", "swapped", "another's"],
+)
+def test_a_damaged_state_is_set_aside_and_the_one_before_it_taken(
+    context: ForkServerContext, place: Path, unfinished: Path, tmp_path: Path, kind: str
+) -> None:
+    folder = Path(shutil.copytree(unfinished, tmp_path / "place"))
+    last, before = states_of(folder)
+    corrupt(kind, last, before)
+    status, printed = run(context, folder, *PRETRAIN)
+    assert status == 0 and f"It is now unused-{last.record.name}" in printed
+    assert [resumption["step"] for resumption in record_of(folder)["resumed"]] == [before.step]
+    assert results_of(folder) == results_of(place)
+    assert "Traceback" not in printed
+
+
+def test_without_a_whole_state_a_run_starts_anew(
+    context: ForkServerContext, place: Path, unfinished: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(unfinished, tmp_path / "place"))
+    last, before = states_of(folder)
+    for state in (last, before):
+        corrupt("cut", state, before)
+    status, printed = run(context, folder, *PRETRAIN)
+    assert status == 0 and printed.count("It is now unused-") == 2
+    assert record_of(folder)["resumed"] == [] and results_of(folder) == results_of(place)
+
+
+def test_a_state_of_other_conditions_is_not_gone_on_with(
+    context: ForkServerContext, unfinished: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(unfinished, tmp_path / "place"))
+    for state in states_of(folder):
+        content = read_sealed_json(state.record)
+        content["conditions"]["torch"] = "2.0.0"
+        write_sealed_json(state.record, content)
+    status, printed = run(context, folder, *PRETRAIN)
+    assert status == 0 and printed.count("made under other conditions") == 2
+    assert record_of(folder)["resumed"] == []
+
+
+def test_one_process_at_a_time_trains_a_run(
+    context: ForkServerContext, place: Path, unfinished: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(unfinished, tmp_path / "place"))
+    name = states_of(folder)[0].record.parent.name
+    layout = Layout(results=folder / "results")
+    before = files_below(folder / "results")
+    with sole_process(layout.run_lock(name), name):
+        status, printed = run(context, folder, *PRETRAIN)
+        holder = f"process {os.getpid()} on {socket.gethostname()}"
+        assert status == 2 and f"error: {name}: {holder}, since" in printed
+        entry = Entry("state", layout.state(name), STUDY, False, True)
+        with pytest.raises(UserError, match="is at it"):
+            delete(entry)
+    # It is gone with its holder.
+    assert files_below(folder / "results") == before - {f"state/{name}.lock"}
+    assert run(context, folder, *PRETRAIN)[0] == 0
+    assert results_of(folder) == results_of(place)
+
+
+@pytest.mark.parametrize("phase", ["training", "state", "writing"])
+def test_a_terminated_run_tidies_up_and_is_gone_on_with(
+    context: ForkServerContext, place: Path, moments: Moments, tmp_path: Path, phase: str
+) -> None:
+    folder = copy_without_runs(place, tmp_path / "place")
+    moment = random.Random(phase).randint(*moments[phase][-1])
+    status, printed = run(context, folder, *PRETRAIN, end_at=moment, by=signal.SIGTERM)
+    assert status == 143
+    assert "error: terminated (SIGTERM); a run goes on from its last state" in printed
+    assert "Traceback" not in printed and hidden_below(folder) == []
+    assert not list(folder.glob("results/state/*.lock"))
+    assert run(context, folder, *PRETRAIN)[0] == 0
+    assert results_of(folder) == results_of(place) and record_of(folder)["resumed"]
+
+
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_an_ended_preparation_leaves_nothing_that_stays(
+    context: ForkServerContext, place: Path, tmp_path: Path, by: signal.Signals
+) -> None:
+    shutil.copytree(place / "params", tmp_path / "params")
+    command = ("prepare", "--study", STUDY)
+    last = moments_of(context, tmp_path, *command)["all"][0][1]
+    whole = files_below(tmp_path / "data")
+    shutil.rmtree(tmp_path / "data")
+    # In the last events the store is written and moved.
+    moment = last - last // 50
+    status, printed = run(context, tmp_path, *command, end_at=moment, by=by)
+    assert status == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[by], printed
+    if by != signal.SIGKILL:
+        assert hidden_below(tmp_path) == []
+    assert run(context, tmp_path, *command)[0] == 0
+    assert files_below(tmp_path / "data") == whole and hidden_below(tmp_path) == []
+
+
+def test_a_full_disk_is_said_and_the_next_run_goes_on(
+    context: ForkServerContext, place: Path, unfinished: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(unfinished, tmp_path / "place"))
+    before = files_below(folder / "results")
+    status, printed = run(context, folder, *PRETRAIN, largest_file=100_000)
+    *_, line = printed.strip().splitlines()
+    assert status == 2 and line.startswith("error: can't write results/state/")
+    assert "File too large; check the folder's permissions and the free disk space" in line
+    locks = {path for path in before if path.endswith(".lock")}
+    assert files_below(folder / "results") == before - locks
+    assert run(context, folder, *PRETRAIN)[0] == 0
+    assert results_of(folder) == results_of(place)
+
+
+def test_features_that_do_not_fit_leave_nothing(
+    context: ForkServerContext, place: Path, tmp_path: Path
+) -> None:
+    command = ("extract", *MEASURED)
+    folder = Path(shutil.copytree(place, tmp_path / "place"))
+    before = files_below(folder / "results")
+    status, printed = run(context, folder, *command, largest_file=100_000)
+    assert status == 2 and "error: can't write results/evaluation/" in printed
+    assert files_below(folder / "results") == before

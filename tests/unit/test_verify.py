@@ -12,10 +12,18 @@ import torch
 from hamjepa_audit.data.preparation import prepare
 from hamjepa_audit.data.store import verify_store
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.files import read_parquet, sha256_file, write_parquet
+from hamjepa_audit.files import (
+    read_parquet,
+    read_sealed_json,
+    sha256_file,
+    write_parquet,
+    write_text,
+)
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.params import load_study
 from hamjepa_audit.records import read_record
+from hamjepa_audit.states import read_state, saved_states, write_state
+from hamjepa_audit.table_provenance import check_table_provenance, write_table_provenance
 from hamjepa_audit.training.checkpoint import load_recorded_encoder, save_checkpoint
 from hamjepa_audit.training.model import build_model
 from hamjepa_audit.verification import verify_results
@@ -30,7 +38,7 @@ from tests.unit.fabricated import (
 
 LAYOUT = Layout()
 FIRST, SECOND = "*-sigreg-*-s0-*", "*-hamjepa-*-s1-*"
-RUN, STUDIES = "results/runs/{}", f"results/studies/{STUDY}"
+RUN, STUDIES, TABLES = "results/runs/{}", f"results/studies/{STUDY}", f"results/tables/{STUDY}"
 BATCHES = ("results/evaluation/*-sigreg-*", "results/evaluation/*-mlp-*")
 
 # The file that is damaged, and the one that it is swapped with.
@@ -41,6 +49,10 @@ TARGETS = {
     "checkpoint": tuple(f"{RUN.format(run)}/checkpoint.safetensors" for run in (FIRST, SECOND)),
     "record": tuple(f"{RUN.format(run)}/run.json" for run in (FIRST, SECOND)),
     "history": tuple(f"{RUN.format(run)}/history.parquet" for run in (FIRST, SECOND)),
+    "state": tuple(f"results/state/{run}/step-*.safetensors" for run in (FIRST, SECOND)),
+    "state record": tuple(f"results/state/{run}/step-*.json" for run in (FIRST, SECOND)),
+    "table": (f"{TABLES}/summary.md", f"{TABLES}/seeds.md"),
+    "provenance": (f"{TABLES}/provenance.json", f"{TABLES}/seeds.md"),
     "knn": tuple(f"{batch}/knn-*.parquet" for batch in BATCHES),
     "curves": tuple(f"{batch}/curves-*.parquet" for batch in BATCHES),
     "study metrics": (f"{STUDIES}/metrics.parquet", f"{STUDIES}/curves.parquet"),
@@ -62,6 +74,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, run in plan.runs.items():
             save_checkpoint(build_model(run), LAYOUT.checkpoint(name))
             write_record(LAYOUT, run, plan.data_digest)
+            write_state(LAYOUT.state(name), 12, {"step": 12}, name.encode() * 50)
+        for table in ("seeds", "summary"):
+            write_text(LAYOUT.tables(STUDY) / f"{table}.md", f"| {table} |\n")
+        write_table_provenance([plan], LAYOUT.tables(STUDY))
     return folder
 
 
@@ -103,6 +119,10 @@ def reader_of(target: str) -> Callable[[Path], object]:
         return lambda path: verify_store(path.parent)
     if target == "checkpoint":
         return read_checkpoint
+    if target in ("state", "state record"):
+        return lambda path: read_state(*saved_states(path.parent))
+    if target in ("table", "provenance"):
+        return lambda path: check_table_provenance(path.with_name("provenance.json"))
     if target == "record":
         return lambda path: read_record(LAYOUT, path.parent.name)
     return read_parquet
@@ -127,7 +147,7 @@ def test_damage_is_named_and_not_read(place: Path, target: str, kind: str) -> No
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("target", ["record", "knn", "manifest"])
+@pytest.mark.parametrize("target", ["record", "state record", "provenance", "knn", "manifest"])
 def test_no_bit_may_differ(place: Path, target: str) -> None:
     path = find(TARGETS[target][0])
     content, chance = path.read_bytes(), random.Random(target)
@@ -144,7 +164,8 @@ def test_whole_results_verify(
 ) -> None:
     verified = verify_results(LAYOUT)
     assert verified.problems == [] and verified.unchecked == []
-    assert all(verified.checked[kind] for kind in ("stores", "runs", "measurements", "tables"))
+    kinds = ("stores", "runs", "states", "measurements", "tables", "provenances")
+    assert all(verified.checked[kind] for kind in kinds)
     assert verify_results(LAYOUT, [STUDY]).problems == []
     assert audit(monkeypatch, capsys, "verify")[0] == 0
     shutil.rmtree(find(RUN.format(FIRST)))
@@ -206,3 +227,22 @@ def test_sealed_parquet_is_parquet_and_the_same_bytes_again(place: Path) -> None
     assert read_parquet(Path("foreign.parquet")).equals(table)
     with pytest.raises(UserError, match="do not match"):
         read_parquet(Path("foreign.parquet"), sealed=True)
+
+
+def test_provenance_says_what_tables_are_made_of(place: Path) -> None:
+    plan = plan_of(LAYOUT, STUDY)
+    content = read_sealed_json(LAYOUT.tables(STUDY) / "provenance.json")
+    assert set(content["runs"]) == set(plan.runs)
+    assert content["params"] == {STUDY: plan.study.model_dump(mode="json")}
+    assert {"commit", "uncommitted_changes", "lock_sha256", "packages"} <= set(content["made_with"])
+    (environment,) = content["environments"]
+    assert environment["packages"] == {"torch": "2.14.1"}
+    for name, run in content["runs"].items():
+        assert (run["arm"], run["seed"]) == (plan.runs[name].arm.name, plan.runs[name].seed)
+        assert run["environment"] == 0 and run["data_digest"] == plan.data_digest
+        assert run["started"] < run["ended"]
+    before = sha256_file(LAYOUT.tables(STUDY) / "provenance.json")
+    assert sha256_file(write_table_provenance([plan], LAYOUT.tables(STUDY))) == before
+    LAYOUT.record(next(iter(plan.runs))).unlink()
+    with pytest.raises(UserError, match="missing file results/runs"):
+        write_table_provenance([plan], LAYOUT.tables(STUDY))

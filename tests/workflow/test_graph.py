@@ -93,7 +93,7 @@ def test_a_changed_arm_runs_again_with_what_depends_on_it(
     edit(copy_of_finished / "params/arms/sigreg.yaml", "objective.weight", 0.05)
     assert planned(copy_of_finished) == {
         "pretrain": len(SEEDS), "extract": 1, "knn": 1, "probe": 1, "geometry": 1,
-        "collect": 1, "metrics": 1, "tables": 1, f"figures_{STUDY}": 1,
+        "collect": 1, "metrics": 1, "tables": 1, "provenance": 1, f"figures_{STUDY}": 1,
     }  # fmt: skip
 
 
@@ -106,7 +106,7 @@ def test_fewer_arms_change_the_tables_without_training(
     edit(copy_of_finished / f"params/studies/{STUDY}.yaml", "arms", ["sigreg", "hamjepa"])
     jobs = planned(copy_of_finished)
     assert "pretrain" not in jobs and "knn" not in jobs
-    assert jobs == {"collect": 1, "metrics": 1, "tables": 1, f"figures_{STUDY}": 1}
+    assert jobs == {"collect": 1, "metrics": 1, "tables": 1, "provenance": 1, f"figures_{STUDY}": 1}
     snakemake(copy_of_finished, "results/tables")
     summary = pd.read_csv(copy_of_finished / f"results/tables/{STUDY}/summary.csv")
     assert set(summary["arm"]) == {"sigreg", "hamjepa"}

@@ -127,6 +127,11 @@ def measurements(wildcards):
     return [path for step in STEPS for path in chosen.measurements(step)] + chosen.histories()
 
 
+def records(wildcards):
+    """What the runs of a study were made of and on."""
+    return [LAYOUT.record(run) for run in plan(wildcards.study).runs]
+
+
 def figure_files(name):
     """All figures of a study."""
     return [

@@ -6,7 +6,7 @@ rule:
         "results/tables"
     default_target: True
     input:
-        [LAYOUT.tables(name) / table for name in STUDIES for table in TABLES],
+        [LAYOUT.tables(name) / table for name in STUDIES for table in [*TABLES, "provenance.json"]],
         LAYOUT.metrics(),
         LAYOUT.headlines(),
         LAYOUT.accuracies(),

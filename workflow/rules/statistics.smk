@@ -47,3 +47,18 @@ rule tables:
         "../../environment.lock.yml"
     shell:
         "hamjepa-audit tables --study {wildcards.study} > {log} 2>&1"
+
+
+rule provenance:
+    input:
+        ancient(records),
+        selection=selection,
+        tables=[LAYOUT.tables("{study}") / name for name in TABLES],
+    output:
+        LAYOUT.tables("{study}") / "provenance.json",
+    log:
+        LAYOUT.results / "logs/provenance/{study}.log",
+    conda:
+        "../../environment.lock.yml"
+    shell:
+        "hamjepa-audit provenance --study {wildcards.study} > {log} 2>&1"

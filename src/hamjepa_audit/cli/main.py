@@ -1,8 +1,10 @@
 """Entry point, options that all commands share, and how errors are told."""
 
+import signal
 import sys
 import traceback
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -23,6 +25,8 @@ from hamjepa_audit.layout import Layout
 USER_CAN_MEND = 2
 FAILED = 1
 INTERRUPTED = 130
+TERMINATED = 143
+NEXT = "a run goes on from its last state the next time, anything else starts anew"
 
 app = typer.Typer(
     name="hamjepa-audit",
@@ -58,26 +62,49 @@ def locations(
     context.obj = Layout(params=params, raw=raw, data=data, results=results)
 
 
+class Terminated(BaseException):
+    """The process was asked to end; no Exception, so that nothing takes it for a failure."""
+
+
 def main() -> None:
     """Runs a command; what the user can mend is one line on stderr and exit status 2."""
     debug = "--debug" in sys.argv[1:]
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         sys.exit(app(standalone_mode=False))
     except (UserError, typer.TyperException) as error:
         message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
         _fail(message, USER_CAN_MEND, debug)
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted; what was not finished starts anew the next time", INTERRUPTED, debug)
+        _fail(f"interrupted; {NEXT}", INTERRUPTED, debug)
+    except Terminated:
+        _fail(f"terminated (SIGTERM); {NEXT}", TERMINATED, debug)
+    except OSError as error:
+        reason = " ".join(filter(None, (error.strerror or str(error), error.filename)))
+        _fail(
+            f"{reason}; check the disk and the folder's permissions, then run it again",
+            FAILED,
+            debug,
+        )
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
         reason = str(error).splitlines()[0] if str(error) else "no memory left"
-        _fail(f"out of memory ({reason}); lower the batch size, or free memory", FAILED, debug)
+        _fail(
+            f"out of memory ({reason}); lower the batch size, or free memory; {NEXT}", FAILED, debug
+        )
 
 
 def out_of_memory(error: MemoryError | RuntimeError) -> bool:
-    """Whether an error is of the machine's or a GPU's memory; PyTorch's is a RuntimeError."""
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    """Whether an error is of the machine's or a GPU's memory; PyTorch's are RuntimeErrors."""
+    named_so = type(error).__name__ == "OutOfMemoryError"  # of a GPU; without importing PyTorch
+    return isinstance(error, MemoryError) or named_so or "can't allocate memory" in str(error)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """Ends the process as Ctrl-C does, so that temporary files are deleted; only once."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise Terminated
 
 
 def _fail(message: str, status: int, debug: bool) -> None:

@@ -1,4 +1,7 @@
-"""hamjepa-audit collect, metrics, tables, figures: from measurements to what is read."""
+"""hamjepa-audit collect, metrics, tables, provenance, figures: from numbers to what is read."""
+
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -46,17 +49,34 @@ def metrics(context: typer.Context, study: Studies) -> None:
 
 def tables(context: typer.Context, study: Study) -> None:
     """Write a study's tables: every seed, summaries, paired differences, an overview."""
-    from hamjepa_audit.files import read_parquet
+    from hamjepa_audit.files import read_json, read_parquet
     from hamjepa_audit.metrics import METRICS_SCHEMA
     from hamjepa_audit.params import load_study
     from hamjepa_audit.reporting import study_tables
+    from hamjepa_audit.table_provenance import origin_of
 
     layout = layout_of(context)
     params = load_study(layout.params, study)
     source = read_parquet(layout.study_table(study, "metrics"), METRICS_SCHEMA).to_pandas()
     arms = [arm.name for arm in params.arms]
-    study_tables(source, arms, params.statistics.confidence, layout.tables(study))
+    origin = origin_of(read_json(layout.selection(study)))
+    study_tables(source, arms, params.statistics.confidence, layout.tables(study), origin)
     typer.echo(layout.tables(study))
+
+
+def provenance(
+    context: typer.Context,
+    study: Studies,
+    folder: Annotated[
+        Path | None, typer.Option(help="Of the tables; default: those of the first study.")
+    ] = None,
+) -> None:
+    """Write what tables were made of and with: code, machines, parameters, runs, their times."""
+    from hamjepa_audit.table_provenance import write_table_provenance
+
+    plans = [plan_of(context, name) for name in study]
+    place = layout_of(context).tables(study[0]) if folder is None else folder
+    typer.echo(write_table_provenance(plans, place))
 
 
 def figures(context: typer.Context, study: Study) -> None:
@@ -83,4 +103,4 @@ def figures(context: typer.Context, study: Study) -> None:
     typer.echo(layout.figures(study))
 
 
-COMMANDS = (collect, metrics, tables, figures)
+COMMANDS = (collect, metrics, tables, provenance, figures)

@@ -5,14 +5,13 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from hamjepa_audit.data.views import plain_views, random_views
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.files import atomic_path
 from hamjepa_audit.models.encoder import TokenEncoder
 from hamjepa_audit.params.studies import RunParams
+from hamjepa_audit.tensors import write_tensors
 
 EVALUATION_EPOCH = 0
 """Training epochs count from 1, so evaluation's views are never those of training."""
@@ -74,8 +73,7 @@ def _encode(
 
 def save_features(features: dict[str, Tensor], target: Path) -> None:
     """Writes features atomically."""
-    with atomic_path(target) as temporary:
-        save_file(features, temporary)
+    write_tensors(target, features)
 
 
 def load_features(source: Path, *names: str) -> tuple[Tensor, ...]:

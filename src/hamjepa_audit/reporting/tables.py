@@ -25,7 +25,11 @@ ROW = ["arm", "epochs", "readout"]
 
 
 def study_tables(
-    metrics: pd.DataFrame, arm_order: Sequence[str], confidence: float, folder: Path
+    metrics: pd.DataFrame,
+    arm_order: Sequence[str],
+    confidence: float,
+    folder: Path,
+    origin: str | None = None,
 ) -> list[Path]:
     """Writes a study's tables `seeds`, `summary`, `differences` and `overview`.
 
@@ -35,6 +39,7 @@ def study_tables(
             is subtracted from which (see `paired_differences`).
         confidence: level of the intervals, in (0, 1).
         folder: where the files go.
+        origin: a line on what they are made of, for those who meet a table alone.
 
     Returns:
         The files written.
@@ -47,19 +52,24 @@ def study_tables(
     # First, because it is what checks the arms.
     differences = paired_differences(metrics, arm_order, confidence)
     summary = summarise(metrics, confidence)
-    written = write_tables(in_reading_order(per_seed(metrics), arm_order), folder, "seeds")
-    written += write_tables(in_reading_order(summary, arm_order), folder, "summary")
-    written += write_tables(in_reading_order(differences, arm_order), folder, "differences")
+    written = write_tables(in_reading_order(per_seed(metrics), arm_order), folder, "seeds", origin)
+    written += write_tables(in_reading_order(summary, arm_order), folder, "summary", origin)
+    written += write_tables(in_reading_order(differences, arm_order), folder, "differences", origin)
     wide = overview(summary, arm_order)
-    return written + write_displayed(wide, _overview_displayed(wide, summary), folder, "overview")
+    return written + write_displayed(
+        wide, _overview_displayed(wide, summary), folder, "overview", origin
+    )
 
 
-def write_tables(frame: pd.DataFrame, folder: Path, name: str) -> list[Path]:
+def write_tables(
+    frame: pd.DataFrame, folder: Path, name: str, origin: str | None = None
+) -> list[Path]:
     """Writes `frame` as NAME.csv, NAME.md, NAME.tex and NAME.parquet, each atomically.
 
     CSV (floats by repr; NaN is an empty field) and Parquet carry every digit. Markdown and LaTeX
     (a booktabs tabular) carry rounded numbers: in rows whose `unit` is percent 2 decimals,
-    otherwise 4 significant digits, `p` 3 significant digits or '<0.001'.
+    otherwise 4 significant digits, `p` 3 significant digits or '<0.001'. All but CSV carry
+    `origin`, where readers of the numbers do not meet it.
 
     Returns:
         The four files.
@@ -67,7 +77,7 @@ def write_tables(frame: pd.DataFrame, folder: Path, name: str) -> list[Path]:
     Raises:
         UserError: a file can't be written.
     """
-    return write_displayed(frame, displayed(frame), folder, name)
+    return write_displayed(frame, displayed(frame), folder, name, origin)
 
 
 def overview(summary: pd.DataFrame, arm_order: Sequence[str]) -> pd.DataFrame:
@@ -121,7 +131,9 @@ def _mean_sd_n(mean: float, sd: float, n: int, unit: str) -> str:
     return f"{centre} ± {spread} ({n})"
 
 
-def write_displayed(frame: pd.DataFrame, shown: Display, folder: Path, name: str) -> list[Path]:
+def write_displayed(
+    frame: pd.DataFrame, shown: Display, folder: Path, name: str, origin: str | None = None
+) -> list[Path]:
     """NAME.csv and NAME.parquet of `frame`, NAME.md and NAME.tex of what is `shown` of it.
 
     Returns:
@@ -129,9 +141,10 @@ def write_displayed(frame: pd.DataFrame, shown: Display, folder: Path, name: str
     """
     targets = [folder / f"{name}.{ending}" for ending in ("csv", "md", "tex", "parquet")]
     write_text(targets[0], frame.to_csv(index=False, lineterminator="\n"))
-    write_text(targets[1], markdown(shown))
-    write_text(targets[2], latex(shown))
-    write_parquet(targets[3], _arrow(frame))
+    write_text(targets[1], markdown(shown) + (f"\n<!-- {origin} -->\n" if origin else ""))
+    write_text(targets[2], (f"% {origin}\n" if origin else "") + latex(shown))
+    table = _arrow(frame)
+    write_parquet(targets[3], table.replace_schema_metadata({"origin": origin} if origin else None))
     return targets
 
 

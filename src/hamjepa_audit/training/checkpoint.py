@@ -4,21 +4,21 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.files import atomic_path, sha256_file
+from hamjepa_audit.files import sha256_file
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.models.encoder import TokenEncoder
 from hamjepa_audit.params.studies import RunParams
 from hamjepa_audit.records import read_record
+from hamjepa_audit.tensors import write_tensors
 from hamjepa_audit.training.model import Model, build_model
 
 
 def save_checkpoint(model: Model, target: Path) -> None:
     """Writes all weights atomically; the same weights give the same bytes."""
-    with atomic_path(target) as temporary:
-        save_file(model.state_dict(), temporary)
+    write_tensors(target, model.state_dict())
 
 
 def load_model(run: RunParams, source: Path) -> Model:

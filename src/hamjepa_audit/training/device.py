@@ -112,7 +112,14 @@ def describe_device(device: torch.device) -> dict[str, Any]:
         "memory_bytes": properties.total_memory,
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
+        "driver": _nvidia_driver(),
     }
+
+
+def _nvidia_driver() -> str | None:
+    """The driver's version where Linux tells it."""
+    version = Path("/sys/module/nvidia/version")
+    return version.read_text().strip() if version.exists() else None
 
 
 def _processor() -> str:

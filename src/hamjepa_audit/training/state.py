@@ -170,6 +170,7 @@ def _restore_moments(trainer: Trainer, tensors: dict[str, Tensor]) -> None:
         for parameter, is_known in zip(trainer.parameters(), known, strict=True)
         if is_known
     ]
+    trainer.optimiser.state = {parameter: {} for parameter in chosen}
     for key in MOMENTS:
         of_step = key == "step"
         sizes = [1 if of_step else parameter.numel() for parameter in chosen]

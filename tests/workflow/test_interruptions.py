@@ -1,0 +1,99 @@
+"""The graph when its jobs are killed, and when two work in one checkout."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.tiny import STUDY, audit
+from tests.workflow.conftest import snakemake
+
+pytestmark = [pytest.mark.workflow, pytest.mark.faults]
+BIN = Path(sys.executable).parent
+ENVIRONMENT = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def without_a_run(copy_of_finished: Path) -> Path:
+    """A finished checkout that lacks one run, the long tables and the tables to be read."""
+    (run,) = copy_of_finished.glob(f"results/runs/{STUDY}-sigreg-*-s0-*")
+    shutil.rmtree(run)
+    for folder in ("studies", "tables"):
+        shutil.rmtree(copy_of_finished / "results" / folder)
+    return copy_of_finished
+
+
+def tables_of(folder: Path) -> dict[str, bytes]:
+    """Bytes of the tables, which do not depend on when and where they were made."""
+    files = (folder / "results/tables").rglob("*.*")
+    return {path.name: path.read_bytes() for path in files if path.name != "provenance.json"}
+
+
+def test_two_simultaneous_make_tables(
+    finished: Path,
+    without_a_run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copy(REPOSITORY / "Makefile", without_a_run)
+    (without_a_run / "tools").mkdir()
+    shutil.copy(REPOSITORY / "tools/alone.py", without_a_run / "tools")
+    settings = (f"BIN={BIN}", f"PYTHON={sys.executable}", "CORES=1", "PACKAGES_STAND=true",
+                "PROJECT_STANDS=true")  # fmt: skip
+    makes = [
+        subprocess.Popen(
+            ["make", "tables", *settings],
+            cwd=without_a_run,
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    printed = [make.communicate()[0] for make in makes]
+    assert [make.returncode for make in makes] == [0, 0], printed
+    waited = ["waiting for its end" in text for text in printed]
+    assert sorted(waited) == [False, True]
+    assert "Nothing to be done" in printed[waited.index(True)]
+    assert "rule pretrain" in printed[waited.index(False)]
+    assert tables_of(without_a_run) == tables_of(finished)
+    monkeypatch.chdir(without_a_run)
+    assert audit(monkeypatch, capsys, "verify")[0] == 0
+
+
+def test_a_killed_job_is_named_and_the_next_call_goes_on(
+    finished: Path, without_a_run: Path
+) -> None:
+    working = subprocess.Popen(
+        [str(BIN / "snakemake"), "--cores", "1", "results/tables"],
+        cwd=without_a_run,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    states = without_a_run / "results" / "state"
+    while not list(states.glob("*/step-*.json")):
+        assert working.poll() is None, working.communicate()[0]
+        time.sleep(0.01)
+    (lock,) = states.glob("*.lock")
+    holder = re.match(r"process (\d+) ", lock.read_text())
+    assert holder is not None
+    os.kill(int(holder[1]), signal.SIGKILL)
+    printed = working.communicate()[0]
+    assert working.returncode == 1
+    assert f"results/runs/{lock.stem}" in printed and "exit status 137" in printed
+    assert "a run goes on from its last state" in printed
+    snakemake(without_a_run, "results/tables")
+    log = (without_a_run / f"results/logs/pretrain/{lock.stem}.log").read_text()
+    assert re.search(r"goes on after step \d+", log)
+    assert tables_of(without_a_run) == tables_of(finished)
+    assert list(states.iterdir()) == []

@@ -1,0 +1,25 @@
+"""`python tools/alone.py LOCK COMMAND...`: runs a command while holding a file lock.
+
+The lock ends with the command, however that ends; who comes second says so and waits. Needs nothing
+but Python: it also guards the making of the environment.
+"""
+
+import fcntl
+import os
+import sys
+
+
+def run_alone(lock: str, command: list[str]) -> None:
+    """Becomes the command once the lock is free."""
+    held = os.open(lock, os.O_CREAT | os.O_RDWR)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"another process works here ({lock} is locked); waiting for its end", flush=True)
+        fcntl.flock(held, fcntl.LOCK_EX)
+    os.set_inheritable(held, True)
+    os.execvp(command[0], command)
+
+
+if __name__ == "__main__":
+    run_alone(sys.argv[1], sys.argv[2:])
