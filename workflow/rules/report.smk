@@ -59,3 +59,35 @@ for _name in STUDIES:
             study=_name,
         shell:
             "hamjepa-audit audit-figures --study {params.study} > {log} 2>&1"
+
+
+rule:
+    name:
+        "results/report"
+    input:
+        LAYOUT.page(),
+
+
+rule page:
+    input:
+        claims_selection,
+        lambda wildcards: [plan(name).write_selection() for name in STUDIES],
+        ancient(
+            lambda wildcards: [LAYOUT.record(run) for name in STUDIES for run in plan(name).runs]
+        ),
+        metrics=LAYOUT.metrics(),
+        verdicts=[LAYOUT.audit_table(name) for name in (*VERDICTS, "paper_consistency")],
+        tables=[LAYOUT.tables(name) / table for name in STUDIES for table in TABLES],
+        figures=[
+            figure for name in STUDIES for figure in figure_files(name) + audit_figure_files(name)
+        ],
+    output:
+        LAYOUT.page(),
+    log:
+        LAYOUT.results / "logs/page.log",
+    conda:
+        "../../environment.lock.yml"
+    params:
+        studies=" ".join(f"--study {name}" for name in STUDIES),
+    shell:
+        "hamjepa-audit report {params.studies} > {log} 2>&1"

@@ -13,6 +13,7 @@ from hamjepa_audit.cli import (
     evaluation,
     inspection,
     parameters,
+    report,
     reports,
     runs,
     theory,
@@ -39,6 +40,7 @@ for command in (
     *evaluation.COMMANDS,
     *reports.COMMANDS,
     *audit.COMMANDS,
+    *report.COMMANDS,
     *inspection.COMMANDS,
     *theory.COMMANDS,
 ):

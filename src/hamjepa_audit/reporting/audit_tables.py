@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from hamjepa_audit.reporting.formatting import ABSENT, Display, number, p_value
+from hamjepa_audit.reporting.formatting import ABSENT, Display, mean_sd_n, number, p_value
 from hamjepa_audit.reporting.tables import write_displayed
 from hamjepa_audit.statistics.audit import Audit
 from hamjepa_audit.statistics.verdicts import Verdict
@@ -50,14 +50,6 @@ def seeds_text(row: Row) -> str:
     if row["verdict"] != Verdict.INCONCLUSIVE or np.isnan(needed):
         return ""
     return "too many" if np.isinf(needed) else f"{needed:.0f}"
-
-
-def mean_sd_n(mean: float, sd: float, n: int, unit: str) -> str:
-    """'31.45 ± 0.27 (3)'; '31.45 (1)' without a spread; a dash without a value."""
-    if np.isnan(mean):
-        return ABSENT
-    spread = "" if np.isnan(sd) else f" ± {number(sd, unit)}"
-    return f"{number(mean, unit)}{spread} ({n})"
 
 
 def _displayed(frame: pd.DataFrame, columns: list[Column]) -> Display:
