@@ -28,7 +28,7 @@ COMMIT, LOCK = "0123456789abcdef0123456789abcdef01234567", "fedcba9876543210" * 
 def every_verdict(plan: AuditPlan) -> pd.DataFrame:
     """CIFAR-100 at 30 epochs as the paper; at 80 half the gain; ImageNet-100 the other way round;
     a study of its shape as the paper, another with too few seeds, and the embedded one.
-    """  # noqa: D205
+    """
     rows = pd.DataFrame(as_the_paper(plan.claims, SEEDS))[METRICS_SCHEMA.names]
     late = (rows["epochs"] == 80) & (rows["unit"] == "percent") & (rows["arm"] == "hamjepa")
     rows.loc[late, "value"] -= 3.2
@@ -43,7 +43,7 @@ def every_verdict(plan: AuditPlan) -> pd.DataFrame:
     return pd.concat([rows, like[METRICS_SCHEMA.names], synthetic.metrics()], ignore_index=True)
 
 
-def content(params_folder: Path, folder: Path, *studies: str) -> PageContent:
+def content(params_folder: Path, folder: Path, *studies: str, figures: bool = True) -> PageContent:
     """What the page of an audit of some studies is made of; figures lie below `folder`."""
     plan = AuditPlan.load(Layout(params=params_folder, results=folder))
     metrics = every_verdict(plan)
@@ -55,7 +55,7 @@ def content(params_folder: Path, folder: Path, *studies: str) -> PageContent:
         plan=plan,
         tables=tables,
         metrics=metrics,
-        studies=[_study(plan, one, metrics, tables._asdict()) for one in params],
+        studies=[_study(plan, one, metrics, tables._asdict(), figures) for one in params],
         records={run["run_id"]: record(run) for run in runs.to_dict("records")},
         titles=Titles(
             {"cifar100": "CIFAR-100", "imagenet100": "ImageNet-100"}
@@ -85,19 +85,20 @@ def record(run: dict[Any, Any]) -> dict[str, Any]:
 
 
 def _study(
-    plan: AuditPlan, params: StudyParams, metrics: pd.DataFrame, tables: dict[str, pd.DataFrame]
+    plan: AuditPlan,
+    params: StudyParams,
+    metrics: pd.DataFrame,
+    tables: dict[str, pd.DataFrame],
+    figures: bool,
 ) -> StudyTables:
     rows = metrics[metrics["study"] == params.name]
     order = [arm.name for arm in params.arms]
     summary = summarise(rows, 0.95)
     differences = paired_differences(rows, order, 0.95)
-    wanted = {epochs: plan.figures(params.name, epochs) for epochs in params.epochs}
+    claimed = [tables[name] for name in ("claims", "claim_differences")]
     files = audit_figures(
-        wanted,
-        *(
-            tables[name][tables[name]["study"] == params.name]
-            for name in ("claims", "claim_differences")
-        ),
+        {epochs: plan.figures(params.name, epochs) for epochs in params.epochs if figures},
+        *(table[table["study"] == params.name] for table in claimed),
         differences,
         Arms.of(order, {arm.name: arm.title for arm in params.arms}),
         plan.params,

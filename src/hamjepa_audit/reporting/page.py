@@ -114,6 +114,11 @@ def page_context(content: PageContent) -> dict[str, Any]:
         "conditions": conditions,
         "anchors": {condition.anchor: condition for condition in conditions},
         "condition_anchor": condition_anchor,
+        "drawn": {
+            (tables.params.name, figure.epochs)
+            for tables in content.studies
+            for figure in tables.figures
+        },
         "Verdict": Verdict,
         "picture_size": (WIDTH, HEIGHT),
         "paper_was_run": any(entry.run and not entry.carried for entry in entries),
