@@ -562,7 +562,14 @@ def test_a_hundred_thousand_rows_take_seconds(
 
 
 @pytest.mark.parametrize(
-    "module", ["statistics.audit", "statistics.power", "reporting.audit_tables", "cli.audit"]
+    "module",
+    [
+        "statistics.audit",
+        "statistics.power",
+        "reporting.page",
+        "reporting.audit_figures",
+        "cli.audit",
+    ],
 )
 def test_the_audit_does_not_import_torch(module: str) -> None:
     code = f"import sys, hamjepa_audit.{module}; sys.exit('torch' in sys.modules)"

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from hamjepa_audit.params.audit import AuditParams
+from hamjepa_audit.reporting.audit_tables import Row
 from hamjepa_audit.reporting.drawing import Arms, draw_line, readout_panels
 from hamjepa_audit.reporting.names import metric_title
 from hamjepa_audit.reporting.order import in_reading_order
@@ -114,8 +115,8 @@ def claim_forest(claims: pd.DataFrame, arms: Arms, confidence: float) -> Figure:
     quantile = stats.t.ppf((1 + confidence) / 2, (claims["paper_n"] - 1).where(spread.notna()))
     table = claims.assign(
         label=[
-            f"{metric_title(row.metric)}, {_side(arms, row.arm, row.readout)}"
-            for row in claims.itertuples()
+            f"{metric_title(row['metric'])}, {_side(arms, row['arm'], row['readout'])}"
+            for row in claims.to_dict("records")
         ],
         theirs=0.0,
         reach=quantile * spread / margin,
@@ -143,12 +144,7 @@ def claim_difference_forest(claims: pd.DataFrame, arms: Arms, confidence: float)
     spread = claims["paper_sd"] / np.sqrt(claims["paper_n"])
     quantile = stats.t.ppf((1 + confidence) / 2, (claims["paper_n"] - 1).where(spread.notna()))
     table = claims.assign(
-        label=[
-            f"{metric_title(row.metric)}: {_named(arms, row.minuend)} − "
-            f"{_named(arms, row.subtrahend)}"
-            + (f" ({row.paper_study}, {row.paper_epochs} ep.)" if row.carried else "")
-            for row in claims.itertuples()
-        ],
+        label=[_difference_label(row, arms) for row in claims.to_dict("records")],
         theirs=claims["paper"],
         reach=quantile * spread,
         ours=claims["mean_difference"],
@@ -162,6 +158,12 @@ def claim_difference_forest(claims: pd.DataFrame, arms: Arms, confidence: float)
     axis.set_xlabel(f"Difference ({unit})")
     legend(figure, f"Bars: {100 * confidence:g}% t intervals; ours paired by seed")
     return figure
+
+
+def _difference_label(row: Row, arms: Arms) -> str:
+    sides = f"{_named(arms, row['minuend'])} − {_named(arms, row['subtrahend'])}"
+    carried = f" ({row['paper_study']}, {row['paper_epochs']} ep.)" if row["carried"] else ""
+    return f"{metric_title(row['metric'])}: {sides}{carried}"
 
 
 def _one_panel(lines: int) -> tuple[Figure, Axes]:
@@ -190,7 +192,7 @@ def _draw_claims(axis: Axes, table: pd.DataFrame, limits: tuple[float, float] | 
         _draw_ours(axis, row, below, limits)
         colour = VERDICT_COLOURS[Verdict(row["verdict"])]
         axis.annotate(
-            f"{row['verdict']}",
+            row["verdict"],
             (1.01, position),
             xycoords=("axes fraction", "data"),
             va="center",
@@ -206,7 +208,7 @@ def _draw_claims(axis: Axes, table: pd.DataFrame, limits: tuple[float, float] | 
         axis.set_xlim(limits)
 
 
-def _draw_ours(axis: Axes, row: Mapping[str, float], at: float, limits: object) -> None:
+def _draw_ours(axis: Axes, row: Row, at: float, limits: object) -> None:
     if np.isnan(row["ours"]):
         return
     if limits is not None and abs(row["ours"]) > FURTHEST:

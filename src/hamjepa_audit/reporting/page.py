@@ -84,7 +84,8 @@ def page_context(content: PageContent) -> dict[str, Any]:
     """What the templates show."""
     plan, titles = content.plan, content.titles
     names = [tables.params.name for tables in content.studies]
-    in_paper = {claim.study for claim in (*plan.claims.measurements, *plan.claims.differences)}
+    in_paper = {claim.study for claim in plan.claims.measurements}
+    in_paper |= {claim.study for claim in plan.claims.differences}
     maker = Entries(SeedTable(content.metrics), titles, plan.params)
     entries = [
         *maker.differences(content.tables.claim_differences),

@@ -9,6 +9,7 @@ import pandas as pd
 
 from hamjepa_audit.params.studies import StudyParams
 from hamjepa_audit.records import Record
+from hamjepa_audit.reporting.audit_tables import Row
 from hamjepa_audit.reporting.formatting import ABSENT, Display, number, p_value
 from hamjepa_audit.reporting.names import metric_title, with_unit
 from hamjepa_audit.reporting.order import final_checkpoint
@@ -127,7 +128,7 @@ def to_baseline(differences: pd.DataFrame, arms: Sequence[str], titles: Titles) 
     ):
         by_metric = group.set_index("metric").to_dict("index")
         cells = [_difference(by_metric.get(metric)) for metric in metrics]
-        fields.append([titles.side(arm, readout), str(epochs), *cells])
+        fields.append([titles.side(str(arm), str(readout)), str(epochs), *cells])
     headings = [with_unit(metric, units[metric]) for metric in metrics]
     return Display(["Arm", "Epochs", *headings], fields, [False, True, *(True for _ in metrics)])
 
@@ -145,7 +146,7 @@ def _last_against(differences: pd.DataFrame, arms: Sequence[str]) -> pd.DataFram
     )  # fmt: skip
 
 
-def _difference(row: Mapping[str, Any] | None) -> str:
+def _difference(row: Row | None) -> str:
     if row is None or row["n"] == 0:
         return ABSENT
     mean, low, high = (
