@@ -165,16 +165,24 @@ def test_verdicts_are_there_and_the_paper_against_itself_needs_no_run(
     assert not (fresh / "results/runs").exists()
 
 
-def test_the_page_is_made_of_what_is_there(copy_of_finished: Path) -> None:
+def test_the_page_is_made_of_what_is_there(
+    copy_of_finished: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     snakemake(copy_of_finished, "results/report")
     page = (copy_of_finished / "results/report/index.html").read_text()
     runs = [path.parent.name for path in copy_of_finished.glob("results/runs/*/run.json")]
     assert runs and all(run in page for run in runs)
     assert page.count("data:image/png;base64,") == 8
     assert NOTHING in snakemake(copy_of_finished, "results/report")
-    (copy_of_finished / "workflow/report/seeds.rst").unlink()
-    output = snakemake(copy_of_finished, "-R", "page", "--", "results/report", succeeds=False)
-    assert "missing file workflow/report/seeds.rst" in output
+    monkeypatch.chdir(copy_of_finished)
+    status, stderr = audit(monkeypatch, capsys, "report", "--study", "cifar100")
+    assert status == 2 and "holds the studies ['digits'], not ['cifar100']" in stderr
+    Path("workflow/report/seeds.rst").unlink()
+    status, stderr = audit(monkeypatch, capsys, "report", "--study", STUDY)
+    assert status == 2 and "missing file workflow/report/seeds.rst" in stderr
+    assert Path("results/report/index.html").read_text() == page
 
 
 @pytest.mark.slow

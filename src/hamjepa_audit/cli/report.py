@@ -30,6 +30,7 @@ def report(
 ) -> None:
     """Write the page of an audit: verdicts, claims, figures, method, runs; one HTML file."""
     from hamjepa_audit.audit_plan import AuditPlan
+    from hamjepa_audit.errors import UserError
     from hamjepa_audit.files import read_parquet
     from hamjepa_audit.metrics import METRICS_SCHEMA
     from hamjepa_audit.params import load_study
@@ -44,7 +45,12 @@ def report(
     known = {name: load_study(layout.params, name) for name in study_names(layout.params)}
     audited = [load_study(layout.params, name) for name in study]
     metrics = read_parquet(layout.metrics(), METRICS_SCHEMA).to_pandas()
-    metrics = metrics[metrics["study"].isin(study)]
+    held = sorted(set(metrics["study"]))
+    if held != sorted(set(study)):
+        raise UserError(
+            f"{layout.metrics()} holds the studies {held}, not {sorted(set(study))}; "
+            f"name those, or make results/tables of these first"
+        )
     runs = sorted(set(metrics["run_id"]))
     content = PageContent(
         plan=plan,
@@ -54,7 +60,7 @@ def report(
         records={run: read_record(layout, run) for run in runs if layout.record(run).exists()},
         titles=Titles(
             studies={name: params.title for name, params in known.items()},
-            arms={arm.name: arm.title for params in known.values() for arm in params.arms},
+            arms={a.name: a.title for params in (*known.values(), *audited) for a in params.arms},
         ),
     )
     typer.echo(write_page(content, layout.page()))

@@ -101,10 +101,7 @@ def page_context(content: PageContent) -> dict[str, Any]:
         "paper": plan.claims.paper,
         "params": plan.params,
         "titles": titles,
-        "studies": [
-            page_studies.study(tables, titles, tables.params.name in in_paper)
-            for tables in content.studies
-        ],
+        "studies": [page_studies.study(tables, titles) for tables in content.studies],
         "paper_studies": sorted(in_paper),
         "groups": groups,
         "kinds": KINDS,
@@ -120,7 +117,6 @@ def page_context(content: PageContent) -> dict[str, Any]:
             for tables in content.studies
             for figure in tables.figures
         },
-        "Verdict": Verdict,
         "picture_size": (WIDTH, HEIGHT),
         "paper_was_run": any(entry.run and not entry.carried for entry in entries),
     }

@@ -43,7 +43,6 @@ class Entry(NamedTuple):
     heading: str
     paper: str
     ours: str
-    interval: str
     verdict: Verdict
     reason: str
     needed: str
@@ -220,7 +219,6 @@ class Entries:
             "paper": mean_sd_n(row["paper"], row["paper_sd"], row["paper_n"], unit)
             if measured
             else "",
-            "interval": _interval(row, "ci_low", "ci_high") if measured else "",
             "needed": seeds_text(row) if measured else "",
         }
         fields = nothing | own

@@ -85,7 +85,6 @@ class Study(NamedTuple):
 
     name: str
     title: str
-    in_paper: bool
     baseline: str
     scope: str
     overview: Display
@@ -94,7 +93,7 @@ class Study(NamedTuple):
     figures: tuple[FigureFile, ...]
 
 
-def study(tables: StudyTables, titles: Titles, in_paper: bool) -> Study:
+def study(tables: StudyTables, titles: Titles) -> Study:
     """A study's part of the page."""
     params = tables.params
     arms = [arm.name for arm in params.arms]
@@ -102,7 +101,6 @@ def study(tables: StudyTables, titles: Titles, in_paper: bool) -> Study:
     return Study(
         name=params.name,
         title=params.title,
-        in_paper=in_paper,
         baseline=titles.arm(arms[0]),
         scope=f"{len(arms)} arms, {len(params.seeds)} seeds, {epochs} epochs",
         overview=_with_titles(overview_displayed(tables.overview, tables.summary), titles),
