@@ -89,10 +89,6 @@ class Layout:
         """Which studies the joint metrics are to be made of."""
         return self.results / "studies" / "selection.json"
 
-    def claims(self) -> Path:
-        """The paper's claims."""
-        return self.params / "paper" / "claims.yaml"
-
     def claims_selection(self) -> Path:
         """Which claims are tested, and how."""
         return self.results / "studies" / "claims.json"
