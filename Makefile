@@ -48,7 +48,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help environment tables figures restore test test-all lint lock clean-environment
+.PHONY: help environment tables figures report restore test test-all lint lock clean-environment
 .PHONY: build packages project
 
 help: ## list the targets
@@ -64,6 +64,10 @@ tables: environment ## run the study and write results/tables
 
 figures: environment ## run the study and write results/figures
 	$(SNAKEMAKE) results/figures
+
+report: environment ## write results/report: the page, and Snakemake's own report
+	$(BIN)/snakemake --cores $(CORES) $(SNAKEMAKE_ARGS) results/report
+	$(BIN)/snakemake --cores $(CORES) $(SNAKEMAKE_ARGS) --report results/report/workflow.html results/report
 
 restore: environment ## after `dvc pull`: date the results, so that nothing is to be done
 	$(BIN)/dvc checkout

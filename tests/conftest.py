@@ -15,6 +15,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=GOLDEN_CASES,
         help="folder of golden cases (index.json and .npz files) for tests/golden",
     )
+    parser.addoption(
+        "--axe",
+        type=Path,
+        default=REPOSITORY / "node_modules" / "axe-core" / "axe.min.js",
+        help="axe-core's axe.min.js (npm install --no-save axe-core) for tests/browser",
+    )
+    parser.addoption(
+        "--screenshots",
+        type=Path,
+        default=None,
+        help="folder that tests/browser writes pictures of the page to",
+    )
 
 
 @pytest.fixture(scope="session")

@@ -89,6 +89,10 @@ class Layout:
         """Which studies the joint metrics are to be made of."""
         return self.results / "studies" / "selection.json"
 
+    def claims_selection(self) -> Path:
+        """Which claims are tested, and how."""
+        return self.results / "studies" / "claims.json"
+
     def metrics(self) -> Path:
         """All metrics of all studies."""
         return self.results / "metrics.parquet"
@@ -105,6 +109,14 @@ class Layout:
         """Folder of a study's tables."""
         return self.results / "tables" / study
 
+    def audit_tables(self) -> Path:
+        """Folder of the tables of verdicts, which are of all studies."""
+        return self.results / "tables"
+
+    def audit_table(self, name: str) -> Path:
+        """A table of verdicts in full precision."""
+        return self.audit_tables() / f"{name}.parquet"
+
     def figures(self, study: str) -> Path:
         """Folder of a study's figures."""
         return self.results / "figures" / study
@@ -116,3 +128,7 @@ class Layout:
     def theory_numbers(self, name: str) -> Path:
         """A table of numbers that those are made of."""
         return self.theory() / "numbers" / f"{name}.parquet"
+
+    def page(self) -> Path:
+        """The page that everything is read on."""
+        return self.results / "report" / "index.html"

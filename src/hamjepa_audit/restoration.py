@@ -43,8 +43,10 @@ def _layers(layout: Layout) -> Iterator[set[Path]]:
         (layout.runs(), "*/*"),
         (layout.evaluations(), "*/*.parquet"),
         (studies, f"**/{layout.studies().name}"),
+        (studies, layout.claims_selection().name),
         (studies, "*/*.parquet"),
         (results, layout.metrics().name),
+        (layout.audit_tables(), "**/*"),
         (results, "**/*"),
     ):
         layer = {path for path in root.glob(pattern) if path.is_file()} - seen

@@ -381,6 +381,8 @@ def test_study_figures_are_reproducible(data, tmp_path: Path, monkeypatch) -> No
     ]
     kinds = (
         "knn_sweep",
+        "seeds",
+        "differences",
         "eigenspectra",
         "cosine_histograms",
         "norm_histograms",

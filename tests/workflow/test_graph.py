@@ -16,6 +16,7 @@ from tests.workflow.conftest import checkout, snakemake
 
 pytestmark = pytest.mark.workflow
 NOTHING = "Nothing to be done"
+CLAIMS, STATISTICS = "params/paper/claims.yaml", "params/statistics.yaml"
 
 
 def planned(folder: Path, *arguments: str) -> dict[str, int]:
@@ -71,7 +72,7 @@ def test_every_run_keeps_its_record_and_log(finished: Path) -> None:
 
 def test_figures_are_there_and_features_are_not_kept(finished: Path) -> None:
     figures = {path.name for path in (finished / "results/figures" / STUDY).iterdir()}
-    assert f"knn_sweep_e{EPOCHS}.png" in figures and len(figures) == 10
+    assert f"knn_sweep_e{EPOCHS}.png" in figures and len(figures) == 2 * 8
     assert not list(finished.glob("results/evaluation/*/features-*"))
 
 
@@ -94,6 +95,7 @@ def test_a_changed_arm_runs_again_with_what_depends_on_it(
     assert planned(copy_of_finished) == {
         "pretrain": len(SEEDS), "extract": 1, "knn": 1, "probe": 1, "geometry": 1,
         "collect": 1, "metrics": 1, "tables": 1, "provenance": 1, f"figures_{STUDY}": 1,
+        "audit": 1, f"audit_figures_{STUDY}": 1,
     }  # fmt: skip
 
 
@@ -106,7 +108,10 @@ def test_fewer_arms_change_the_tables_without_training(
     edit(copy_of_finished / f"params/studies/{STUDY}.yaml", "arms", ["sigreg", "hamjepa"])
     jobs = planned(copy_of_finished)
     assert "pretrain" not in jobs and "knn" not in jobs
-    assert jobs == {"collect": 1, "metrics": 1, "tables": 1, "provenance": 1, f"figures_{STUDY}": 1}
+    assert jobs == {
+        "collect": 1, "metrics": 1, "tables": 1, "provenance": 1, f"figures_{STUDY}": 1,
+        "audit": 1, f"audit_figures_{STUDY}": 1,
+    }  # fmt: skip
     snakemake(copy_of_finished, "results/tables")
     summary = pd.read_csv(copy_of_finished / f"results/tables/{STUDY}/summary.csv")
     assert set(summary["arm"]) == {"sigreg", "hamjepa"}
@@ -131,6 +136,66 @@ def test_the_order_of_arms_and_the_confidence_remake_the_tables(
     assert jobs["tables"] == 1 and "pretrain" not in jobs and "knn" not in jobs
 
 
+@pytest.mark.parametrize("engine_remembers", [True, False])
+@pytest.mark.parametrize(
+    ("path", "keys", "value"),
+    [(CLAIMS, "paper.version", 2), (STATISTICS, "confidence", 0.9)],
+)
+def test_changed_claims_are_tested_again_and_nothing_else_is_run(
+    copy_of_finished: Path, path: str, keys: str, value: object, engine_remembers: bool
+) -> None:
+    if not engine_remembers:
+        shutil.rmtree(copy_of_finished / ".snakemake")
+    edit(copy_of_finished / path, keys, value)
+    assert planned(copy_of_finished) == {
+        "audit": 1, "paper_consistency": 1, f"audit_figures_{STUDY}": 1,
+    }  # fmt: skip
+
+
+def test_verdicts_are_there_and_the_paper_against_itself_needs_no_run(
+    finished: Path, tmp_path: Path
+) -> None:
+    tables = finished / "results/tables"
+    verdicts = pd.read_csv(tables / "claims.csv")["verdict"]
+    assert len(verdicts) == 93 and set(verdicts) == {"not run"}
+    fresh = checkout(tmp_path / "checkout")
+    snakemake(fresh, "results/tables/paper_consistency.csv")
+    made = (fresh / "results/tables/paper_consistency.csv").read_text()
+    assert made == (tables / "paper_consistency.csv").read_text()
+    assert not (fresh / "results/runs").exists()
+
+
+def test_the_page_is_made_of_what_is_there(
+    copy_of_finished: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    snakemake(copy_of_finished, "results/report")
+    page = (copy_of_finished / "results/report/index.html").read_text()
+    runs = [path.parent.name for path in copy_of_finished.glob("results/runs/*/run.json")]
+    assert runs and all(run in page for run in runs)
+    assert page.count("data:image/png;base64,") == 8
+    assert NOTHING in snakemake(copy_of_finished, "results/report")
+    monkeypatch.chdir(copy_of_finished)
+    status, stderr = audit(monkeypatch, capsys, "report", "--study", "cifar100")
+    assert status == 2 and "holds the studies ['digits'], not ['cifar100']" in stderr
+    Path("workflow/report/seeds.rst").unlink()
+    status, stderr = audit(monkeypatch, capsys, "report", "--study", STUDY)
+    assert status == 2 and "missing file workflow/report/seeds.rst" in stderr
+    assert Path("results/report/index.html").read_text() == page
+
+
+@pytest.mark.slow
+def test_snakemakes_own_report_has_the_figures_with_captions(copy_of_finished: Path) -> None:
+    target = "results/report/workflow.html"
+    snakemake(copy_of_finished, "results/report")
+    snakemake(copy_of_finished, "--report", target, "results/report")
+    text = (copy_of_finished / target).read_text()
+    assert "Grey lines join the runs of one seed" in text
+    for name in ("seeds", "differences", "power", "knn_sweep"):
+        assert f"{name}_e{EPOCHS}.png" in text
+
+
 def test_runs_of_different_devices_are_not_averaged(
     copy_of_finished: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -151,7 +216,8 @@ def test_touched_files_and_comments_run_nothing(copy_of_finished: Path) -> None:
     for path in sorted(copy_of_finished.glob("data/**/*"), reverse=True):
         path.touch()
     lock = copy_of_finished / "environment.lock.yml"
-    lock.write_text(lock.read_text() + "# a comment\n")
+    for path in (lock, copy_of_finished / CLAIMS, copy_of_finished / STATISTICS):
+        path.write_text(path.read_text() + "# a comment\n")
     assert planned(copy_of_finished) == {}
 
 

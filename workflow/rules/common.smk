@@ -6,6 +6,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
+from hamjepa_audit.audit_plan import AuditPlan
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import write_if_changed
 from hamjepa_audit.layout import Layout
@@ -53,12 +54,22 @@ if workflow.is_main_process:
 RUN = "{study}-{arm}-e{epochs}-s{seed}-{digest}"
 BATCH = "{study}-{arm}-e{epochs}-{digest}"
 KINDS = ("metrics", "curves", "history")
+ENDINGS = ("csv", "md", "tex", "parquet")
 TABLES = [
     f"{name}.{ending}"
     for name in ("seeds", "summary", "differences", "overview")
-    for ending in ("csv", "md", "tex", "parquet")
+    for ending in ENDINGS
 ]
-FIGURES = ("knn_sweep", "eigenspectra", "cosine_histograms", "norm_histograms", "training_curves")
+VERDICTS = ("claims", "claim_differences", "statements")
+FIGURES = (
+    "knn_sweep",
+    "seeds",
+    "differences",
+    "eigenspectra",
+    "cosine_histograms",
+    "norm_histograms",
+    "training_curves",
+)
 
 
 @functools.cache
@@ -132,14 +143,49 @@ def records(wildcards):
     return [LAYOUT.record(run) for run in plan(wildcards.study).runs]
 
 
+def audit_files(*names):
+    """Tables of verdicts."""
+    return [LAYOUT.audit_tables() / f"{name}.{ending}" for name in names for ending in ENDINGS]
+
+
+@functools.cache
+@reporting_user_errors
+def audit_plan():
+    """The paper's claims, and how they are tested."""
+    return AuditPlan.load(LAYOUT)
+
+
+def claims_selection(wildcards):
+    """Says which claims are tested, and how; it is new only when that changes."""
+    return audit_plan().write_selection()
+
+
 def figure_files(name):
-    """All figures of a study."""
+    """The figures of a study: what was measured, arm beside arm."""
+    return [path for epochs in study(name).epochs for path in _drawn(name, epochs, FIGURES)]
+
+
+def audit_figure_files(name):
+    """The figures of a study: the paper's claims beside it, and what its seeds can show."""
     return [
-        LAYOUT.figures(name) / f"{figure}_e{epochs}.{ending}"
-        for figure in FIGURES
+        path
         for epochs in study(name).epochs
-        for ending in ("png", "pdf")
+        for path in _drawn(name, epochs, audit_plan().figures(name, epochs))
     ]
+
+
+def _drawn(name, epochs, figures):
+    """Figures as PNG and PDF; Snakemake's report shows the former, each with its caption."""
+    for figure in figures:
+        stem = LAYOUT.figures(name) / f"{figure}_e{epochs}"
+        yield report(
+            f"{stem}.png",
+            caption=f"../report/{figure}.rst",
+            category=study(name).title,
+            subcategory=f"{epochs} epochs",
+            labels={"figure": figure.replace("_", " ")},
+        )
+        yield f"{stem}.pdf"
 
 
 wildcard_constraints:

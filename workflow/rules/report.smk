@@ -10,14 +10,15 @@ rule:
         LAYOUT.metrics(),
         LAYOUT.headlines(),
         LAYOUT.accuracies(),
-        [figure_files(name) for name in STUDIES],
+        audit_files(*VERDICTS, "paper_consistency"),
+        [figure_files(name) + audit_figure_files(name) for name in STUDIES],
 
 
 rule:
     name:
         "results/figures"
     input:
-        [figure_files(name) for name in STUDIES],
+        [figure_files(name) + audit_figure_files(name) for name in STUDIES],
 
 
 # One rule a study: the names of its figures depend on its numbers of epochs.
@@ -39,3 +40,54 @@ for _name in STUDIES:
             study=_name,
         shell:
             "hamjepa-audit figures --study {params.study} > {log} 2>&1"
+
+    rule:
+        name:
+            f"audit_figures_{_name}"
+        input:
+            claims_selection,
+            selection=lambda wildcards, name=_name: plan(name).write_selection(),
+            verdicts=[LAYOUT.audit_table(table) for table in ("claims", "claim_differences")],
+            differences=LAYOUT.tables(_name) / "differences.parquet",
+        output:
+            audit_figure_files(_name),
+        log:
+            LAYOUT.results / f"logs/audit_figures/{_name}.log",
+        conda:
+            "../../environment.lock.yml"
+        params:
+            study=_name,
+        shell:
+            "hamjepa-audit audit-figures --study {params.study} > {log} 2>&1"
+
+
+rule:
+    name:
+        "results/report"
+    input:
+        LAYOUT.page(),
+
+
+rule page:
+    input:
+        claims_selection,
+        lambda wildcards: [plan(name).write_selection() for name in STUDIES],
+        ancient(
+            lambda wildcards: [LAYOUT.record(run) for name in STUDIES for run in plan(name).runs]
+        ),
+        metrics=LAYOUT.metrics(),
+        verdicts=[LAYOUT.audit_table(name) for name in (*VERDICTS, "paper_consistency")],
+        tables=[LAYOUT.tables(name) / table for name in STUDIES for table in TABLES],
+        figures=[
+            figure for name in STUDIES for figure in figure_files(name) + audit_figure_files(name)
+        ],
+    output:
+        LAYOUT.page(),
+    log:
+        LAYOUT.results / "logs/page.log",
+    conda:
+        "../../environment.lock.yml"
+    params:
+        studies=" ".join(f"--study {name}" for name in STUDIES),
+    shell:
+        "hamjepa-audit report {params.studies} > {log} 2>&1"

@@ -62,3 +62,37 @@ rule provenance:
         "../../environment.lock.yml"
     shell:
         "hamjepa-audit provenance --study {wildcards.study} > {log} 2>&1"
+
+
+rule paper_consistency:
+    input:
+        claims_selection,
+    output:
+        audit_files("paper_consistency"),
+    log:
+        LAYOUT.results / "logs/paper_consistency.log",
+    conda:
+        "../../environment.lock.yml"
+    params:
+        claims=LAYOUT.claims(),
+        folder=LAYOUT.audit_tables(),
+    shell:
+        "hamjepa-audit consistency --claims {params.claims} --out {params.folder} > {log} 2>&1"
+
+
+rule audit:
+    input:
+        claims_selection,
+        metrics=LAYOUT.metrics(),
+    output:
+        audit_files(*VERDICTS),
+    log:
+        LAYOUT.results / "logs/audit.log",
+    conda:
+        "../../environment.lock.yml"
+    params:
+        claims=LAYOUT.claims(),
+        folder=LAYOUT.audit_tables(),
+    shell:
+        "hamjepa-audit audit --metrics {input.metrics} --claims {params.claims}"
+        " --out {params.folder} --without-consistency > {log} 2>&1"

@@ -1,11 +1,11 @@
-"""hamjepa-audit audit: the paper's claims against any metrics, without the workflow."""
+"""hamjepa-audit audit, consistency, audit-figures: the paper's claims, tested and drawn."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hamjepa_audit.cli.options import layout_of
+from hamjepa_audit.cli.options import Study, layout_of
 
 
 def audit(
@@ -18,6 +18,13 @@ def audit(
     more: Annotated[
         list[Path] | None, typer.Argument(help="More metrics.", metavar="FILE", hidden=True)
     ] = None,
+    with_consistency: Annotated[
+        bool,
+        typer.Option(
+            "--with-consistency/--without-consistency",
+            help="Also the table of the paper against itself.",
+        ),
+    ] = True,
 ) -> None:
     """Test the paper's claims on metrics: verdicts, and the paper against itself."""
     import pandas as pd
@@ -27,7 +34,7 @@ def audit(
     from hamjepa_audit.params.audit import load_audit
     from hamjepa_audit.params.claims import load_claims
     from hamjepa_audit.reporting.audit_tables import audit_tables
-    from hamjepa_audit.statistics.audit import audit, without_claims
+    from hamjepa_audit.statistics.audit import Audit, audit, without_claims
 
     params = load_audit(layout_of(context).params)
     claimed = load_claims(claims)
@@ -41,8 +48,57 @@ def audit(
             f"stands_for, which of the paper's studies it is like",
             err=True,
         )
-    audit_tables(audit(measured, claimed, params), out)
+    names = [name for name in Audit._fields if with_consistency or name != "paper_consistency"]
+    audit_tables(audit(measured, claimed, params), out, names)
     typer.echo(out)
 
 
-COMMANDS = (audit,)
+def consistency(
+    context: typer.Context,
+    claims: Annotated[Path, typer.Option(help="The paper's claims.", metavar="FILE")],
+    out: Annotated[Path, typer.Option(help="Folder of the table.", metavar="DIR")],
+) -> None:
+    """Test the paper against itself, which needs no run."""
+    from hamjepa_audit.params.audit import load_audit
+    from hamjepa_audit.params.claims import load_claims
+    from hamjepa_audit.reporting.audit_tables import audit_table
+    from hamjepa_audit.statistics.consistency import paper_consistency
+
+    confidence = load_audit(layout_of(context).params).confidence
+    table = paper_consistency(load_claims(claims), confidence)
+    audit_table("paper_consistency", table, out)
+    typer.echo(out)
+
+
+def audit_figures(context: typer.Context, study: Study) -> None:
+    """Draw the paper's claims beside a study's numbers, and what its seeds can show."""
+    import pandas as pd
+
+    from hamjepa_audit.audit_plan import AuditPlan
+    from hamjepa_audit.files import read_parquet
+    from hamjepa_audit.params import load_study
+    from hamjepa_audit.reporting.audit_figures import audit_figures
+    from hamjepa_audit.reporting.drawing import Arms
+
+    layout = layout_of(context)
+    plan, params = AuditPlan.load(layout), load_study(layout.params, study)
+
+    def of_study(path: Path) -> pd.DataFrame:
+        table = read_parquet(path).to_pandas()
+        return table[table["study"] == study]
+
+    audit_figures(
+        wanted={epochs: plan.figures(study, epochs) for epochs in params.epochs},
+        claims=of_study(layout.audit_table("claims")),
+        claim_differences=of_study(layout.audit_table("claim_differences")),
+        differences=of_study(layout.tables(study) / "differences.parquet"),
+        arms=Arms.of(
+            [arm.name for arm in params.arms], {arm.name: arm.title for arm in params.arms}
+        ),
+        params=plan.params,
+        folder=layout.figures(study),
+    )
+    typer.echo(layout.figures(study))
+
+
+COMMANDS = (audit, consistency, audit_figures)

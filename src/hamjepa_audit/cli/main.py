@@ -15,6 +15,7 @@ from hamjepa_audit.cli import (
     evaluation,
     inspection,
     parameters,
+    report,
     reports,
     runs,
     theory,
@@ -43,6 +44,7 @@ for command in (
     *evaluation.COMMANDS,
     *reports.COMMANDS,
     *audit.COMMANDS,
+    *report.COMMANDS,
     *inspection.COMMANDS,
     *theory.COMMANDS,
 ):

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from hamjepa_audit.params.arms import Readout
 from hamjepa_audit.params.base import Count, Name, Params
-from hamjepa_audit.params.loading import read_yaml, validate
+from hamjepa_audit.params.loading import UniqueKeyLoader, read_yaml, validate
 
 Unit = Literal["percent", "dimensionless"]
 Metric = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*(@([1-9][0-9]*|best))?$")]
@@ -203,8 +203,7 @@ def load_claims(path: Path) -> Claims:
         UserError: missing, not YAML, an unknown key, a value of the wrong type, unit or range, or
             a claim given twice with one source. The same number from two sources is kept twice.
     """
-    read_yaml(path)  # tells in one line what is wrong with a file
-    tree = yaml.load(path.read_text(), Loader=_PrintedNumbers)
+    tree = read_yaml(path, _PrintedNumbers)
     measurements = tree.get("measurements")
     for claim in measurements if isinstance(measurements, list) else ():
         if isinstance(claim, dict):
@@ -212,7 +211,7 @@ def load_claims(path: Path) -> Claims:
     return validate(Claims, tree, str(path))
 
 
-class _PrintedNumbers(yaml.SafeLoader):
+class _PrintedNumbers(UniqueKeyLoader):
     """YAML whose numbers with a point stay texts, as they are printed."""
 
 

@@ -151,10 +151,11 @@ def _replaces(old: Tree, new: Tree) -> bool:
     return any(tag in new and new[tag] != old.get(tag) for tag in ("kind", "source"))
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
+class UniqueKeyLoader(yaml.SafeLoader):
     """YAML that refuses a key given twice, where the plain loader keeps the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """One mapping of a file."""
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
@@ -164,14 +165,18 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def read_yaml(path: Path) -> Tree:
+def read_yaml(path: Path, loader: type[UniqueKeyLoader] = UniqueKeyLoader) -> Tree:
     """A YAML file that holds one mapping.
+
+    Args:
+        path: the file.
+        loader: what its scalars are read by.
 
     Raises:
         UserError: missing, not YAML, a key given twice, or not a mapping.
     """
     try:
-        tree = yaml.load(path.read_text(), Loader=_UniqueKeyLoader)
+        tree = yaml.load(path.read_text(), Loader=loader)
     except FileNotFoundError as error:
         raise UserError(f"missing parameter file {path}; create it or correct its name") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -1,13 +1,13 @@
 """The tables of an audit: every number in CSV and Parquet, what is read in Markdown and LaTeX."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from hamjepa_audit.reporting.formatting import ABSENT, Display, number, p_value
+from hamjepa_audit.reporting.formatting import ABSENT, Display, mean_sd_n, number, p_value
 from hamjepa_audit.reporting.tables import write_displayed
 from hamjepa_audit.statistics.audit import Audit
 from hamjepa_audit.statistics.verdicts import Verdict
@@ -23,8 +23,8 @@ class Column(NamedTuple):
     right: bool = False
 
 
-def audit_tables(audit: Audit, folder: Path) -> list[Path]:
-    """Writes `claims`, `claim_differences`, `statements` and `paper_consistency`.
+def audit_tables(audit: Audit, folder: Path, names: Sequence[str] = Audit._fields) -> list[Path]:
+    """Writes `claims`, `claim_differences`, `statements` and `paper_consistency`, or some of them.
 
     CSV and Parquet have every column in full precision, Markdown and LaTeX the columns that the
     verdicts rest on, rounded (see `formatting.number`); p-values there are Holm-adjusted.
@@ -35,11 +35,13 @@ def audit_tables(audit: Audit, folder: Path) -> list[Path]:
     Raises:
         UserError: a file can't be written.
     """
-    written = []
-    for name, columns in READ.items():
-        frame: pd.DataFrame = getattr(audit, name)
-        written += write_displayed(frame, _displayed(frame, columns), folder, name)
-    return written
+    tables = audit._asdict()
+    return [file for name in names for file in audit_table(name, tables[name], folder)]
+
+
+def audit_table(name: str, frame: pd.DataFrame, folder: Path) -> list[Path]:
+    """Writes one of the tables that `audit_tables` writes."""
+    return write_displayed(frame, _displayed(frame, READ[name]), folder, name)
 
 
 def seeds_text(row: Row) -> str:
@@ -48,14 +50,6 @@ def seeds_text(row: Row) -> str:
     if row["verdict"] != Verdict.INCONCLUSIVE or np.isnan(needed):
         return ""
     return "too many" if np.isinf(needed) else f"{needed:.0f}"
-
-
-def mean_sd_n(mean: float, sd: float, n: int, unit: str) -> str:
-    """'31.45 ± 0.27 (3)'; '31.45 (1)' without a spread; a dash without a value."""
-    if np.isnan(mean):
-        return ABSENT
-    spread = "" if np.isnan(sd) else f" ± {number(sd, unit)}"
-    return f"{number(mean, unit)}{spread} ({n})"
 
 
 def _displayed(frame: pd.DataFrame, columns: list[Column]) -> Display:

@@ -19,6 +19,7 @@ from hamjepa_audit.reporting.drawing import (
     seeds,
 )
 from hamjepa_audit.reporting.order import final_checkpoint, in_reading_order, single
+from hamjepa_audit.reporting.seed_figures import difference_forest, seed_dots
 from hamjepa_audit.reporting.style import (
     label_axes,
     legend,
@@ -27,7 +28,7 @@ from hamjepa_audit.reporting.style import (
     save,
     styled,
 )
-from hamjepa_audit.statistics import summarise
+from hamjepa_audit.statistics import paired_differences, summarise
 
 BINS = 60
 
@@ -65,7 +66,7 @@ def study_figures(
         arm_order: every arm, in the order of the legend; an arm's place decides its colour.
         titles: each arm's name in the legend.
         folder: where the files go.
-        confidence: level of the intervals in the kNN sweep, in (0, 1).
+        confidence: level of the intervals, in (0, 1).
 
     Returns:
         The files written.
@@ -80,6 +81,8 @@ def study_figures(
         raise UserError(f"metrics, curves and history are of the studies {sorted(studies)}")
     kinds: dict[str, tuple[pd.DataFrame, Callable[[pd.DataFrame, Arms], Figure]]] = {
         "knn_sweep": (metrics, lambda rows, arms: knn_sweep(rows, arms, confidence)),
+        "seeds": (metrics, lambda rows, arms: seed_dots(rows, arms, confidence)),
+        "differences": (metrics, lambda rows, arms: _differences(rows, arms, confidence)),
         "eigenspectra": (curves, eigenspectra),
         "cosine_histograms": (curves, cosine_histograms),
         "norm_histograms": (curves, norm_histograms),
@@ -237,6 +240,10 @@ def training_curves(history: pd.DataFrame, arms: Arms) -> Figure:
     label_axes(axes, "Epoch", "Mean over the epoch\n(dimensionless)")
     legend(figure, note(rows, "minimum to maximum") + ". Loss terms are unweighted")
     return figure
+
+
+def _differences(metrics: pd.DataFrame, arms: Arms, confidence: float) -> Figure:
+    return difference_forest(paired_differences(metrics, arms.order, confidence), arms)
 
 
 def _final(frame: pd.DataFrame, arms: Arms) -> pd.DataFrame:

@@ -100,6 +100,19 @@ def number(value: float, unit: str) -> str:
     return text.removeprefix("-") if float(text) == 0 else text
 
 
+def mean_sd_n(mean: float, sd: float, n: int, unit: str) -> str:
+    """'31.45 ± 0.27 (3)'; '31.45 (1)' without a spread; a dash without a value."""
+    centre = number(mean, unit)
+    if math.isnan(mean):
+        return centre
+    if math.isnan(sd):
+        return f"{centre} ({n})"
+    # As many decimals as the mean: more would say nothing.
+    decimals = len(centre.partition(".")[2])
+    spread = number(sd, unit) if "e" in centre else f"{sd:.{decimals}f}"
+    return f"{centre} ± {spread} ({n})"
+
+
 def p_value(value: float) -> str:
     """3 significant digits; '<0.001' below that; NaN is a dash."""
     if math.isnan(value):

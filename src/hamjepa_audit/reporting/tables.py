@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 
 from hamjepa_audit.files import write_parquet, write_text
-from hamjepa_audit.reporting.formatting import Display, displayed, latex, markdown, number
+from hamjepa_audit.reporting.formatting import Display, displayed, latex, markdown, mean_sd_n
 from hamjepa_audit.reporting.order import final_checkpoint, in_reading_order, single
 from hamjepa_audit.statistics import paired_differences, per_seed, summarise
 
@@ -57,7 +57,7 @@ def study_tables(
     written += write_tables(in_reading_order(differences, arm_order), folder, "differences", origin)
     wide = overview(summary, arm_order)
     return written + write_displayed(
-        wide, _overview_displayed(wide, summary), folder, "overview", origin
+        wide, overview_displayed(wide, summary), folder, "overview", origin
     )
 
 
@@ -104,31 +104,26 @@ def overview(summary: pd.DataFrame, arm_order: Sequence[str]) -> pd.DataFrame:
     return wide
 
 
-def _overview_displayed(wide: pd.DataFrame, summary: pd.DataFrame) -> Display:
-    """The overview with 'mean ± sd (n)' in one field; 'mean (1)' for a single seed."""
+def overview_displayed(wide: pd.DataFrame, summary: pd.DataFrame) -> Display:
+    """The overview with 'mean ± sd (n)' in one field; 'mean (1)' for a single seed.
+
+    Args:
+        wide: what `overview` returns.
+        summary: what it was made of, for the units.
+    """
     units = dict(zip(summary["metric"], summary["unit"], strict=True))
     rows = []
     for row in wide.to_dict("records"):
         fields = [str(row[name]) for name in ROW]
         for metric in OVERVIEW:
             mean, sd, n = (row[f"{metric}_{part}"] for part in ("mean", "sd", "n"))
-            fields.append(_mean_sd_n(mean, sd, n, units.get(metric, "")))
+            fields.append(mean_sd_n(mean, sd, n, units.get(metric, "")))
         rows.append(fields)
     return Display(
         headings=["Arm", "Epochs", "Readout", *OVERVIEW.values()],
         rows=rows,
         right=[False, True, False, *(True for _ in OVERVIEW)],
     )
-
-
-def _mean_sd_n(mean: float, sd: float, n: int, unit: str) -> str:
-    centre = number(mean, unit)
-    if n < 2:
-        return f"{centre} ({n})" if n else centre
-    # As many decimals as the mean: more would say nothing.
-    decimals = len(centre.partition(".")[2])
-    spread = number(sd, unit) if "e" in centre else f"{sd:.{decimals}f}"
-    return f"{centre} ± {spread} ({n})"
 
 
 def write_displayed(

@@ -1,0 +1,53 @@
+"""What the paper's claims are tested on: which of them, how, and what is drawn of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hamjepa_audit.files import write_if_changed
+from hamjepa_audit.layout import Layout
+from hamjepa_audit.params.audit import AuditParams, load_audit
+from hamjepa_audit.params.claims import Claims, load_claims
+
+AUDIT_VERSION = 1
+"""Raised by hand when tables, figures or the page of an audit change for the same claims."""
+
+
+@dataclass(frozen=True)
+class AuditPlan:
+    """The paper's claims and how they are tested."""
+
+    layout: Layout
+    claims: Claims
+    params: AuditParams
+
+    @classmethod
+    def load(cls, layout: Layout) -> "AuditPlan":
+        """The plan that the parameters below `layout.params` give.
+
+        Raises:
+            UserError: claims.yaml or statistics.yaml can't be used.
+        """
+        return cls(layout, load_claims(layout.claims()), load_audit(layout.params))
+
+    def selection(self) -> dict[str, Any]:
+        """What the tables of verdicts are to be made of: changes exactly when they must."""
+        return {
+            "claims": self.claims.model_dump(mode="json"),
+            "statistics": self.params.model_dump(mode="json"),
+            "audit_version": AUDIT_VERSION,
+        }
+
+    def write_selection(self) -> Path:
+        """Writes the selection if it changed: what is made of the claims depends on this file."""
+        return write_if_changed(self.layout.claims_selection(), self.selection())
+
+    def figures(self, study: str, epochs: int) -> list[str]:
+        """The figures of the claims that are tested on a study and number of epochs."""
+        carried = self.params.stands_for.get(study)
+        conditions = {(study, epochs)}
+        if carried is not None:
+            conditions |= {(carried.study, p) for p, own in carried.epochs.items() if own == epochs}
+        measured = any((c.study, c.epochs) == (study, epochs) for c in self.claims.measurements)
+        compared = any((c.study, c.epochs) in conditions for c in self.claims.differences)
+        return ["power", *["claims"] * measured, *["claim_differences"] * compared]

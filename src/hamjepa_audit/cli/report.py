@@ -1,0 +1,108 @@
+"""hamjepa-audit report: the page that an audit is read on."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hamjepa_audit.cli.options import Studies, layout_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from hamjepa_audit.audit_plan import AuditPlan
+    from hamjepa_audit.params.studies import StudyParams
+    from hamjepa_audit.reporting.page_studies import FigureFile, StudyTables
+
+FIGURES = (
+    "claim_differences", "claims", "seeds", "differences", "power", "knn_sweep", "eigenspectra",
+    "cosine_histograms", "norm_histograms", "training_curves",
+)  # fmt: skip
+"""The figures of a study in the order in which the page shows them."""
+
+
+def report(
+    context: typer.Context,
+    study: Studies,
+    captions: Annotated[
+        Path, typer.Option(help="Folder of the figures' captions.", metavar="DIR")
+    ] = Path("workflow/report"),
+) -> None:
+    """Write the page of an audit: verdicts, claims, figures, method, runs; one HTML file."""
+    from hamjepa_audit.audit_plan import AuditPlan
+    from hamjepa_audit.errors import UserError
+    from hamjepa_audit.files import read_parquet
+    from hamjepa_audit.metrics import METRICS_SCHEMA
+    from hamjepa_audit.params import load_study
+    from hamjepa_audit.params.loading import study_names
+    from hamjepa_audit.records import read_record
+    from hamjepa_audit.reporting.page import PageContent, write_page
+    from hamjepa_audit.reporting.page_claims import Titles
+    from hamjepa_audit.statistics.audit import Audit
+
+    layout = layout_of(context)
+    plan = AuditPlan.load(layout)
+    known = {name: load_study(layout.params, name) for name in study_names(layout.params)}
+    audited = [load_study(layout.params, name) for name in study]
+    metrics = read_parquet(layout.metrics(), METRICS_SCHEMA).to_pandas()
+    held = sorted(set(metrics["study"]))
+    if held != sorted(set(study)):
+        raise UserError(
+            f"{layout.metrics()} holds the studies {held}, not {sorted(set(study))}; "
+            f"name those, or make results/tables of these first"
+        )
+    runs = sorted(set(metrics["run_id"]))
+    content = PageContent(
+        plan=plan,
+        tables=Audit(*(read_parquet(layout.audit_table(t)).to_pandas() for t in Audit._fields)),
+        metrics=metrics,
+        studies=[_tables(plan, params, captions) for params in audited],
+        records={run: read_record(layout, run) for run in runs if layout.record(run).exists()},
+        titles=Titles(
+            studies={name: params.title for name, params in known.items()},
+            arms={a.name: a.title for params in (*known.values(), *audited) for a in params.arms},
+        ),
+    )
+    typer.echo(write_page(content, layout.page()))
+
+
+def _tables(plan: "AuditPlan", params: "StudyParams", captions: Path) -> "StudyTables":
+    from hamjepa_audit.files import read_parquet
+    from hamjepa_audit.reporting.page_studies import StudyTables
+
+    folder = plan.layout.tables(params.name)
+
+    def table(name: str) -> "pd.DataFrame":
+        return read_parquet(folder / f"{name}.parquet").to_pandas()
+
+    return StudyTables(
+        params=params,
+        overview=table("overview"),
+        summary=table("summary"),
+        differences=table("differences"),
+        figures=tuple(
+            _figure(plan, params.name, name, epochs, captions)
+            for epochs in params.epochs
+            for name in FIGURES
+            if name not in CLAIMED or name in plan.figures(params.name, epochs)
+        ),
+    )
+
+
+CLAIMED = ("claims", "claim_differences", "power")
+"""The figures that are made of claims: only those that `AuditPlan.figures` names are there."""
+
+
+def _figure(plan: "AuditPlan", study: str, name: str, epochs: int, captions: Path) -> "FigureFile":
+    from hamjepa_audit.errors import UserError
+    from hamjepa_audit.reporting.page_studies import FigureFile
+
+    path = plan.layout.figures(study) / f"{name}_e{epochs}.png"
+    caption = captions / f"{name}.rst"
+    for file in (path, caption):
+        if not file.is_file():
+            raise UserError(f"missing file {file}; make the figures, or name the captions' folder")
+    return FigureFile(name, epochs, path, " ".join(caption.read_text().split()))
+
+
+COMMANDS = (report,)

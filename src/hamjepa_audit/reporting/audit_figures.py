@@ -1,0 +1,280 @@
+"""Figures of an audit: the paper's numbers beside ours, claim by claim, and what seeds can show."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy import stats
+
+from hamjepa_audit.params.audit import AuditParams
+from hamjepa_audit.reporting.audit_tables import Row
+from hamjepa_audit.reporting.drawing import Arms, draw_line, readout_panels
+from hamjepa_audit.reporting.names import metric_title
+from hamjepa_audit.reporting.order import in_reading_order
+from hamjepa_audit.reporting.seed_figures import ROW_HEIGHT
+from hamjepa_audit.reporting.style import (
+    WIDTH,
+    label_axes,
+    legend,
+    logarithmic_ticks,
+    panels,
+    save,
+    styled,
+)
+from hamjepa_audit.statistics.power import t_test_power
+from hamjepa_audit.statistics.verdicts import Verdict
+
+FURTHEST = 6.0
+"""Margins: a deviation beyond is drawn at the edge, with its number."""
+
+SEEDS = (2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32, 40, 50, 64, 80, 100, 130, 160, 200)
+"""Numbers of seeds that power is computed for."""
+
+SEED_TICKS = (2, 3, 5, 10, 20, 50, 100, 200)
+
+POWERED = ("knn_top1@20", "linear_probe_top1")
+"""The metrics whose differences power is shown for."""
+
+PAPER, OURS = "0.45", "#0072B2"
+
+VERDICT_COLOURS = {
+    Verdict.REPRODUCED: "#00724f",
+    Verdict.CARRIES_OVER: "#00724f",
+    Verdict.SIZE_DIFFERS: "#8a5a00",
+    Verdict.NOT_REPRODUCED: "#b33900",
+    Verdict.NOT_CARRIED: "#b33900",
+    Verdict.INCONCLUSIVE: "#4d4d4d",
+    Verdict.NOT_RUN: "#6b6b6b",
+}
+"""Dark enough to be read on white."""
+
+
+def audit_figures(
+    wanted: Mapping[int, Sequence[str]],
+    claims: pd.DataFrame,
+    claim_differences: pd.DataFrame,
+    differences: pd.DataFrame,
+    arms: Arms,
+    params: AuditParams,
+    folder: Path,
+) -> list[Path]:
+    """Writes the figures of the claims that are tested on one study, as NAME_eEPOCHS.png and .pdf.
+
+    Args:
+        wanted: by number of epochs the names of figures: see `AuditPlan.figures`.
+        claims: the table of that name, of this study.
+        claim_differences: the table of that name, of this study.
+        differences: what `paired_differences` returns of this study.
+        arms: the arms shown, the baseline first.
+        params: confidence, margins and power.
+        folder: where the files go.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UserError: a file can't be written.
+    """
+    draw = {
+        "claims": lambda epochs: claim_forest(of(claims, epochs), arms, params.confidence),
+        "claim_differences": lambda epochs: claim_difference_forest(
+            of(claim_differences, epochs), arms, params.confidence
+        ),
+        "power": lambda epochs: power_curves(of(differences, epochs), arms, params),
+    }
+    figures = {
+        f"{name}_e{epochs}": draw[name](epochs)
+        for epochs, names in wanted.items()
+        for name in names
+    }
+    return [file for name, figure in figures.items() for file in save(figure, folder, name)]
+
+
+def of(table: pd.DataFrame, epochs: int) -> pd.DataFrame:
+    """The rows of a number of epochs."""
+    return table[table["epochs"] == epochs]
+
+
+@styled
+def claim_forest(claims: pd.DataFrame, arms: Arms, confidence: float) -> Figure:
+    """How far our means are from the paper's values, in units of each claim's margin.
+
+    The grey band is what counts as equal. Grey bars are the paper's own t intervals, where it has
+    standard deviations.
+
+    Args:
+        claims: rows of `measurement_claims`, one study and number of epochs.
+        arms: their titles; an arm that isn't among them is called by its name.
+        confidence: level of the intervals, in (0, 1).
+    """
+    margin = claims["margin"]
+    spread = claims["paper_sd"] / np.sqrt(claims["paper_n"])
+    quantile = stats.t.ppf((1 + confidence) / 2, (claims["paper_n"] - 1).where(spread.notna()))
+    table = claims.assign(
+        label=[
+            f"{metric_title(row['metric'])}, {_side(arms, row['arm'], row['readout'])}"
+            for row in claims.to_dict("records")
+        ],
+        theirs=0.0,
+        reach=quantile * spread / margin,
+        ours=claims["deviation"] / margin,
+        low=(claims["ci_low"] - claims["paper"]) / margin,
+        high=(claims["ci_high"] - claims["paper"]) / margin,
+    )
+    figure, axis = _one_panel(len(table))
+    axis.axvspan(-1, 1, color="0.9", zorder=0)
+    _draw_claims(axis, table, (-FURTHEST, FURTHEST))
+    axis.set_xlabel("Ours minus the paper's, in units of the claim's margin")
+    legend(figure, f"Bars: {100 * confidence:g}% t intervals. Grey band: equal within the margin")
+    return figure
+
+
+@styled
+def claim_difference_forest(claims: pd.DataFrame, arms: Arms, confidence: float) -> Figure:
+    """The differences that the paper states, and ours with their intervals.
+
+    Args:
+        claims: rows of `difference_claims`, one study and number of epochs.
+        arms: as in `claim_forest`.
+        confidence: level of the intervals, in (0, 1).
+    """
+    spread = claims["paper_sd"] / np.sqrt(claims["paper_n"])
+    quantile = stats.t.ppf((1 + confidence) / 2, (claims["paper_n"] - 1).where(spread.notna()))
+    table = claims.assign(
+        label=[_difference_label(row, arms) for row in claims.to_dict("records")],
+        theirs=claims["paper"],
+        reach=quantile * spread,
+        ours=claims["mean_difference"],
+        low=claims["ci_low"],
+        high=claims["ci_high"],
+    )
+    figure, axis = _one_panel(len(table))
+    axis.axvline(0, color="0.35", linewidth=0.9, zorder=1)
+    _draw_claims(axis, table, None)
+    unit = "percentage points" if (claims["unit"] == "percent").all() else "unit of the metric"
+    axis.set_xlabel(f"Difference ({unit})")
+    legend(figure, f"Bars: {100 * confidence:g}% t intervals; ours paired by seed")
+    return figure
+
+
+def _difference_label(row: Row, arms: Arms) -> str:
+    sides = f"{_named(arms, row['minuend'])} − {_named(arms, row['subtrahend'])}"
+    carried = f" ({row['paper_study']}, {row['paper_epochs']} ep.)" if row["carried"] else ""
+    return f"{metric_title(row['metric'])}: {sides}{carried}"
+
+
+def _one_panel(lines: int) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(WIDTH, ROW_HEIGHT * lines + 1.4), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _side(arms: Arms, arm: str, readout: str) -> str:
+    title = arms.titles.get(arm, arm)
+    return title if readout == "all" else f"{title} {readout}"
+
+
+def _named(arms: Arms, side: str) -> str:
+    arm, _, readout = side.rpartition("_")
+    return _side(arms, arm, readout)
+
+
+def _draw_claims(axis: Axes, table: pd.DataFrame, limits: tuple[float, float] | None) -> None:
+    """Two estimates a line: the paper's above, ours below, and the verdict in words beside."""
+    for position, row in enumerate(table.to_dict("records")):
+        above, below = position - 0.14, position + 0.14
+        reach = np.nan_to_num(row["reach"])
+        ends = [row["theirs"] - reach, row["theirs"] + reach]
+        axis.plot(ends, [above] * 2, color=PAPER, linewidth=1.3)
+        axis.plot(row["theirs"], above, "D", color=PAPER, markersize=3.6, label="Paper")
+        _draw_ours(axis, row, below, limits)
+        colour = VERDICT_COLOURS[Verdict(row["verdict"])]
+        axis.annotate(
+            row["verdict"],
+            (1.01, position),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=8.5,
+            color=colour,
+            annotation_clip=False,
+        )
+    axis.set_yticks(range(len(table)), labels=table["label"])
+    axis.set_ylim(len(table) - 0.4, -0.6)
+    axis.tick_params(axis="y", length=0, labelsize=8.5)
+    axis.grid(visible=False, axis="y")
+    if limits is not None:
+        axis.set_xlim(limits)
+
+
+def _draw_ours(axis: Axes, row: Row, at: float, limits: object) -> None:
+    if np.isnan(row["ours"]):
+        return
+    if limits is not None and abs(row["ours"]) > FURTHEST:
+        edge = np.copysign(FURTHEST, row["ours"])
+        marker = ">" if edge > 0 else "<"
+        axis.plot(edge * 0.98, at, marker, color=OURS, markersize=5, clip_on=False, label="Ours")
+        text = f"{row['ours']:+.0f} "
+        side = "right" if edge > 0 else "left"
+        axis.text(edge * 0.95, at, text, ha=side, va="center", fontsize=8, color=OURS)
+        return
+    axis.plot([row["low"], row["high"]], [at] * 2, color=OURS, linewidth=1.6)
+    axis.plot(row["ours"], at, "o", color=OURS, markersize=4.2, label="Ours")
+
+
+@styled
+def power_curves(differences: pd.DataFrame, arms: Arms, params: AuditParams) -> Figure:
+    """Chance that so many seeds show a difference to the baseline that is as large as the margin.
+
+    By the two-sided paired t-test; the standard deviation of our differences is taken for the true
+    one. One row of panels a metric of POWERED, one column a readout; dots: the seeds that we have.
+
+    Args:
+        differences: what `paired_differences` returns of one study and number of epochs.
+        arms: the arms shown, the baseline first.
+        params: confidence, margins and the power that is aimed at.
+    """
+    final = differences["checkpoint_epoch"] == differences["epochs"]
+    known = differences["sd"] > 0
+    rows = differences[final & known & (differences["subtrahend_arm"] == arms.order[0])]
+    rows = in_reading_order(
+        rows.rename(columns={"minuend_arm": "arm", "minuend_readout": "readout"}), arms.order
+    )
+    drawn = [
+        (metric, readout)
+        for metric in POWERED
+        for readout in readout_panels(rows)
+        if (rows["metric"] == metric).any()
+    ]
+    figure, axes = panels(max(len(drawn), 1), sharex=True, sharey=True)
+    for axis, (metric, readout) in zip(axes, drawn, strict=False):
+        of_panel = rows[(rows["metric"] == metric) & rows["readout"].isin([readout, "all"])]
+        _draw_power(axis, of_panel, arms, params)
+        part = "whole state" if readout == "all" else f"readout {readout}"
+        axis.set_title(f"{metric_title(metric)}, {part}")
+    label_axes(axes, "Seeds", "Power (%)")
+    size = params.margin(POWERED[0], 0.0)
+    against = arms.titles[arms.order[0]]
+    points = "point" if size == 1 else "points"
+    note = f"Chance of showing a difference of {size:g} {points} to {against}. Dots: our seeds"
+    legend(figure, note if drawn else f"No differences to {against} that vary from seed to seed")
+    return figure
+
+
+def _draw_power(axis: Axes, rows: pd.DataFrame, arms: Arms, params: AuditParams) -> None:
+    axis.axhline(100 * params.power, color="0.35", linewidth=0.9, linestyle=":")
+    for row in rows.to_dict("records"):
+        margin = params.margin(row["metric"], 0.0)
+        effect = margin / row["sd"]
+        curve = pd.Series({n: _power(effect, n, params.alpha) for n in SEEDS})
+        draw_line(axis, arms, row["arm"], curve, (curve, curve))
+        here = _power(effect, row["n"], params.alpha)
+        axis.plot(row["n"], here, "o", color=arms.colours[row["arm"]])
+    logarithmic_ticks(axis, SEED_TICKS)
+    axis.set_ylim(0, 103)
+
+
+def _power(effect: float, n: int, alpha: float) -> float:
+    """Percent."""
+    return 100 * t_test_power(effect * np.sqrt(n), n - 1, alpha)

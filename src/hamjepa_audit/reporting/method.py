@@ -1,0 +1,102 @@
+"""The decision tables of the verdicts as the page shows them, line by line.
+
+`statistics.verdicts` decides; a test holds these lines against it, case by case.
+"""
+
+from typing import NamedTuple
+
+from hamjepa_audit.statistics.verdicts import Verdict
+
+NONE, FEW, ENOUGH = "none", "too few", "enough"
+"""How many seeds there are."""
+
+
+class Line(NamedTuple):
+    """A line of a decision table: it applies where all of `when` are shown.
+
+    `when` names conditions: see the table's docstring. `shown` says them in words.
+    """
+
+    seeds: str
+    when: tuple[str, ...]
+    shown: str
+    verdict: Verdict
+
+
+class Decisions(NamedTuple):
+    """A decision table, read from the top: the first line that applies gives the verdict."""
+
+    title: str
+    introduction: str
+    lines: tuple[Line, ...]
+
+
+def _table(title: str, introduction: str, *lines: Line) -> Decisions:
+    """Lines after the two that all tables start with."""
+    first = (
+        Line(NONE, (), "", Verdict.NOT_RUN),
+        Line(FEW, (), "", Verdict.INCONCLUSIVE),
+    )
+    return Decisions(title, introduction, (*first, *lines))
+
+
+MEASUREMENTS = _table(
+    "A number that the paper reports",
+    "There is no direction to reproduce, only a value.",
+    Line(ENOUGH, ("equal",), "equal within the margin", Verdict.REPRODUCED),
+    Line(ENOUGH, ("differs",), "our value differs from the paper's", Verdict.NOT_REPRODUCED),
+    Line(ENOUGH, (), "neither", Verdict.INCONCLUSIVE),
+)
+"""Conditions: equal, differs."""
+
+DIFFERENCES = _table(
+    "A difference between arms, on the paper's own study",
+    "Both its direction and its size are judged.",
+    Line(ENOUGH, ("same", "equal"), "same sign, equal within the margin", Verdict.REPRODUCED),
+    Line(ENOUGH, ("same", "differs"), "same sign, another size", Verdict.SIZE_DIFFERS),
+    Line(ENOUGH, ("same",), "same sign, its size is open", Verdict.INCONCLUSIVE),
+    Line(ENOUGH, ("opposite",), "the opposite sign", Verdict.NOT_REPRODUCED),
+    Line(
+        ENOUGH,
+        ("below",),
+        "any difference in the paper's direction is below the margin",
+        Verdict.NOT_REPRODUCED,
+    ),
+    Line(ENOUGH, (), "none of these", Verdict.INCONCLUSIVE),
+)
+"""Conditions: same, opposite (sign), equal, differs, below."""
+
+CARRIED = _table(
+    "A difference between arms, on a study that the paper does not have",
+    "Other images give other sizes: the direction alone is judged.",
+    Line(ENOUGH, ("same",), "same sign", Verdict.CARRIES_OVER),
+    Line(ENOUGH, ("opposite",), "the opposite sign", Verdict.NOT_CARRIED),
+    Line(
+        ENOUGH,
+        ("below",),
+        "any difference in the paper's direction is below the margin",
+        Verdict.NOT_CARRIED,
+    ),
+    Line(ENOUGH, (), "none of these", Verdict.INCONCLUSIVE),
+)
+"""Conditions: same, opposite (sign), equal, differs, below."""
+
+STATEMENTS = _table(
+    "What the paper says in words, on its own study",
+    "A statement is cut into parts, each of which says in which range some mean lies.",
+    Line(ENOUGH, ("holds",), "every part holds", Verdict.REPRODUCED),
+    Line(ENOUGH, ("fails",), "some part fails", Verdict.NOT_REPRODUCED),
+    Line(ENOUGH, (), "neither", Verdict.INCONCLUSIVE),
+)
+"""Conditions: holds, fails."""
+
+CARRIED_STATEMENTS = _table(
+    "What the paper says in words, on a study that it does not have",
+    "The same parts.",
+    Line(ENOUGH, ("holds",), "every part holds", Verdict.CARRIES_OVER),
+    Line(ENOUGH, ("fails",), "some part fails", Verdict.NOT_CARRIED),
+    Line(ENOUGH, (), "neither", Verdict.INCONCLUSIVE),
+)
+"""Conditions: holds, fails."""
+
+DECISIONS = (DIFFERENCES, CARRIED, STATEMENTS, CARRIED_STATEMENTS, MEASUREMENTS)

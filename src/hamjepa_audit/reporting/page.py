@@ -1,0 +1,164 @@
+"""The page that an audit is read on: one HTML file that needs nothing else."""
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from hamjepa_audit.audit_plan import AuditPlan
+from hamjepa_audit.files import write_text
+from hamjepa_audit.records import Record
+from hamjepa_audit.reporting import page_studies
+from hamjepa_audit.reporting.formatting import p_value
+from hamjepa_audit.reporting.method import DECISIONS
+from hamjepa_audit.reporting.names import metric_title
+from hamjepa_audit.reporting.page_claims import (
+    KINDS,
+    Entries,
+    Entry,
+    Titles,
+    counted,
+    grouped,
+    slug,
+)
+from hamjepa_audit.reporting.page_studies import StudyTables, condition_anchor
+from hamjepa_audit.reporting.pictures import HEIGHT, WIDTH
+from hamjepa_audit.statistics.audit import Audit
+from hamjepa_audit.statistics.seeds import SeedTable
+from hamjepa_audit.statistics.verdicts import Verdict
+
+MINUS = re.compile(r"(?<![\w)])-(?=[\d.∞])")
+"""A hyphen that is a minus sign: before a number, after nothing that it could join."""
+
+
+class PageContent(NamedTuple):
+    """What the page is made of.
+
+    Attributes:
+        plan: the paper's claims and how they were tested.
+        tables: the tables of verdicts.
+        metrics: all metrics of the studies audited (METRICS_SCHEMA).
+        studies: those studies, in the order in which they are shown.
+        records: run records by run id.
+        titles: of studies and arms.
+    """
+
+    plan: AuditPlan
+    tables: Audit
+    metrics: pd.DataFrame
+    studies: Sequence[StudyTables]
+    records: Mapping[str, Record]
+    titles: Titles
+
+
+def write_page(content: PageContent, target: Path) -> Path:
+    """Writes the page; the same content gives the same bytes.
+
+    Raises:
+        UserError: the metrics are unusable (see `statistics.checked`), or the file can't be
+            written.
+    """
+    environment = Environment(
+        loader=PackageLoader("hamjepa_audit.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "p_value": p_value,
+        "metric_title": metric_title,
+        "minus": lambda text: MINUS.sub("−", text),
+        "data_uri": _data_uri,
+        "slug": slug,
+    }
+    write_text(target, environment.get_template("page.html.j2").render(page_context(content)))
+    return target
+
+
+def page_context(content: PageContent) -> dict[str, Any]:
+    """What the templates show."""
+    plan, titles = content.plan, content.titles
+    names = [tables.params.name for tables in content.studies]
+    in_paper = {claim.study for claim in plan.claims.measurements}
+    in_paper |= {claim.study for claim in plan.claims.differences}
+    maker = Entries(SeedTable(content.metrics), titles, plan.params)
+    entries = [
+        *maker.differences(content.tables.claim_differences),
+        *maker.statements(content.tables.statements),
+        *maker.numbers(content.tables.claims),
+    ]
+    groups = grouped(entries, names)
+    runs = content.metrics[["study", "arm", "epochs", "seed", "run_id"]].drop_duplicates()
+    runs = runs.sort_values(["study", "arm", "epochs", "seed"])
+    params = [tables.params for tables in content.studies]
+    conditions = list(page_studies.conditions(params, runs, content.records, titles))
+    return {
+        "paper": plan.claims.paper,
+        "params": plan.params,
+        "titles": titles,
+        "studies": [page_studies.study(tables, titles) for tables in content.studies],
+        "paper_studies": sorted(in_paper),
+        "groups": groups,
+        "kinds": KINDS,
+        "counts": _counts(entries),
+        "choices": _choices(entries, names, titles),
+        "consistency": content.tables.paper_consistency.to_dict("records"),
+        "decisions": DECISIONS,
+        "conditions": conditions,
+        "anchors": {condition.anchor: condition for condition in conditions},
+        "condition_anchor": condition_anchor,
+        "drawn": {
+            (tables.params.name, figure.epochs)
+            for tables in content.studies
+            for figure in tables.figures
+        },
+        "picture_size": (WIDTH, HEIGHT),
+        "paper_was_run": any(entry.run and not entry.carried for entry in entries),
+    }
+
+
+class Counts(NamedTuple):
+    """How many claims have which verdict: a row a verdict that occurs, a column a kind."""
+
+    kinds: list[str]
+    rows: list[tuple[Verdict, list[int]]]
+
+
+def _counts(entries: Sequence[Entry]) -> dict[str, Counts]:
+    """On the paper's own studies, and on others; of the latter nothing if there are none."""
+    parts = {
+        "own": [entry for entry in entries if not entry.carried],
+        "carried": [entry for entry in entries if entry.carried],
+    }
+    return {name: _counted_by_kind(part) for name, part in parts.items() if part}
+
+
+def _counted_by_kind(entries: Sequence[Entry]) -> Counts:
+    kinds = [kind for kind in KINDS if any(entry.kind == kind for entry in entries)]
+    rows = []
+    for verdict, _ in counted(entries):
+        of_verdict = [entry.kind for entry in entries if entry.verdict == verdict]
+        rows.append((verdict, [of_verdict.count(kind) for kind in kinds]))
+    return Counts(kinds, rows)
+
+
+def _choices(
+    entries: Sequence[Entry], studies: Sequence[str], titles: Titles
+) -> dict[str, list[tuple[str, str]]]:
+    """What can be chosen in each filter: value and what it is called."""
+    known = list(dict.fromkeys([*studies, *(entry.study for entry in entries)]))
+    arms = sorted({arm for entry in entries for arm in entry.arms})
+    return {
+        "study": [(name, titles.study(name)) for name in known],
+        "arm": [(name, titles.arm(name)) for name in arms],
+        "verdict": [(slug(verdict), str(verdict)) for verdict, _ in counted(entries)],
+    }
+
+
+def _data_uri(path: Path) -> str:
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"

@@ -1,0 +1,249 @@
+"""What the page says of each study that was run: tables, differences, figures, runs."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from hamjepa_audit.params.studies import StudyParams
+from hamjepa_audit.records import Record
+from hamjepa_audit.reporting.audit_tables import Row
+from hamjepa_audit.reporting.formatting import ABSENT, Display, number, p_value
+from hamjepa_audit.reporting.names import metric_title, with_unit
+from hamjepa_audit.reporting.order import final_checkpoint
+from hamjepa_audit.reporting.page_claims import Titles
+from hamjepa_audit.reporting.tables import overview_displayed
+
+COMPARED = ("knn_top1@20", "linear_probe_top1", "effective_rank")
+"""The metrics whose differences to the baseline lead a study."""
+
+SHORT = 12
+"""Characters of a digest or commit that are shown."""
+
+NOT_RECORDED = "not recorded"
+
+
+class FigureFile(NamedTuple):
+    """A figure of a study that a rule made."""
+
+    name: str
+    epochs: int
+    path: Path
+    caption: str
+
+
+class StudyTables(NamedTuple):
+    """What was made of one study: the tables of those names, and its figures."""
+
+    params: StudyParams
+    overview: pd.DataFrame
+    summary: pd.DataFrame
+    differences: pd.DataFrame
+    figures: tuple[FigureFile, ...]
+
+
+class Run(NamedTuple):
+    """One run, as its record has it."""
+
+    run_id: str
+    seed: int
+    commit: str
+    lock: str
+    device: str
+    torch: str
+    took: str
+
+
+class Condition(NamedTuple):
+    """The runs of one arm and number of epochs, and their parameters but for the seed."""
+
+    anchor: str
+    arm: str
+    study: str
+    epochs: int
+    runs: tuple[Run, ...]
+    parameters: tuple[tuple[str, str], ...]
+
+    @property
+    def provenance(self) -> str:
+        """What the runs were made on, in one line."""
+        seeds = ", ".join(str(run.seed) for run in self.runs)
+        parts = [f"seeds {seeds}"]
+        for title, values in (
+            ("commit", {run.commit for run in self.runs}),
+            ("lock", {run.lock for run in self.runs}),
+            ("on", {run.device for run in self.runs}),
+        ):
+            parts.append(f"{title} {', '.join(sorted(values))}")
+        return "; ".join(parts)
+
+
+class Study(NamedTuple):
+    """One study on the page."""
+
+    name: str
+    title: str
+    baseline: str
+    scope: str
+    overview: Display
+    differences: Display
+    findings: tuple[str, ...]
+    figures: tuple[FigureFile, ...]
+
+
+def study(tables: StudyTables, titles: Titles) -> Study:
+    """A study's part of the page."""
+    params = tables.params
+    arms = [arm.name for arm in params.arms]
+    epochs = " and ".join(str(number) for number in params.epochs)
+    return Study(
+        name=params.name,
+        title=params.title,
+        baseline=titles.arm(arms[0]),
+        scope=f"{len(arms)} arms, {len(params.seeds)} seeds, {epochs} epochs",
+        overview=_with_titles(overview_displayed(tables.overview, tables.summary), titles),
+        differences=to_baseline(tables.differences, arms, titles),
+        findings=tuple(findings(tables.differences, arms, titles)),
+        figures=tables.figures,
+    )
+
+
+def _with_titles(table: Display, titles: Titles) -> Display:
+    rows = [[titles.arm(row[0]), *row[1:]] for row in table.rows]
+    return table._replace(rows=rows)
+
+
+def to_baseline(differences: pd.DataFrame, arms: Sequence[str], titles: Titles) -> Display:
+    """Each arm's differences to the first one: mean, interval and p, a column a metric."""
+    rows = _last_against(differences, arms)
+    metrics = [metric for metric in COMPARED if (rows["metric"] == metric).any()]
+    units = dict(zip(rows["metric"], rows["unit"], strict=True))
+    fields = []
+    for (epochs, arm, readout), group in rows.groupby(
+        ["epochs", "minuend_arm", "minuend_readout"], sort=False
+    ):
+        by_metric = group.set_index("metric").to_dict("index")
+        cells = [_difference(by_metric.get(metric)) for metric in metrics]
+        fields.append([titles.side(str(arm), str(readout)), str(epochs), *cells])
+    headings = [with_unit(metric, units[metric]) for metric in metrics]
+    return Display(["Arm", "Epochs", *headings], fields, [False, True, *(True for _ in metrics)])
+
+
+def _last_against(differences: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
+    """Differences to the baseline at the last epoch, in the order of the arms."""
+    if differences.empty:
+        return differences
+    rows = final_checkpoint(differences)
+    rows = rows[rows["subtrahend_arm"] == arms[0]]
+    place = {arm: position for position, arm in enumerate(arms)}
+    return rows.sort_values(
+        ["epochs", "minuend_arm"], key=lambda c: c.map(place) if c.dtype != "int64" else c,
+        kind="stable",
+    )  # fmt: skip
+
+
+def _difference(row: Row | None) -> str:
+    if row is None or row["n"] == 0:
+        return ABSENT
+    mean, low, high = (
+        number(row[name], row["unit"]) for name in ("mean_difference", "ci_low", "ci_high")
+    )
+    return f"{mean} [{low}, {high}], p {p_value(row['p'])}" if row["n"] > 1 else f"{mean} (1)"
+
+
+def findings(differences: pd.DataFrame, arms: Sequence[str], titles: Titles) -> Iterator[str]:
+    """In words: which intervals of differences to the baseline leave out zero, metric by metric."""
+    rows = _last_against(differences, arms)
+    baseline = titles.arm(arms[0])
+    for metric in COMPARED:
+        of_metric = rows[rows["metric"] == metric]
+        if of_metric.empty:
+            continue
+        told = []
+        for row in of_metric.to_dict("records"):
+            if row["ci_low"] <= 0 <= row["ci_high"] or row["n"] < 2:
+                continue
+            size = number(abs(row["mean_difference"]), row["unit"])
+            direction = "above" if row["mean_difference"] > 0 else "below"
+            side = titles.side(row["minuend_arm"], row["minuend_readout"])
+            told.append(f"{side} is {size} {direction} it")
+        text = "; ".join(told) if told else "no arm is shown to differ from it"
+        yield f"{metric_title(metric)}, against {baseline}: {text}."
+
+
+def conditions(
+    studies: Iterable[StudyParams],
+    runs: pd.DataFrame,
+    records: Mapping[str, Record],
+    titles: Titles,
+) -> Iterator[Condition]:
+    """The runs that the numbers come from, arm by arm.
+
+    Args:
+        studies: those audited.
+        runs: `study`, `arm`, `epochs`, `seed`, `run_id`, a row each.
+        records: by run id; of runs without one nothing is said.
+        titles: of arms.
+    """
+    for params in studies:
+        for arm in params.arms:
+            for epochs in params.epochs:
+                where = (params.name, arm.name, epochs)
+                rows = runs[(runs[["study", "arm", "epochs"]] == list(where)).all(axis=1)]
+                if rows.empty:
+                    continue
+                found = [records.get(name, {}) for name in rows["run_id"]]
+                yield Condition(
+                    anchor=condition_anchor(*where),
+                    arm=titles.arm(arm.name),
+                    study=params.title,
+                    epochs=epochs,
+                    runs=tuple(
+                        _run(name, int(seed), record)
+                        for name, seed, record in zip(
+                            rows["run_id"], rows["seed"], found, strict=True
+                        )
+                    ),
+                    parameters=tuple(_parameters(found[0].get("params", {}))),
+                )
+
+
+def condition_anchor(study: str, arm: str, epochs: int) -> str:
+    """Where the page has the runs of a study, arm and number of epochs."""
+    return f"runs-{study}-{arm}-e{epochs}"
+
+
+def _run(run_id: str, seed: int, record: Record) -> Run:
+    device = record.get("device", {})
+    commit = str(record.get("commit") or NOT_RECORDED)[:SHORT]
+    name = f"{device['name']} ({device['type']})" if "name" in device else device.get("type")
+    return Run(
+        run_id=run_id,
+        seed=seed,
+        commit=commit + (" with changes" if record.get("uncommitted_changes") else ""),
+        lock=str(record.get("lock_sha256") or NOT_RECORDED)[:SHORT],
+        device=name or NOT_RECORDED,
+        torch=record.get("packages", {}).get("torch", NOT_RECORDED),
+        took=_duration(record),
+    )
+
+
+def _duration(record: Record) -> str:
+    if not {"started", "ended"} <= set(record):
+        return NOT_RECORDED
+    started, ended = (datetime.fromisoformat(record[name]) for name in ("started", "ended"))
+    minutes, seconds = divmod(round((ended - started).total_seconds()), 60)
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
+def _parameters(tree: Any, above: str = "") -> Iterator[tuple[str, str]]:
+    """A record's parameters by dotted key; the seed is in the table of runs."""
+    for key, value in tree.items():
+        name = f"{above}{key}"
+        if isinstance(value, dict):
+            yield from _parameters(value, f"{name}.")
+        elif name not in ("seed", "title"):
+            values = value if isinstance(value, list) else [value]
+            yield name, ", ".join("none" if item is None else str(item) for item in values)

@@ -1,0 +1,169 @@
+"""Figures of single seeds: what each run measured, and how arms differ seed by seed."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hamjepa_audit.reporting.drawing import Arms, readout_panels, seeds
+from hamjepa_audit.reporting.names import with_unit
+from hamjepa_audit.reporting.order import final_checkpoint, in_reading_order
+from hamjepa_audit.reporting.style import WIDTH, legend, styled
+from hamjepa_audit.statistics.summaries import summarise
+
+SHOWN = ("knn_top1@20", "linear_probe_top1", "effective_rank")
+"""The metrics whose seeds are shown."""
+
+COMPARED = (*SHOWN, "participation_ratio", "cosine_mean", "feature_norm_mean")
+"""The metrics whose differences are shown."""
+
+ROW_HEIGHT, PANEL_HEIGHT = 0.21, 2.5
+"""Inches: of a line of a forest plot, of a panel of seeds."""
+
+MEAN_OFFSET = 0.28
+"""How far beside the dots their mean is drawn, in units of the distance between arms."""
+
+
+class Line(NamedTuple):
+    """One line of a forest plot: an estimate and its interval (NaN: none), and how it looks."""
+
+    label: str
+    value: float
+    low: float
+    high: float
+    colour: str
+
+
+@styled
+def seed_dots(metrics: pd.DataFrame, arms: Arms, confidence: float) -> Figure:
+    """Every seed's value, a grey line joining the runs of one seed; means with t intervals.
+
+    One row of panels a metric of SHOWN, one column a readout; an arm that is read out as a whole
+    is in every column.
+
+    Args:
+        metrics: METRICS_SCHEMA, one study and number of epochs; the last checkpoint is shown.
+        arms: the arms shown.
+        confidence: level of the intervals, in (0, 1).
+
+    Raises:
+        UserError: nothing was measured at the last epoch.
+    """
+    rows = in_reading_order(final_checkpoint(metrics), arms.order)
+    names = [name for name in SHOWN if (rows["metric"] == name).any()]
+    shown = readout_panels(rows)
+    figure = Figure(
+        figsize=(max(WIDTH * len(shown) / 3, 4.5), PANEL_HEIGHT * max(len(names), 1) + 0.9),
+        layout="constrained",
+    )
+    grid = figure.subplots(max(len(names), 1), len(shown), squeeze=False, sharex=True, sharey="row")
+    for line, name in zip(grid, names, strict=False):
+        of_metric = rows[rows["metric"] == name]
+        unit = of_metric["unit"].iloc[0]
+        for axis, readout in zip(line, shown, strict=True):
+            part = _readout_or_whole(of_metric, readout, arms)
+            _draw_seeds(axis, part, summarise(part, confidence), arms)
+        line[0].set_ylabel(with_unit(name, unit))
+    for axis, readout in zip(grid[0], shown, strict=True):
+        axis.set_title("Whole state" if readout == "all" else f"Readout {readout}")
+    interval = "" if seeds(rows) == "1 seed" else f". Bars: mean, {100 * confidence:g}% t interval"
+    legend(figure, f"Dots: {seeds(rows)}, grey lines join the runs of one seed{interval}")
+    return figure
+
+
+def _readout_or_whole(rows: pd.DataFrame, readout: str, arms: Arms) -> pd.DataFrame:
+    """Of every arm its rows of a readout, or those of the whole state where it has no parts."""
+    chosen = []
+    for arm in arms.order:
+        of_arm = rows[rows["arm"] == arm]
+        part = of_arm[of_arm["readout"] == readout]
+        chosen.append(part if not part.empty else of_arm[of_arm["readout"] == "all"])
+    return pd.concat(chosen)
+
+
+def _draw_seeds(axis: Axes, rows: pd.DataFrame, summary: pd.DataFrame, arms: Arms) -> None:
+    place = {arm: position for position, arm in enumerate(arms.order)}
+    for _, run in rows.groupby("seed"):
+        axis.plot(run["arm"].map(place), run["value"], color="0.72", linewidth=0.8, zorder=1)
+    for row in in_reading_order(summary, arms.order).to_dict("records"):
+        arm = str(row["arm"])
+        values = rows.loc[rows["arm"] == arm, "value"]
+        label = arms.label(arm, row["readout"] == "all")
+        colour = arms.colours[arm]
+        axis.plot([place[arm]] * len(values), values, "o", color=colour, label=label, alpha=0.85)
+        reach = None if np.isnan(row["ci_low"]) else (row["ci_high"] - row["ci_low"]) / 2
+        beside = place[arm] + MEAN_OFFSET
+        axis.errorbar(beside, row["mean"], reach, fmt="_", color=colour, capsize=3, markersize=9)
+    axis.set_xlim(-0.5, len(place) - 0.3)
+    axis.set_xticks([])
+    axis.grid(visible=False, axis="x")
+
+
+@styled
+def difference_forest(differences: pd.DataFrame, arms: Arms) -> Figure:
+    """Differences of every arm to the baseline, paired by seed, with their intervals.
+
+    One panel a metric of COMPARED, one line an arm and readout.
+
+    Args:
+        differences: what `paired_differences` returns of one study and number of epochs.
+        arms: the arms shown, the baseline first.
+    """
+    baseline = arms.order[0]
+    final = differences["checkpoint_epoch"] == differences["epochs"]
+    rows = differences[final & (differences["subtrahend_arm"] == baseline)]
+    names = [name for name in COMPARED if (rows["metric"] == name).any()]
+    if not names:
+        return _without_lines(f"No seed has both {arms.titles[baseline]} and another arm")
+    tables = [list(_lines(rows[rows["metric"] == name], arms)) for name in names]
+    height = ROW_HEIGHT * len(tables[0]) + 0.75
+    columns = min(3, len(names))
+    number = -(-len(names) // columns)
+    figure = Figure(figsize=(WIDTH, height * number + 0.4), layout="constrained")
+    axes = figure.subplots(number, columns, squeeze=False).ravel().tolist()
+    for unused in axes[len(names) :]:
+        unused.remove()
+    for position, (axis, name, lines) in enumerate(zip(axes, names, tables, strict=False)):
+        axis.set_title(with_unit(name, rows.loc[rows["metric"] == name, "unit"].iloc[0]))
+        forest(axis, lines)
+        first = tables[position - position % columns]
+        if position % columns and [line.label for line in lines] == [line.label for line in first]:
+            axis.tick_params(labelleft=False)  # they stand beside the first of the row
+    interval = f"{100 * rows['confidence'].iloc[0]:g}% t interval"
+    n = f"{rows['n'].min()} to {rows['n'].max()}" if rows["n"].nunique() > 1 else rows["n"].iloc[0]
+    figure.supxlabel(
+        f"Difference to {arms.titles[baseline]}, paired by seed: mean, {interval} ({n} seeds)",
+        fontsize=10,
+    )
+    return figure
+
+
+def _lines(rows: pd.DataFrame, arms: Arms) -> Iterator[Line]:
+    """From the top: the arms in their order, of each its readouts in theirs."""
+    for arm in arms.order[1:]:
+        for row in rows[rows["minuend_arm"] == arm].to_dict("records"):
+            whole = row["minuend_readout"] == "all"
+            label = arms.titles[arm] if whole else f"{arms.titles[arm]} {row['minuend_readout']}"
+            bounds = (row["mean_difference"], row["ci_low"], row["ci_high"])
+            yield Line(label, *bounds, arms.colours[arm])
+
+
+def forest(axis: Axes, lines: Sequence[Line]) -> None:
+    """Lines from the top, each an estimate with its interval, and a line at zero."""
+    axis.axvline(0, color="0.35", linewidth=0.9, zorder=1)
+    for position, line in enumerate(lines):
+        axis.plot([line.low, line.high], [position] * 2, color=line.colour, linewidth=1.6)
+        axis.plot(line.value, position, "o", color=line.colour, markersize=4.5)
+    axis.set_yticks(range(len(lines)), labels=[line.label for line in lines])
+    axis.set_ylim(len(lines) - 0.4, -0.6)
+    axis.grid(visible=False, axis="y")
+    axis.tick_params(axis="y", length=0)
+
+
+def _without_lines(reason: str) -> Figure:
+    figure = Figure(figsize=(WIDTH, 1.0), layout="constrained")
+    figure.text(0.5, 0.5, reason, ha="center", va="center")
+    return figure

@@ -1,0 +1,273 @@
+"""The page: it says what the tables say, holds together, and needs nothing from outside."""
+
+import re
+from html.parser import HTMLParser
+from itertools import product
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from hamjepa_audit.reporting.method import (
+    CARRIED,
+    CARRIED_STATEMENTS,
+    DIFFERENCES,
+    ENOUGH,
+    FEW,
+    MEASUREMENTS,
+    NONE,
+    STATEMENTS,
+    Decisions,
+)
+from hamjepa_audit.reporting.names import metric_title, with_unit
+from hamjepa_audit.reporting.page import MINUS, PageContent, write_page
+from hamjepa_audit.reporting.page_claims import slug
+from hamjepa_audit.reporting.pictures import LEFT, RIGHT, picture
+from hamjepa_audit.statistics.verdicts import (
+    Verdict,
+    difference_verdicts,
+    direction_verdicts,
+    measurement_verdicts,
+    statement_verdicts,
+)
+from tests.unit.audited import COMMIT, LOCK, content
+
+PAPER_STUDIES = ("cifar100", "imagenet100", "tinyimagenet100")
+
+
+@pytest.fixture(scope="module")
+def audited(params_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> PageContent:
+    folder = tmp_path_factory.mktemp("audited")
+    return content(params_folder, folder, *PAPER_STUDIES, figures=False)
+
+
+@pytest.fixture(scope="module")
+def embedded(params_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> PageContent:
+    return content(params_folder, tmp_path_factory.mktemp("embedded"), "digits")
+
+
+@pytest.fixture(scope="module")
+def page(audited: PageContent, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_page(audited, tmp_path_factory.mktemp("page") / "index.html").read_text()
+
+
+class Elements(HTMLParser):
+    """Every start tag with its attributes, and the text of every claim's summary."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def of(self, name: str) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.tags if tag == name]
+
+    def claims(self) -> list[dict[str, str | None]]:
+        return [found for found in self.of("details") if found.get("class") == "claim"]
+
+
+# --- what it says
+
+
+def test_every_claim_is_there_with_its_verdict(audited: PageContent, page: str) -> None:
+    tables = audited.tables[:3]
+    expected = pd.concat([table[["study", "verdict"]] for table in tables])
+    found = [(claim["data-study"], claim["data-verdict"]) for claim in Elements(page).claims()]
+    assert sorted(found) == sorted((s, slug(v)) for s, v in expected.itertuples(index=False))
+    given = set(expected["verdict"])
+    assert {str(verdict) for verdict in Verdict} - given <= {"does not carry over"}
+
+
+def test_the_counts_are_those_of_the_tables(audited: PageContent, page: str) -> None:
+    own = re.search(r"On the paper&#39;s own studies</h3>.*?</table>", page, re.DOTALL)
+    assert own is not None
+    rows = re.findall(r"<tr><th scope=\"row\">(.*?)</tr>", own[0])
+    numbers = {
+        re.sub("<.*?>", "", row.split("</th>")[0]): [int(n) for n in re.findall(r">(\d+)<", row)]
+        for row in rows
+    }
+    tables = audited.tables
+    frames = (tables.claim_differences, tables.statements, tables.claims.assign(carried=False))
+    for verdict, found in numbers.items():
+        expected = [int(((f["verdict"] == verdict) & ~f["carried"]).sum()) for f in frames]
+        assert found == expected
+    assert sum(map(sum, numbers.values())) == 20 + 9 + 93
+
+
+def test_a_claim_opens_to_seeds_runs_and_provenance(audited: PageContent, page: str) -> None:
+    name = "claim-cifar100-e30-knn-top1-20-hamjepa-q-sigreg-all-cifar100-e30-1"
+    entry = page[page.index(f'id="{name}"') :].split('<details class="claim"')[0]
+    row = audited.tables.claim_differences.iloc[0]
+    assert f"{row['mean_difference']:.2f} ± {row['sd']:.2f} (6)" in entry
+    metrics = audited.metrics
+    for seed in range(6):
+        values = [
+            metrics[(metrics[list(where)] == list(where.values())).all(axis=1)]["value"].item()
+            for where in (
+                {"study": "cifar100", "epochs": 30, "metric": "knn_top1@20", "seed": seed}
+                | {"arm": arm, "readout": readout}
+                for arm, readout in (("hamjepa", "q"), ("sigreg", "all"))
+            )
+        ]
+        cells = [values[0], values[1], values[0] - values[1]]
+        shown = "".join(f'<td class="number">{value:.2f}</td>' for value in cells)
+        assert f'<th scope="row">{seed}</th>{shown}' in entry
+    assert COMMIT[:12] in entry and LOCK[:12] in entry and "NVIDIA H200 (cuda)" in entry
+    assert 'href="#runs-cifar100-hamjepa-e30"' in entry and "<svg" in entry
+    assert "arm.objective.budget.weight" in page and "62 min 3 s" in page
+
+
+def test_a_page_without_the_papers_studies_says_so_first(
+    embedded: PageContent, page: str, tmp_path: Path
+) -> None:
+    text = write_page(embedded, tmp_path / "index.html").read_text()
+    words = "The paper's own claims were not run."
+    assert words in text and words not in page
+    assert text.index(words) < text.index('id="study-digits"') < text.index('id="claims"')
+    assert page.index('id="claims"') < page.index('id="study-cifar100"')
+    rows = embedded.studies[0].differences
+    sides = ["minuend_arm", "minuend_readout", "subtrahend_arm", "metric"]
+    row = rows[(rows[sides] == ["hamjepa", "q", "sigreg", "knn_top1@20"]).all(axis=1)].iloc[0]
+    assert f"HamJEPA q is {row['mean_difference']:.2f} above it" in text
+    assert text.count("data:image/png;base64,") == len(embedded.studies[0].figures) == 2
+    assert "Which of the paper's statements carry over" in text
+
+
+def test_runs_without_a_record_are_said_to_have_none(embedded: PageContent, tmp_path: Path) -> None:
+    text = write_page(embedded._replace(records={}), tmp_path / "index.html").read_text()
+    assert text.count("There is no record of these runs here.") == 4
+    assert "not recorded" in text
+
+
+def test_the_paper_against_itself_is_there(page: str) -> None:
+    part = page[page.index('id="itself"') : page.index('id="method"')]
+    for number in ("4.88", "4.89", "124.5", "125.58", "4.26"):
+        assert f">{number}<" in part
+    assert part.count("no spread of the difference is given") == 19
+
+
+# --- how it holds together
+
+
+def test_nothing_is_fetched_and_every_link_leads_somewhere(page: str) -> None:
+    elements = Elements(page)
+    ids = [found["id"] for _, found in elements.tags if "id" in found]
+    assert len(ids) == len(set(ids))
+    links = [found["href"] or "" for found in elements.of("a")]
+    assert links and all(link.startswith("#") and link[1:] in ids for link in links)
+    sources = [found.get("src") or found.get("href") for _, found in elements.tags]
+    assert all(source is None or source.startswith(("#", "data:")) for source in sources)
+    assert "@import" not in page and "url(" not in page and "http" not in page.split("<body>")[0]
+
+
+def test_the_same_content_gives_the_same_bytes(
+    audited: PageContent, page: str, tmp_path: Path
+) -> None:
+    shuffled = audited._replace(metrics=audited.metrics.sample(frac=1, random_state=3))
+    assert write_page(shuffled, tmp_path / "again.html").read_text() == page
+
+
+def test_texts_are_escaped(audited: PageContent, tmp_path: Path) -> None:
+    odd = audited.titles._replace(arms=audited.titles.arms | {"hamjepa": "<script>x</script>&"})
+    text = write_page(audited._replace(titles=odd), tmp_path / "odd.html").read_text()
+    assert "<script>x" not in text and "&lt;script&gt;x&lt;/script&gt;&amp;" in text
+
+
+# --- its parts
+
+
+def cases(table: Decisions, names: tuple[str, ...]) -> list[tuple[str, dict[str, bool], Verdict]]:
+    """Every number of seeds and combination of conditions, and what the table says of it."""
+    found = []
+    for seeds in (NONE, FEW, ENOUGH):
+        for shown in product([True, False], repeat=len(names)):
+            holds = dict(zip(names, shown, strict=True))
+            if holds.get("same") and holds.get("opposite"):
+                continue
+            line = next(
+                line
+                for line in table.lines
+                if line.seeds == seeds and all(holds[name] for name in line.when)
+            )
+            found.append((seeds, holds, line.verdict))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("table", "decide", "carried"),
+    [
+        (MEASUREMENTS, measurement_verdicts, False),
+        (DIFFERENCES, difference_verdicts, False),
+        (CARRIED, direction_verdicts, True),
+        (STATEMENTS, statement_verdicts, False),
+        (CARRIED_STATEMENTS, statement_verdicts, True),
+    ],
+)
+def test_the_decision_tables_shown_are_those_that_decide(table, decide, carried: bool) -> None:
+    names = {
+        MEASUREMENTS: ("equal", "differs"),
+        DIFFERENCES: ("same", "opposite", "equal", "differs", "below"),
+        CARRIED: ("same", "opposite", "equal", "differs", "below"),
+    }.get(table, ("holds", "fails"))
+    for seeds, holds, expected in cases(table, names):
+
+        def p(name: str, holds: dict[str, bool] = holds) -> float:
+            return 0.001 if holds.get(name) else 0.9
+
+        row = {
+            "n": {NONE: 0, FEW: 2, ENOUGH: 3}[seeds],
+            "paper": 4.0,
+            "mean_difference": -1.0 if holds.get("opposite") else 1.0,
+            "carried": carried,
+            "p_holm": min(p("same"), p("opposite")),
+            "p_equivalence_holm": p("equal"),
+            "p_new_runs_holm": p("differs"),
+            "p_below_margin_holm": p("below"),
+            "p_holds_holm": p("holds"),
+            "p_fails_holm": p("fails"),
+        }
+        decided = decide(pd.DataFrame([row]), 0.05, 3)["verdict"].item()
+        assert decided == expected, (seeds, holds)
+
+
+def test_a_picture_keeps_order_and_holds_everything() -> None:
+    drawn = picture("d", 4.9, float("nan"), 1.0, [1.0, 2.0, -0.5], (-2.0, 3.0), zero=True)
+    assert drawn.paper_bounds is None and drawn.zero is not None and drawn.bounds is not None
+    places = [drawn.bounds[0], drawn.seeds[2], drawn.zero, drawn.seeds[0], drawn.seeds[1]]
+    places += [drawn.bounds[1], drawn.band[0], drawn.paper, drawn.band[1]]
+    assert places == sorted(places)
+    assert places[0] >= LEFT and places[-1] <= RIGHT
+    assert drawn.mean == pytest.approx(
+        (drawn.seeds[0] + drawn.seeds[1] + drawn.seeds[2]) / 3, abs=0.1
+    )
+    lone = picture("d", 1.0, 0.2, 0.1, [1.0], (float("nan"), float("nan")), zero=False)
+    assert lone.bounds is None and lone.paper_bounds is not None and lone.zero is None
+
+
+@pytest.mark.parametrize(
+    ("metric", "title"),
+    [
+        ("knn_top1@20", "kNN@20 top-1"),
+        ("knn_top1@best", "Best kNN top-1"),
+        ("effective_rank_lowrank", "Effective rank (randomised)"),
+        ("alignment", "Alignment"),
+    ],
+)
+def test_metrics_have_titles(metric: str, title: str) -> None:
+    assert metric_title(metric) == title
+    assert with_unit(metric, "percent") == f"{title} (%)"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("-1.25 [-2, -∞]", "−1.25 [−2, −∞]"),
+        ("top-1, MLP (width-matched)", "top-1, MLP (width-matched)"),
+        ("p = 1e-05", "p = 1e-05"),
+    ],
+)
+def test_minus_signs(text: str, shown: str) -> None:
+    assert MINUS.sub("−", text) == shown
