@@ -1,0 +1,54 @@
+"""Generated photographs: JPEG files in folders, one folder a class, to try the path of real ones.
+
+Each class has a colour and a grating of its own; each image a size, a shift, a tint and noise.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.random import Generator
+from PIL import Image
+
+from hamjepa_audit.data.store import Images
+from hamjepa_audit.files import atomic_path
+
+QUALITY = 90
+"""Of the JPEG files: about that of ImageNet's."""
+
+
+def write_image_folder(
+    folder: Path,
+    classes: int,
+    images: dict[str, int],
+    sides: tuple[int, int],
+    numbers: Generator,
+) -> None:
+    """Writes PART/cNNN/IMAGE.JPEG files; the same numbers give the same files.
+
+    Args:
+        folder: where the parts go.
+        classes: how many.
+        images: of each class, by part: {"train": 40, "val": 10}.
+        sides: shortest and longest side of an image, pixels.
+        numbers: what the images are drawn from.
+    """
+    for label in range(classes):
+        for part, count in images.items():
+            place = folder / part / f"c{label:03d}"
+            for index in range(count):
+                height, width = numbers.integers(sides[0], sides[1] + 1, size=2)
+                pixels = _photograph(int(height), int(width), label / classes, numbers)
+                with atomic_path(place / f"{part}_{label:03d}_{index:05d}.JPEG") as target:
+                    Image.fromarray(pixels).save(target, "JPEG", quality=QUALITY)
+
+
+def _photograph(height: int, width: int, place: float, numbers: Generator) -> Images:
+    """An image (height, width, 3) of the class at `place` in [0, 1)."""
+    rows, columns = np.mgrid[:height, :width] / max(height, width)
+    angle = np.pi * place + numbers.normal(0, 0.1)
+    along = np.cos(angle) * rows + np.sin(angle) * columns
+    waves = np.sin(2 * np.pi * ((3 + 12 * place) * along + numbers.random()))
+    hue = 2 * np.pi * (place + np.arange(3) / 3)
+    tint = 110 + 50 * np.cos(hue) + numbers.normal(0, 15, size=3)
+    noise = numbers.normal(0, 12, size=(height, width, 1))
+    return np.clip(tint + 60 * waves[..., None] + noise, 0, 255).astype(np.uint8)
