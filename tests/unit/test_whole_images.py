@@ -23,6 +23,7 @@ from hamjepa_audit.data.views import draw_views, plain_views, random_views
 from hamjepa_audit.data.whole_images import WholeImages, largest_box
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.params import load_study
+from hamjepa_audit.params.generated import GeneratedParams
 from hamjepa_audit.params.sources import ImageFolderParams
 from tests.conftest import REPOSITORY
 
@@ -44,7 +45,8 @@ CLASSES = 3
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("raw")
-    write_image_folder(folder / "pictures", CLASSES, IMAGES, (30, 60), np.random.default_rng(0))
+    params = GeneratedParams(classes=CLASSES, images=IMAGES, sides=(30, 60), seed=0)
+    write_image_folder(folder / "pictures", params, np.random.default_rng(params.seed))
     return folder
 
 

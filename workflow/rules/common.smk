@@ -13,7 +13,7 @@ from hamjepa_audit.machine import gpu_count
 from hamjepa_audit.params import load_study
 from hamjepa_audit.params.config import ConfigParams
 from hamjepa_audit.params.loading import validate
-from hamjepa_audit.plan import STEPS, StudyPlan, data_digest
+from hamjepa_audit.plan import ALL_STEPS, StudyPlan, data_digest
 
 
 def reporting_user_errors(function):
@@ -59,6 +59,7 @@ TABLES = [
     for ending in ("csv", "md", "tex", "parquet")
 ]
 FIGURES = ("knn_sweep", "eigenspectra", "cosine_histograms", "norm_histograms", "training_curves")
+TRAJECTORY_FIGURES = ("readouts_along_training", "accuracy_against_rank")
 
 
 @functools.cache
@@ -124,7 +125,7 @@ def selection(wildcards):
 def measurements(wildcards):
     """All that is known of a study's runs."""
     chosen = plan(wildcards.study)
-    return [path for step in STEPS for path in chosen.measurements(step)] + chosen.histories()
+    return chosen.measurements(*ALL_STEPS) + chosen.histories()
 
 
 def records(wildcards):
@@ -138,6 +139,12 @@ def figure_files(name):
         LAYOUT.figures(name) / f"{figure}_e{epochs}.{ending}"
         for figure in FIGURES
         for epochs in study(name).epochs
+        for ending in ("png", "pdf")
+    ] + [
+        LAYOUT.figures(name) / f"{figure}_e{epochs}.{ending}"
+        for figure in TRAJECTORY_FIGURES
+        for epochs in study(name).epochs
+        if study(name).checkpoints.epochs_before(epochs)
         for ending in ("png", "pdf")
     ]
 

@@ -1,5 +1,6 @@
-"""hamjepa-audit prepare, pretrain: data and runs."""
+"""hamjepa-audit generate, prepare, pretrain: data and runs."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,6 +15,23 @@ from hamjepa_audit.cli.options import (
     Threads,
     layout_of,
 )
+
+
+def generate(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Option(help="Where they go, such as RAW/imagenet_smoke.")],
+) -> None:
+    """Write the pictures of params/generated.yaml, to try a folder of photographs without one."""
+    import numpy as np
+
+    from hamjepa_audit.data.generated import write_image_folder
+    from hamjepa_audit.params.generated import GeneratedParams
+    from hamjepa_audit.params.loading import read_yaml, validate
+
+    path = layout_of(context).params / "generated.yaml"
+    params = validate(GeneratedParams, read_yaml(path), str(path))
+    write_image_folder(folder, params, np.random.default_rng(params.seed))
+    typer.echo(folder)
 
 
 def prepare(context: typer.Context, study: Study, threads: Threads = None) -> None:
@@ -60,4 +78,4 @@ def pretrain(
         pretrain(run, images, where, run_id(run, digest), trial_steps)
 
 
-COMMANDS = (prepare, pretrain)
+COMMANDS = (generate, prepare, pretrain)

@@ -1,4 +1,4 @@
-"""Generated photographs: JPEG files in folders, one folder a class, to try the path of real ones.
+"""Generated pictures: JPEG files in folders, one folder a class, to try the path of photographs.
 
 Each class has a colour and a grating of its own; each image a size, a shift, a tint and noise.
 """
@@ -11,38 +11,32 @@ from PIL import Image
 
 from hamjepa_audit.data.store import Images
 from hamjepa_audit.files import atomic_path
+from hamjepa_audit.params.generated import GeneratedParams
 
 QUALITY = 90
 """Of the JPEG files: about that of ImageNet's."""
 
 
-def write_image_folder(
-    folder: Path,
-    classes: int,
-    images: dict[str, int],
-    sides: tuple[int, int],
-    numbers: Generator,
-) -> None:
+def write_image_folder(folder: Path, params: GeneratedParams, numbers: Generator) -> None:
     """Writes PART/cNNN/IMAGE.JPEG files; the same numbers give the same files.
 
     Args:
         folder: where the parts go.
-        classes: how many.
-        images: of each class, by part: {"train": 40, "val": 10}.
-        sides: shortest and longest side of an image, pixels.
-        numbers: what the images are drawn from.
+        params: how many pictures, and of which sizes.
+        numbers: what they are drawn from.
     """
-    for label in range(classes):
-        for part, count in images.items():
+    for label in range(params.classes):
+        for part, count in params.images.items():
             place = folder / part / f"c{label:03d}"
             for index in range(count):
-                height, width = numbers.integers(sides[0], sides[1] + 1, size=2)
-                pixels = _photograph(int(height), int(width), label / classes, numbers)
+                low, high = params.sides
+                height, width = (int(side) for side in numbers.integers(low, high + 1, size=2))
+                pixels = _picture(height, width, label / params.classes, numbers)
                 with atomic_path(place / f"{part}_{label:03d}_{index:05d}.JPEG") as target:
                     Image.fromarray(pixels).save(target, "JPEG", quality=QUALITY)
 
 
-def _photograph(height: int, width: int, place: float, numbers: Generator) -> Images:
+def _picture(height: int, width: int, place: float, numbers: Generator) -> Images:
     """An image (height, width, 3) of the class at `place` in [0, 1)."""
     rows, columns = np.mgrid[:height, :width] / max(height, width)
     angle = np.pi * place + numbers.normal(0, 0.1)

@@ -201,9 +201,11 @@ def _centre_box(
     rows: int | Tensor, columns: int | Tensor, ratios: tuple[float, float]
 ) -> tuple[float | Tensor, float | Tensor]:
     """Height and width of the largest box whose ratio width / height is in range."""
-    if isinstance(rows, Tensor) or isinstance(columns, Tensor):
-        tallest, widest = (columns / ratios[0]).round(), (rows * ratios[1]).round()  # type: ignore[arg-type]
-        return torch.minimum(rows, tallest), torch.minimum(columns, widest)  # type: ignore[arg-type]
+    if isinstance(rows, Tensor):
+        assert isinstance(columns, Tensor), "heights and widths come together"
+        tallest, widest = (columns / ratios[0]).round(), (rows * ratios[1]).round()
+        return torch.minimum(rows, tallest), torch.minimum(columns, widest)
+    assert not isinstance(columns, Tensor)
     if columns / rows < ratios[0]:
         return float(round(columns / ratios[0])), float(columns)
     if columns / rows > ratios[1]:

@@ -263,7 +263,7 @@ def _decode(
         Progress(title, len(work.rows)) as progress,
     ):
         _rewind(work, pixels, journal, digest)
-        progress.advance(len(work.done))
+        progress.start_at(len(work.done))
         for block, arrays in _blocks(source, images, work.rows[len(work.done) :], threads):
             for array in arrays:
                 pixels.write(array.data)
@@ -272,7 +272,8 @@ def _decode(
             journal.write(_lines(block))
             journal.flush()
             work.done += block
-            progress.advance(len(block))
+            if block:
+                progress.advance(len(block))
         pixels.seek(0)
         pixels.write(_header(work.pixel_bytes))
         sync(pixels)

@@ -48,17 +48,33 @@ def load_encoder(run: RunParams, source: Path, device: torch.device) -> TokenEnc
 
 
 def load_recorded_encoder(
-    layout: Layout, run: RunParams, run_id: str, device: torch.device
+    layout: Layout, run: RunParams, run_id: str, device: torch.device, epoch: int | None = None
 ) -> TokenEncoder:
     """The frozen encoder of a run whose checkpoint has the digest that its record names.
+
+    Args:
+        layout: where.
+        run: its parameters.
+        run_id: its name.
+        device: where the encoder goes.
+        epoch: that of a checkpoint along training; None: the last one.
 
     Raises:
         UserError: the run is not whole, or its record or checkpoint was changed or damaged.
     """
-    source = layout.checkpoint(run_id)
+    if epoch is None:
+        source = layout.checkpoint(run_id)
+    else:
+        source = layout.checkpoint_along(run_id, epoch)
     if not source.exists() or not layout.record(run_id).exists():
         raise _missing(run, source)
-    recorded = read_record(layout, run_id)["files"][source.name]
+    files = read_record(layout, run_id)["files"]
+    if source.name not in files:
+        raise UserError(
+            f"the record of {run_id} does not name {source.name}; delete the run's folder and "
+            f"pretrain again"
+        )
+    recorded = files[source.name]
     found = sha256_file(source)
     if found != recorded:
         raise UserError(

@@ -1,0 +1,205 @@
+"""Data-parallel training that computes what one process with the whole batch computes.
+
+Every rank encodes its slice of the batch, with BatchNorm's statistics over all slices. The states
+are gathered, and every rank computes the objective of the whole batch: budgets, floors and SIGReg
+see what they see in one process, with the same random directions. Backward, each rank goes on with
+the gradient of its own states, and the ranks' shares of the encoder's gradient are summed.
+
+Start with torchrun, one process a device; without it there is one rank, and nothing of this runs.
+"""
+
+import os
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.autograd import Function
+from torch.distributed.nn import functional as differentiable
+
+from hamjepa_audit.errors import UserError
+
+PATIENCE = timedelta(hours=1)
+"""How long a rank waits for the others, one of which may be verifying a large store."""
+
+
+class Ranks:
+    """The processes that train together; `rank` of `count` is this one."""
+
+    def __init__(self, rank: int = 0, count: int = 1) -> None:
+        self.rank = rank
+        self.count = count
+
+    @property
+    def first(self) -> bool:
+        """Whether this rank is the one that writes and reports."""
+        return self.rank == 0
+
+    def share(self, samples: Tensor) -> Tensor:
+        """This rank's slice (B / count,) of the samples (B,) of a batch.
+
+        Raises:
+            UserError: the batch can't be divided evenly.
+        """
+        if len(samples) % self.count != 0:
+            raise UserError(
+                f"optimisation.batch_size is {len(samples)}: {self.count} processes can't share it "
+                f"evenly; start a number of them that divides it"
+            )
+        return samples.chunk(self.count)[self.rank]
+
+    def convert(self, encoder: nn.Module) -> None:
+        """Replaces each BatchNorm2d of a module by one whose statistics are of all ranks."""
+        if self.count == 1:
+            return
+        for name, child in encoder.named_children():
+            if type(child) is nn.BatchNorm2d:
+                setattr(encoder, name, _global_batchnorm(child))
+            else:
+                self.convert(child)
+
+    def gather(self, states: Tensor) -> Tensor:
+        """States (V, B / count, D) of all ranks as (V, B, D), in the order of the batch."""
+        if self.count == 1:
+            return states
+        gathered: Tensor = _Gather.apply(states, self.rank, self.count)
+        return gathered
+
+    def sum_gradients(self, encoder: nn.Module, objective: nn.Module) -> None:
+        """Makes the gradients those of the whole batch, the same on every rank to the last bit.
+
+        The encoder's are sums of the ranks' shares. Those of the objective are whole on every
+        rank already: their mean only takes care that no rank rounds differently.
+        """
+        if self.count == 1:
+            return
+        for parameter in objective.parameters():
+            if parameter.grad is not None:
+                parameter.grad /= self.count
+        parameters = [*encoder.parameters(), *objective.parameters()]
+        gradients = [x.grad for x in parameters if x.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        distributed.all_reduce(flat)
+        parts = flat.split([gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def agree(self, wanted: bool) -> bool:
+        """Whether any rank wants something: all get the same answer at the same step."""
+        if self.count == 1:
+            return wanted
+        vote = torch.tensor([wanted], dtype=torch.int32, device=_device())
+        distributed.all_reduce(vote, op=distributed.ReduceOp.MAX)
+        return bool(vote.item())
+
+    def wait(self) -> None:
+        """Waits until every rank is here."""
+        if self.count > 1:
+            distributed.barrier()
+
+    def leave(self) -> None:
+        """Ends the group."""
+        if self.count > 1:
+            distributed.destroy_process_group()
+
+
+ALONE = Ranks()
+"""One process that trains by itself."""
+
+
+def join_ranks(device: torch.device) -> Ranks:
+    """Joins the processes that torchrun started; alone where it did not.
+
+    Args:
+        device: where this process computes; a GPU of its own for each rank is chosen here.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        return ALONE
+    if device.type == "cuda":
+        local = int(os.environ["LOCAL_RANK"])
+        if local >= torch.cuda.device_count():
+            raise UserError(
+                f"process {local} has no GPU of its own: there are {torch.cuda.device_count()}; "
+                f"lower --nproc-per-node, or give the job as many GPUs"
+            )
+        torch.cuda.set_device(local)
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    return Ranks(distributed.get_rank(), count)
+
+
+class GlobalBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm2d whose statistics in training are those of all ranks' rows.
+
+    PyTorch's SyncBatchNorm does the same, but on GPUs alone. Every rank has as many rows.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W), N rows of this rank."""
+        if not self.training:
+            return super().forward(input)
+        mean, variance, count = _global_moments(input)
+        self._follow(mean.detach(), variance.detach(), count)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        shift = self.bias - mean * scale
+        return torch.addcmul(shift[:, None, None], input, scale[:, None, None]).to(input.dtype)
+
+    @torch.no_grad()
+    def _follow(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        """Moves the running statistics, whose variance is the unbiased one."""
+        assert self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None and self.momentum is not None
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+
+
+def _global_moments(rows: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Mean and biased variance (C,) float32 of all ranks' (N, C, H, W), and how many values."""
+    ranks = distributed.get_world_size()
+    own_variance, own_mean = torch.var_mean(rows.float(), dim=(0, 2, 3), correction=0)
+    mean = _sum_over_ranks(own_mean) / ranks
+    variance = _sum_over_ranks(own_variance + (own_mean - mean).square()) / ranks
+    return mean, variance, ranks * rows.numel() // rows.shape[1]
+
+
+def _sum_over_ranks(values: Tensor) -> Tensor:
+    """The sum of all ranks' tensors; its gradient is the sum of all ranks' gradients."""
+    total: Tensor = differentiable.all_reduce(values)
+    return total
+
+
+def _global_batchnorm(module: nn.BatchNorm2d) -> GlobalBatchNorm2d:
+    """A GlobalBatchNorm2d with the parameters and statistics of `module` themselves."""
+    result = GlobalBatchNorm2d(module.num_features, module.eps, module.momentum)
+    result.weight, result.bias = module.weight, module.bias
+    for name, buffer in module.named_buffers():
+        setattr(result, name, buffer)
+    return result.train(module.training)
+
+
+class _Gather(Function):
+    """States of all ranks; backward, a rank takes the gradient of its own.
+
+    Every rank computes the same objective of the gathered states, so that each has the whole
+    gradient of all of them already: nothing is to be summed.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, rank: int, count: int) -> Tensor:
+        ctx.rank, ctx.count = rank, count
+        parts = [
+            torch.empty_like(states, memory_format=torch.contiguous_format) for _ in range(count)
+        ]
+        distributed.all_gather(parts, states.contiguous())
+        return torch.cat(parts, dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return gradient.chunk(ctx.count, dim=1)[ctx.rank].contiguous(), None, None
+
+
+def _device() -> torch.device:
+    """Where tensors for the group's backend must be."""
+    gpu = distributed.get_backend() == "nccl"
+    return torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
