@@ -45,6 +45,10 @@ class Layout:
         """Weights of a run after an epoch before its last."""
         return self.run(run_id) / f"checkpoint_e{epoch:04d}.safetensors"
 
+    def unfinished_checkpoint(self, run_id: str, epoch: int) -> Path:
+        """Such a checkpoint while the run is trained: it lives and dies with the run's states."""
+        return self.state(run_id) / self.checkpoint_along(run_id, epoch).name
+
     def record(self, run_id: str) -> Path:
         """What a run was made of and on."""
         return self.run(run_id) / "run.json"

@@ -112,6 +112,12 @@ def checkpoints_of(wildcards):
     return [LAYOUT.checkpoint(name) for name in batch(wildcards).run_ids]
 
 
+def launcher(wildcards):
+    """What starts the processes of a run that several GPUs train, and nothing for one."""
+    gpus = GPU_JOB * study(wildcards.study).gpus
+    return f"torchrun --standalone --nproc-per-node {gpus} --no-python " if gpus > 1 else ""
+
+
 def features_of(wildcards):
     """The features of a batch."""
     return batch(wildcards).features

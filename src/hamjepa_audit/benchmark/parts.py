@@ -103,7 +103,7 @@ class Bench:
 
     def step(self) -> None:
         """One training step."""
-        self.trainer.step(self.samples, 1, 0)
+        self.trainer.step(self.samples, self.images[self.samples], 1, 0)
 
     def step_seconds(self, repeats: int) -> float:
         """Median seconds of a training step."""

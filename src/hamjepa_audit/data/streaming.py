@@ -53,9 +53,12 @@ def batches(
     if isinstance(images, StreamedImages):
         yield from images.batches(order)
         return
-    for samples in order:
-        rows = samples.to(images.device)
-        yield rows, images[rows]
+    if not order:
+        return
+    # All at once: copying indices to a GPU waits for it.
+    moved = torch.cat(list(order)).to(images.device)
+    for samples in moved.split([len(rows) for rows in order]):
+        yield samples, images[samples]
 
 
 class StreamedImages:

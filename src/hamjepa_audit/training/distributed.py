@@ -9,13 +9,13 @@ Start with torchrun, one process a device; without it there is one rank, and not
 """
 
 import os
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.autograd import Function
-from torch.distributed.nn import functional as differentiable
 
 from hamjepa_audit.errors import UserError
 
@@ -29,6 +29,14 @@ class Ranks:
     def __init__(self, rank: int = 0, count: int = 1) -> None:
         self.rank = rank
         self.count = count
+
+    def told(self, device: torch.device) -> str:
+        """Where is computed, for a person."""
+        return f"{device}" if self.count == 1 else f"{self.count} processes, this on {device}"
+
+    def described(self) -> dict[str, int]:
+        """What the record says: sums over other numbers of processes round differently."""
+        return {} if self.count == 1 else {"processes": self.count}
 
     @property
     def first(self) -> bool:
@@ -44,7 +52,7 @@ class Ranks:
         if len(samples) % self.count != 0:
             raise UserError(
                 f"optimisation.batch_size is {len(samples)}: {self.count} processes can't share it "
-                f"evenly; start a number of them that divides it"
+                f"evenly; choose another number of GPUs"
             )
         return samples.chunk(self.count)[self.rank]
 
@@ -84,18 +92,14 @@ class Ranks:
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
 
-    def agree(self, wanted: bool) -> bool:
-        """Whether any rank wants something: all get the same answer at the same step."""
-        if self.count == 1:
-            return wanted
-        vote = torch.tensor([wanted], dtype=torch.int32, device=_device())
-        distributed.all_reduce(vote, op=distributed.ReduceOp.MAX)
-        return bool(vote.item())
-
-    def wait(self) -> None:
-        """Waits until every rank is here."""
+    def in_turn(self, work: Callable[[], object]) -> None:
+        """Does something on every rank: the others once the first has done it."""
+        if self.first:
+            work()
         if self.count > 1:
             distributed.barrier()
+        if not self.first:
+            work()
 
     def leave(self) -> None:
         """Ends the group."""
@@ -107,15 +111,20 @@ ALONE = Ranks()
 """One process that trains by itself."""
 
 
-def join_ranks(device: torch.device) -> Ranks:
+def join_ranks(device: torch.device) -> tuple[Ranks, torch.device]:
     """Joins the processes that torchrun started; alone where it did not.
 
     Args:
-        device: where this process computes; a GPU of its own for each rank is chosen here.
+        device: the kind of device to compute on.
+
+    Returns:
+        The processes, and the device of this one: each has a GPU of its own.
+
+    Raises:
+        UserError: there are more processes than GPUs.
     """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count == 1:
-        return ALONE
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return ALONE, device
     if device.type == "cuda":
         local = int(os.environ["LOCAL_RANK"])
         if local >= torch.cuda.device_count():
@@ -123,9 +132,10 @@ def join_ranks(device: torch.device) -> Ranks:
                 f"process {local} has no GPU of its own: there are {torch.cuda.device_count()}; "
                 f"lower --nproc-per-node, or give the job as many GPUs"
             )
-        torch.cuda.set_device(local)
+        device = torch.device("cuda", local)
+        torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
-    return Ranks(distributed.get_rank(), count)
+    return Ranks(distributed.get_rank(), distributed.get_world_size()), device
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):
@@ -155,9 +165,13 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
 
 
 def _global_moments(rows: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Mean and biased variance (C,) float32 of all ranks' (N, C, H, W), and how many values."""
+    """Mean and biased variance (C,) of all ranks' (N, C, H, W), and how many values.
+
+    In float32 at least: what autocast leaves in bf16 is no basis for a variance.
+    """
     ranks = distributed.get_world_size()
-    own_variance, own_mean = torch.var_mean(rows.float(), dim=(0, 2, 3), correction=0)
+    precise = rows.to(torch.promote_types(rows.dtype, torch.float32))
+    own_variance, own_mean = torch.var_mean(precise, dim=(0, 2, 3), correction=0)
     mean = _sum_over_ranks(own_mean) / ranks
     variance = _sum_over_ranks(own_variance + (own_mean - mean).square()) / ranks
     return mean, variance, ranks * rows.numel() // rows.shape[1]
@@ -165,7 +179,9 @@ def _global_moments(rows: Tensor) -> tuple[Tensor, Tensor, int]:
 
 def _sum_over_ranks(values: Tensor) -> Tensor:
     """The sum of all ranks' tensors; its gradient is the sum of all ranks' gradients."""
-    total: Tensor = differentiable.all_reduce(values)
+    from torch.distributed.nn import functional  # imports the compiler, which takes seconds
+
+    total: Tensor = functional.all_reduce(values)
     return total
 
 
@@ -197,9 +213,3 @@ class _Gather(Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         return gradient.chunk(ctx.count, dim=1)[ctx.rank].contiguous(), None, None
-
-
-def _device() -> torch.device:
-    """Where tensors for the group's backend must be."""
-    gpu = distributed.get_backend() == "nccl"
-    return torch.device("cuda", torch.cuda.current_device()) if gpu else torch.device("cpu")
