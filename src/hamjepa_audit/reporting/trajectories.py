@@ -84,7 +84,7 @@ def along_training(metrics: pd.DataFrame, arms: Arms, confidence: float) -> Figu
             band = (by_epoch["ci_low"], by_epoch["ci_high"])
             draw_line(axis, arms, arm, by_epoch["mean"], band, dashed, "o")
         row[0].set_ylabel(ALONG[metric])
-        _share_limits(row)
+        _share_limits(row, 0, np.inf if metric == RANK else 100)
     for axis in axes:
         axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 5, 10]))
     for axis in axes[-min(COLUMNS, len(shown)) :]:
@@ -132,7 +132,9 @@ def _name_correlations(correlations: Mapping[Axes, list[Line2D]]) -> None:
     if not most:
         return
     low, high = next(iter(correlations)).get_ylim()
+    ticks = [tick for tick in next(iter(correlations)).get_yticks() if max(0, low) <= tick <= high]
     for axis, handles in correlations.items():
+        axis.set_yticks(ticks)
         axis.set_ylim(low - ROOM_PER_LINE * (most + 1) * (high - low), high)
         axis.legend(
             handles=handles, title="Spearman's rho", loc="lower left",
@@ -167,8 +169,10 @@ def _correlation(row: Mapping[Hashable, Any]) -> str:
     return f"{row['mean']:.2f}{interval}"
 
 
-def _share_limits(row: Sequence[Axes]) -> None:
-    """One y axis for the panels of a metric."""
+def _share_limits(row: Sequence[Axes], least: float, most: float) -> None:
+    """One y axis for the panels of a metric; bands may reach beyond its possible values."""
     limits = [axis.get_ylim() for axis in row]
     for axis in row:
-        axis.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
+        axis.set_ylim(
+            max(least, min(low for low, _ in limits)), min(most, max(high for _, high in limits))
+        )
