@@ -110,7 +110,7 @@ def test_checkpoints_are_kept_with_the_states_and_published_with_the_run(tmp_pat
     seen: list[int] = []
     result = pretrain(
         run, images, torch.device("cpu"), "a-run",
-        after_step=[along.keep, lambda trainer: seen.append(trainer.steps_done)],
+        after_step=[along.save_ended_epoch, lambda trainer: seen.append(trainer.steps_done)],
     )  # fmt: skip
     unfinished = layout.unfinished_checkpoint("a-run", 1)
     assert unfinished.exists() and not layout.run("a-run").exists() and len(seen) == 4

@@ -35,7 +35,7 @@ class CheckpointsAlong:
         self._run_id = run_id
         self._epochs = epochs
 
-    def keep(self, trainer: Trainer) -> None:
+    def save_ended_epoch(self, trainer: Trainer) -> None:
         """Writes the checkpoint of the epoch that has just ended, if it is one of those."""
         ended = trainer.position.epoch - 1
         if trainer.position.index == 0 and ended in self._epochs:

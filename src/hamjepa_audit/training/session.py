@@ -72,7 +72,7 @@ def train_run(
             along.require(trainer)
 
         # Checkpoints come first: a state says that those of its epochs are there.
-        hooks = [along.keep, states.keep] if ranks.first else []
+        hooks = [along.save_ended_epoch, states.keep] if ranks.first else []
         result = pretrain(run, images, device, name, None, restore, hooks, ranks)
         if ranks.first:
             how = Circumstances(code, device, determinism, states.started, states.resumed)
