@@ -24,7 +24,7 @@ from hamjepa_audit.params.sources import ImageFolderParams
 PART = "preparation"
 
 MEASURED = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 from hamjepa_audit.data.preparation import prepare
 from hamjepa_audit.params.sources import ImageFolderParams
@@ -33,10 +33,14 @@ source = ImageFolderParams.model_validate_json(sys.argv[1])
 started = time.perf_counter()
 prepare(source, Path(sys.argv[2]), Path(sys.argv[3]), threads=int(sys.argv[4]))
 seconds = time.perf_counter() - started
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+lines = Path("/proc/self/status").read_text().splitlines()
+peak = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 print(json.dumps({"seconds": seconds, "peak": peak}))
 """
-"""Run by a process of its own, whose peak memory is that of preparation alone."""
+"""Run by a process of its own, on Linux, whose peak memory is that of preparation alone.
+
+`getrusage` would not do: its peak is at least that of the process that started this one.
+"""
 
 
 def preparation(params: PreparationSize, threads: int) -> Iterator[Row]:
