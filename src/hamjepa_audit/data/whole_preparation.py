@@ -66,7 +66,7 @@ HEADER_BYTES = 128
 """Room for the .npy header of the pixels, whose number is known last."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One image of a split: the file that it is made of, and its size once it is made."""
 

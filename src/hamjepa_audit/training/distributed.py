@@ -178,10 +178,7 @@ def _global_moments(rows: Tensor) -> tuple[Tensor, Tensor, int]:
 
 
 def _sum_over_ranks(values: Tensor) -> Tensor:
-    """The sum of all ranks' tensors; its gradient is the sum of all ranks' gradients."""
-    from torch.distributed.nn import functional  # imports the compiler, which takes seconds
-
-    total: Tensor = functional.all_reduce(values)
+    total: Tensor = _Sum.apply(values)  # type: ignore[no-untyped-call]
     return total
 
 
@@ -192,6 +189,22 @@ def _global_batchnorm(module: nn.BatchNorm2d) -> GlobalBatchNorm2d:
     for name, buffer in module.named_buffers():
         setattr(result, name, buffer)
     return result.train(module.training)
+
+
+class _Sum(Function):
+    """The sum of all ranks' tensors; its gradient is the sum of all ranks' gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        distributed.all_reduce(total)
+        return total
 
 
 class _Gather(Function):
