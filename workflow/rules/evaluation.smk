@@ -10,9 +10,7 @@ rule:
     name:
         "results/evaluation"
     input:
-        lambda wildcards: [
-            path for name in STUDIES for path in plan(name).measurements(*ALL_STEPS)
-        ],
+        lambda wildcards: [path for name in STUDIES for path in plan(name).measurements(*ALL_STEPS)],
 
 
 rule extract:

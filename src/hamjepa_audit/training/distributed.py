@@ -178,7 +178,7 @@ def _global_moments(rows: Tensor) -> tuple[Tensor, Tensor, int]:
 
 
 def _sum_over_ranks(values: Tensor) -> Tensor:
-    total: Tensor = _Sum.apply(values)  # type: ignore[no-untyped-call]
+    total: Tensor = _Sum.apply(values)
     return total
 
 
