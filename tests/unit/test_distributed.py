@@ -11,7 +11,7 @@ import torch
 
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.training.device import make_deterministic
-from hamjepa_audit.training.distributed import Ranks
+from hamjepa_audit.training.distributed import Ranks, processes_here
 from tests.conftest import REPOSITORY
 from tests.tiny import copy_params
 from tests.unit.ranks import ARMS, DTYPES, STEPS, Trained, run_of, train
@@ -100,3 +100,13 @@ def test_a_batch_that_can_not_be_shared_is_refused() -> None:
     with pytest.raises(UserError, match="batch_size is 10: 3 processes can't share it"):
         Ranks(0, 3).share(torch.arange(10))
     assert [Ranks(r, 2).share(torch.arange(4)).tolist() for r in (0, 1)] == [[0, 1], [2, 3]]
+
+
+def test_each_process_wants_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with pytest.raises(UserError, match="3 processes train on 2 GPUs"):
+        processes_here("auto")
+    assert processes_here("cpu") == 3
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")
+    assert processes_here("cuda") == 1

@@ -105,6 +105,8 @@ rule trajectory:
         gpu=GPU_JOB,
     params:
         device=CONFIG.device,
+        runs_per_gpu=CONFIG.runs_per_gpu,
     shell:
         f"hamjepa-audit trajectory {ARM_OPTIONS}"
-        " --device {params.device} --threads {threads} > {log} 2>&1"
+        " --device {params.device} --runs-per-gpu {params.runs_per_gpu}"
+        " --threads {threads} > {log} 2>&1"

@@ -92,14 +92,17 @@ def trajectory(
     arm: Arm,
     epochs: Epochs,
     device: Device = "auto",
+    runs_per_gpu: RunsPerGpu = 1,
     threads: Threads = None,
 ) -> None:
     """Measure all of this on the checkpoints along training; features aren't kept."""
     from hamjepa_audit.evaluation.trajectory import measure_trajectory
-    from hamjepa_audit.training.device import choose_device, make_deterministic
+    from hamjepa_audit.training.device import leased_device, make_deterministic
 
     make_deterministic(threads)
-    typer.echo(measure_trajectory(batch_of(context, study, arm, epochs), choose_device(device)))
+    batch = batch_of(context, study, arm, epochs)
+    where = context.with_resource(leased_device(device, runs_per_gpu))
+    typer.echo(measure_trajectory(batch, where))
 
 
 COMMANDS = (extract, knn, probe, geometry, trajectory)

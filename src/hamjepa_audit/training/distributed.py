@@ -11,13 +11,14 @@ Start with torchrun, one process a device; without it there is one rank, and not
 import os
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.autograd import Function
 
 from hamjepa_audit.errors import UserError
+from hamjepa_audit.machine import gpu_count
 
 PATIENCE = timedelta(hours=1)
 """How long a rank waits for the others, one of which may be verifying a large store."""
@@ -111,28 +112,35 @@ ALONE = Ranks()
 """One process that trains by itself."""
 
 
+def processes_here(device: Literal["auto", "cpu", "cuda"]) -> int:
+    """How many processes torchrun started on this machine; 1 without it.
+
+    Raises:
+        UserError: they are to compute on GPUs, and there is not one for each.
+    """
+    count = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    gpus = 0 if device == "cpu" else gpu_count()
+    if 0 < gpus < count:
+        raise UserError(
+            f"{count} processes train on {gpus} GPUs: each needs one of its own; lower "
+            f"--nproc-per-node, or give the job as many GPUs"
+        )
+    return count
+
+
 def join_ranks(device: torch.device) -> tuple[Ranks, torch.device]:
     """Joins the processes that torchrun started; alone where it did not.
 
     Args:
-        device: the kind of device to compute on.
+        device: where this process computes; if that is a GPU, the only one that it sees.
 
     Returns:
-        The processes, and the device of this one: each has a GPU of its own.
-
-    Raises:
-        UserError: there are more processes than GPUs.
+        The processes, and the device of this one.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return ALONE, device
     if device.type == "cuda":
-        local = int(os.environ["LOCAL_RANK"])
-        if local >= torch.cuda.device_count():
-            raise UserError(
-                f"process {local} has no GPU of its own: there are {torch.cuda.device_count()}; "
-                f"lower --nproc-per-node, or give the job as many GPUs"
-            )
-        device = torch.device("cuda", local)
+        device = torch.device("cuda", 0)
         torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     return Ranks(distributed.get_rank(), distributed.get_world_size()), device
