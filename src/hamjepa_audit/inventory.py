@@ -12,7 +12,7 @@ from hamjepa_audit.layout import Layout
 from hamjepa_audit.locking import sole_process
 from hamjepa_audit.params import load_study
 from hamjepa_audit.params.loading import study_names
-from hamjepa_audit.plan import STEPS, StudyPlan, data_digest
+from hamjepa_audit.plan import StudyPlan, data_digest
 from hamjepa_audit.states import remove_states
 
 Kind = Literal["run", "state", "evaluation", "measurement"]
@@ -133,7 +133,8 @@ def _evaluations(layout: Layout, plans: dict[str, StudyPlan | None]) -> Iterator
         elif plan is None or folder.name not in plan.batches:
             yield Entry("evaluation", folder, study, False, True)
         else:
-            files = {plan.batches[folder.name].measurement(step) for step in STEPS}
+            batch = plan.batches[folder.name]
+            files = {batch.measurement(step) for step in batch.steps}
             complete = all(file.exists() for file in files)
             yield Entry("evaluation", folder, study, True, complete)
             for file in sorted(set(folder.glob("*.parquet")) - files):

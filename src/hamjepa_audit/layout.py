@@ -41,6 +41,14 @@ class Layout:
         """Weights of a run's encoder and predictor."""
         return self.run(run_id) / "checkpoint.safetensors"
 
+    def checkpoint_along(self, run_id: str, epoch: int) -> Path:
+        """Weights of a run after an epoch before its last."""
+        return self.run(run_id) / f"checkpoint_e{epoch:04d}.safetensors"
+
+    def unfinished_checkpoint(self, run_id: str, epoch: int) -> Path:
+        """Such a checkpoint while the run is trained: it lives and dies with the run's states."""
+        return self.state(run_id) / self.checkpoint_along(run_id, epoch).name
+
     def record(self, run_id: str) -> Path:
         """What a run was made of and on."""
         return self.run(run_id) / "run.json"
@@ -74,7 +82,7 @@ class Layout:
         return self.evaluation(batch) / f"features-{digest}"
 
     def measurement(self, batch: str, step: str, digest: str) -> Path:
-        """Result of one evaluation step: knn, probe, geometry or curves."""
+        """Result of one evaluation step: knn, probe, geometry, curves or trajectory."""
         return self.evaluation(batch) / f"{step}-{digest}.parquet"
 
     def selection(self, study: str) -> Path:

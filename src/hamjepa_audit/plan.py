@@ -20,6 +20,11 @@ REPORT_VERSION = 2
 STEPS = ("knn", "probe", "geometry", "curves")
 """The measurements of a batch; `geometry` makes `curves` along with its metrics."""
 
+TRAJECTORY = "trajectory"
+"""All metrics of the checkpoints before the last, in studies that keep some."""
+
+ALL_STEPS = (*STEPS, TRAJECTORY)
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -47,19 +52,32 @@ class Batch:
         return batch_id(self.run_ids, self.study.name, self.arm, self.epochs)
 
     @property
+    def epochs_along(self) -> tuple[int, ...]:
+        """Epochs of the checkpoints before the last."""
+        return self.study.checkpoints.epochs_before(self.epochs)
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The measurements that are made of it."""
+        return ALL_STEPS if self.epochs_along else STEPS
+
+    @property
     def features(self) -> Path:
         """Folder of its features."""
         params = self.study.evaluation
         return self.layout.features(self.name, evaluation_digest(params.view_seed))
 
     def measurement(self, step: str) -> Path:
-        """Result of one of STEPS, named by the parameters that decide its numbers."""
+        """Result of one of ALL_STEPS, named by the parameters that decide its numbers."""
         params = self.study.evaluation
         digest = {
             "knn": evaluation_digest(params.knn),
             "probe": evaluation_digest(params.probe),
             "geometry": evaluation_digest(params.geometry, params.view_seed),
             "curves": evaluation_digest(params.geometry, params.view_seed),
+            TRAJECTORY: evaluation_digest(
+                params.knn, params.probe, params.geometry, params.view_seed, *self.epochs_along
+            ),
         }[step]
         return self.layout.measurement(self.name, step, digest)
 
@@ -104,9 +122,14 @@ class StudyPlan:
             f"{nearest(f'{arm} {epochs}', have)}"
         )
 
-    def measurements(self, step: str) -> list[Path]:
-        """One step's results of all batches."""
-        return [batch.measurement(step) for batch in self.batches.values()]
+    def measurements(self, *steps: str) -> list[Path]:
+        """The results of some steps, of all batches that have them."""
+        return [
+            batch.measurement(step)
+            for step in steps
+            for batch in self.batches.values()
+            if step in batch.steps
+        ]
 
     def histories(self) -> list[Path]:
         """The histories of all runs."""
@@ -114,7 +137,7 @@ class StudyPlan:
 
     def selection(self) -> dict[str, Any]:
         """What the study's tables are to be made of: changes exactly when they must."""
-        files = [path for step in STEPS for path in self.measurements(step)]
+        files = self.measurements(*ALL_STEPS)
         return {
             "study": self.study.name,
             "data_digest": self.data_digest,

@@ -16,16 +16,17 @@ from hamjepa_audit.identity import batch_id, run_prefix
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
 from hamjepa_audit.params import load_study
-from hamjepa_audit.plan import STEPS
+from hamjepa_audit.plan import ALL_STEPS, TRAJECTORY
 from hamjepa_audit.records import read_record
 from hamjepa_audit.states import read_state, saved_states
 from hamjepa_audit.table_provenance import NAME, check_table_provenance
 
-_MEASUREMENT = re.compile(rf"({'|'.join(STEPS)})-[0-9a-f]{{12}}\.parquet")
+_MEASUREMENT = re.compile(rf"({'|'.join(ALL_STEPS)})-[0-9a-f]{{12}}\.parquet")
 _METRICS_OF = {
     "knn": r"knn_.*",
     "probe": r"linear_probe_.*",
     "geometry": r"(?!knn_|linear_probe_).*",
+    TRAJECTORY: r".*",
 }
 _SCHEMAS = {"metrics": METRICS_SCHEMA, "curves": CURVES_SCHEMA, "history": HISTORY_SCHEMA}
 
@@ -135,7 +136,8 @@ def _check_measurement(file: Path) -> None:
     match = _MEASUREMENT.fullmatch(file.name)
     if match is None:
         raise UserError(
-            f"{file} is not named STEP-DIGEST.parquet with a STEP of {', '.join(STEPS)}; remove it"
+            f"{file} is not named STEP-DIGEST.parquet with a STEP of {', '.join(ALL_STEPS)}; "
+            f"remove it"
         )
     step = match[1]
     schema = CURVES_SCHEMA if step == "curves" else METRICS_SCHEMA

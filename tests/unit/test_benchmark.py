@@ -8,6 +8,7 @@ import torch
 
 from hamjepa_audit.benchmark import plain
 from hamjepa_audit.benchmark.parts import Bench, BenchmarkParams, compare_parts
+from hamjepa_audit.benchmark.preparation import preparation
 from hamjepa_audit.benchmark.report import SCHEMA, benchmark, run_with, write_benchmark
 from hamjepa_audit.objectives.arms import PhaseSpaceObjective
 from hamjepa_audit.objectives.floors import orthonormal_directions
@@ -97,3 +98,18 @@ def test_every_part_is_compared(study: StudyParams, params: BenchmarkParams) -> 
     bench = Bench(run_with(study, params, width=8), params, CPU)
     rows = list(compare_parts(bench))
     assert len(rows) == 12 and all(row["value"] > 0 for row in rows)
+
+
+def test_preparation_is_timed_and_its_memory_measured(params: BenchmarkParams) -> None:
+    size = params.preparation.model_copy(
+        update={"images": 40, "distinct": 3, "sides": (24, 32), "image_size": 20, "batch_size": 5}
+    )
+    rows = list(preparation(size, threads=1))
+    assert [(row["part"], row["implementation"]) for row in rows] == [
+        ("preparation", "4 images"), ("peak memory, preparation", "4 images"),
+        ("preparation", "40 images"), ("peak memory, preparation", "40 images"),
+        ("images of a batch", "store"), ("images of a batch", "JPEG decoded"),
+    ]  # fmt: skip
+    assert all(row["value"] > 0 and set(row) == set(SCHEMA.names) for row in rows)
+    memory = [row["value"] for row in rows if row["unit"] == "bytes"]
+    assert all(3e7 < value < 1e9 for value in memory)

@@ -104,7 +104,8 @@ def test_learning_rates_of_the_groups(params: Path, images: torch.Tensor) -> Non
     bases = [group["base_rate"] for group in trainer.optimiser.param_groups]
     assert bases == [5e-4, 5e-5]
     assert trainer.optimiser.weight_decay == 5e-4
-    trainer.step(torch.arange(slow.optimisation.batch_size), 1, 0)
+    samples = torch.arange(slow.optimisation.batch_size)
+    trainer.step(samples, images[samples], 1, 0)
     rates = [group["lr"] for group in trainer.optimiser.param_groups]
     assert rates == pytest.approx([5e-6, 5e-7])
 

@@ -14,7 +14,7 @@ from hamjepa_audit.machine import gpu_count
 from hamjepa_audit.params import load_study
 from hamjepa_audit.params.config import ConfigParams
 from hamjepa_audit.params.loading import validate
-from hamjepa_audit.plan import STEPS, StudyPlan, data_digest
+from hamjepa_audit.plan import ALL_STEPS, StudyPlan, data_digest
 
 
 def reporting_user_errors(function):
@@ -70,6 +70,7 @@ FIGURES = (
     "norm_histograms",
     "training_curves",
 )
+TRAJECTORY_FIGURES = ("readouts_along_training", "accuracy_against_rank")
 
 
 @functools.cache
@@ -122,6 +123,12 @@ def checkpoints_of(wildcards):
     return [LAYOUT.checkpoint(name) for name in batch(wildcards).run_ids]
 
 
+def launcher(wildcards):
+    """What starts the processes of a run that several GPUs train, and nothing for one."""
+    gpus = GPU_JOB * study(wildcards.study).gpus
+    return f"torchrun --standalone --nproc-per-node {gpus} --no-python " if gpus > 1 else ""
+
+
 def features_of(wildcards):
     """The features of a batch."""
     return batch(wildcards).features
@@ -135,7 +142,7 @@ def selection(wildcards):
 def measurements(wildcards):
     """All that is known of a study's runs."""
     chosen = plan(wildcards.study)
-    return [path for step in STEPS for path in chosen.measurements(step)] + chosen.histories()
+    return chosen.measurements(*ALL_STEPS) + chosen.histories()
 
 
 def records(wildcards):
@@ -162,7 +169,13 @@ def claims_selection(wildcards):
 
 def figure_files(name):
     """The figures of a study: what was measured, arm beside arm."""
-    return [path for epochs in study(name).epochs for path in _drawn(name, epochs, FIGURES)]
+    drawn = [path for epochs in study(name).epochs for path in _drawn(name, epochs, FIGURES)]
+    return drawn + [
+        path
+        for epochs in study(name).epochs
+        if study(name).checkpoints.epochs_before(epochs)
+        for path in _drawn(name, epochs, TRAJECTORY_FIGURES)
+    ]
 
 
 def audit_figure_files(name):

@@ -10,9 +10,7 @@ rule:
     name:
         "results/evaluation"
     input:
-        lambda wildcards: [
-            path for name in STUDIES for step in STEPS for path in plan(name).measurements(step)
-        ],
+        lambda wildcards: [path for name in STUDIES for path in plan(name).measurements(*ALL_STEPS)],
 
 
 rule extract:
@@ -91,3 +89,24 @@ rule geometry:
     threads: 1
     shell:
         f"hamjepa-audit geometry {ARM_OPTIONS} --threads {{threads}} > {{log}} 2>&1"
+
+
+rule trajectory:
+    input:
+        ancient(checkpoints_of),
+    output:
+        LAYOUT.measurement(BATCH, "trajectory", "{step}"),
+    log:
+        LAYOUT.results / "logs/trajectory" / f"{BATCH}-{{step}}.log",
+    conda:
+        "../../environment.lock.yml"
+    threads: 1
+    resources:
+        gpu=GPU_JOB,
+    params:
+        device=CONFIG.device,
+        runs_per_gpu=CONFIG.runs_per_gpu,
+    shell:
+        f"hamjepa-audit trajectory {ARM_OPTIONS}"
+        " --device {params.device} --runs-per-gpu {params.runs_per_gpu}"
+        " --threads {threads} > {log} 2>&1"

@@ -21,12 +21,13 @@ rule pretrain:
         "../../environment.lock.yml"
     threads: 1
     resources:
-        gpu=GPU_JOB,
+        gpu=lambda wildcards: GPU_JOB * study(wildcards.study).gpus,
     params:
         device=CONFIG.device,
         runs_per_gpu=CONFIG.runs_per_gpu,
+        launcher=launcher,
     shell:
-        "hamjepa-audit pretrain --study {wildcards.study} --arm {wildcards.arm}"
+        "{params.launcher}hamjepa-audit pretrain --study {wildcards.study} --arm {wildcards.arm}"
         " --epochs {wildcards.epochs} --seed {wildcards.seed}"
         " --device {params.device} --runs-per-gpu {params.runs_per_gpu}"
         " --threads {threads} > {log} 2>&1"

@@ -51,6 +51,16 @@ class Scaling(Params):
     threads: tuple[Count, ...]
 
 
+class PreparationSize(Params):
+    """A folder of pictures that is prepared."""
+
+    images: Annotated[int, Field(ge=20)]
+    distinct: Count
+    sides: tuple[Count, Count]
+    image_size: Count
+    batch_size: Count
+
+
 class BenchmarkParams(Params):
     """params/benchmark.yaml."""
 
@@ -62,6 +72,7 @@ class BenchmarkParams(Params):
     evaluation: EvaluationSize
     ceiling_size: Annotated[int, Field(ge=CEILING_ROW, multiple_of=CEILING_ROW)]
     scaling: Scaling
+    preparation: PreparationSize
 
 
 class Bench:
@@ -92,7 +103,7 @@ class Bench:
 
     def step(self) -> None:
         """One training step."""
-        self.trainer.step(self.samples, 1, 0)
+        self.trainer.step(self.samples, self.images[self.samples], 1, 0)
 
     def step_seconds(self, repeats: int) -> float:
         """Median seconds of a training step."""

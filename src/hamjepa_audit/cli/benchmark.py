@@ -16,9 +16,17 @@ def bench(
     repeats: Annotated[
         int | None, typer.Option(min=1, help="Default: that of params/benchmark.yaml.")
     ] = None,
+    preparation: Annotated[
+        bool, typer.Option("--preparation", help="Also prepare a folder of pictures: minutes.")
+    ] = False,
 ) -> None:
     """Time the parts of a step beside a plain implementation; write figures and a picture."""
+    import itertools
+
+    import torch
+
     from hamjepa_audit.benchmark.parts import BenchmarkParams
+    from hamjepa_audit.benchmark.preparation import preparation as preparation_rows
     from hamjepa_audit.benchmark.report import benchmark, write_benchmark
     from hamjepa_audit.params import load_study
     from hamjepa_audit.params.loading import read_yaml, validate
@@ -31,7 +39,11 @@ def bench(
     make_deterministic(threads)
     where = context.with_resource(leased_device(device))
     rows = []
-    for row in benchmark(load_study(layout.params, params.study), params, where):
+    measured = benchmark(load_study(layout.params, params.study), params, where)
+    if preparation:
+        prepared = preparation_rows(params.preparation, torch.get_num_threads())
+        measured = itertools.chain(measured, prepared)
+    for row in measured:
         rows.append(row)
         setting = f"batch {row['batch_size']}, width {row['width']}, threads {row['threads']}"
         typer.echo(

@@ -1,4 +1,4 @@
-"""hamjepa-audit extract, knn, probe, geometry: what is measured on frozen encoders.
+"""hamjepa-audit extract, knn, probe, geometry, trajectory: what is measured on frozen encoders.
 
 Each takes all seeds of one arm at once: starting Python and PyTorch costs more than measuring a
 small run.
@@ -86,4 +86,23 @@ def geometry(
         typer.echo(path)
 
 
-COMMANDS = (extract, knn, probe, geometry)
+def trajectory(
+    context: typer.Context,
+    study: Study,
+    arm: Arm,
+    epochs: Epochs,
+    device: Device = "auto",
+    runs_per_gpu: RunsPerGpu = 1,
+    threads: Threads = None,
+) -> None:
+    """Measure all of this on the checkpoints along training; features aren't kept."""
+    from hamjepa_audit.evaluation.trajectory import measure_trajectory
+    from hamjepa_audit.training.device import leased_device, make_deterministic
+
+    make_deterministic(threads)
+    batch = batch_of(context, study, arm, epochs)
+    where = context.with_resource(leased_device(device, runs_per_gpu))
+    typer.echo(measure_trajectory(batch, where))
+
+
+COMMANDS = (extract, knn, probe, geometry, trajectory)

@@ -11,13 +11,14 @@ from hamjepa_audit.cli.options import Studies, Study, layout_of, plan_of
 def collect(context: typer.Context, study: Study) -> None:
     """Gather a study's measurements and histories into its long tables."""
     from hamjepa_audit.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
+    from hamjepa_audit.plan import TRAJECTORY
     from hamjepa_audit.records import require_one_kind_of_device
     from hamjepa_audit.reporting import collect
 
     plan = plan_of(context, study)
     require_one_kind_of_device(plan.layout, plan.runs)
     plan.write_selection()
-    metrics = [path for step in ("knn", "probe", "geometry") for path in plan.measurements(step)]
+    metrics = plan.measurements("knn", "probe", "geometry", TRAJECTORY)
     for kind, files, schema in (
         ("metrics", metrics, METRICS_SCHEMA),
         ("curves", plan.measurements("curves"), CURVES_SCHEMA),
@@ -80,11 +81,12 @@ def provenance(
 
 
 def figures(context: typer.Context, study: Study) -> None:
-    """Draw a study's figures: kNN sweep, spectra, histograms, training curves."""
+    """Draw a study's figures: kNN sweep, spectra, histograms, training curves, trajectories."""
     from hamjepa_audit.files import read_parquet
     from hamjepa_audit.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
     from hamjepa_audit.params import load_study
     from hamjepa_audit.reporting import study_figures
+    from hamjepa_audit.reporting.trajectories import trajectory_figures
 
     layout = layout_of(context)
     params = load_study(layout.params, study)
@@ -93,12 +95,17 @@ def figures(context: typer.Context, study: Study) -> None:
         kind: read_parquet(layout.study_table(study, kind), schema).to_pandas()
         for kind, schema in schemas.items()
     }
+    order = [arm.name for arm in params.arms]
+    titles = {arm.name: arm.title for arm in params.arms}
     study_figures(
         **frames,
-        arm_order=[arm.name for arm in params.arms],
-        titles={arm.name: arm.title for arm in params.arms},
+        arm_order=order,
+        titles=titles,
         folder=layout.figures(study),
         confidence=params.statistics.confidence,
+    )
+    trajectory_figures(
+        frames["metrics"], order, titles, layout.figures(study), params.statistics.confidence
     )
     typer.echo(layout.figures(study))
 

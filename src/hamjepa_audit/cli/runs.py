@@ -1,5 +1,6 @@
-"""hamjepa-audit prepare, pretrain: data and runs."""
+"""hamjepa-audit generate, prepare, pretrain: data and runs."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,6 +15,23 @@ from hamjepa_audit.cli.options import (
     Threads,
     layout_of,
 )
+
+
+def generate(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Option(help="Where they go, such as RAW/imagenet_smoke.")],
+) -> None:
+    """Write the pictures of params/generated.yaml, to try a folder of photographs without one."""
+    import numpy as np
+
+    from hamjepa_audit.data.generated import write_image_folder
+    from hamjepa_audit.params.generated import GeneratedParams
+    from hamjepa_audit.params.loading import read_yaml, validate
+
+    path = layout_of(context).params / "generated.yaml"
+    params = validate(GeneratedParams, read_yaml(path), str(path))
+    write_image_folder(folder, params, np.random.default_rng(params.seed))
+    typer.echo(folder)
 
 
 def prepare(context: typer.Context, study: Study, threads: Threads = None) -> None:
@@ -39,11 +57,15 @@ def pretrain(
         int | None, typer.Option(min=1, help="Only try this many steps; writes nothing.")
     ] = None,
 ) -> None:
-    """Train one run: writes checkpoint, history and record; goes on where a killed one stopped."""
+    """Train one run: writes checkpoint, history and record; goes on where a killed one stopped.
+
+    Started by torchrun, its processes train the run together.
+    """
     from hamjepa_audit.identity import run_id
     from hamjepa_audit.params import load_study, resolve_run
     from hamjepa_audit.plan import data_digest
     from hamjepa_audit.training.device import leased_device, make_deterministic
+    from hamjepa_audit.training.distributed import join_ranks, processes_here
     from hamjepa_audit.training.loop import pretrain
     from hamjepa_audit.training.session import train_run, training_images
 
@@ -51,13 +73,19 @@ def pretrain(
     params = load_study(layout.params, study)
     run = resolve_run(params, arm, epochs, seed)
     digest = data_digest(layout, params)
-    where = context.with_resource(leased_device(device, runs_per_gpu))
-    determinism = make_deterministic(threads)
+    # Of several processes each has a GPU of its own.
+    share = runs_per_gpu if processes_here(device) == 1 else 1
+    ranks, where = join_ranks(context.with_resource(leased_device(device, share)))
+    determinism = make_deterministic(threads) | ranks.described()
     if trial_steps is None:
-        typer.echo(train_run(layout, run, digest, where, determinism, params.resumption))
+        along = params.checkpoints.epochs_before(epochs)
+        record = train_run(layout, run, digest, where, determinism, params.resumption, along, ranks)
+        if ranks.first:
+            typer.echo(record)
     else:
         images = training_images(layout, run, where)
-        pretrain(run, images, where, run_id(run, digest), trial_steps)
+        pretrain(run, images, where, run_id(run, digest), trial_steps, ranks=ranks)
+    ranks.leave()
 
 
-COMMANDS = (prepare, pretrain)
+COMMANDS = (generate, prepare, pretrain)

@@ -1,15 +1,24 @@
 """Preparation: a source's images, decoded once into an immutable store."""
 
 import hashlib
-import os
-import shutil
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
 from hamjepa_audit.data.progress import Progress
+from hamjepa_audit.data.publishing import (
+    SPLITS,
+    move_store,
+    require_all_classes,
+    require_pinned_digest,
+    require_space,
+    sync,
+    write_labels,
+)
 from hamjepa_audit.data.sources import SourceImages, SplitImages, open_source
 from hamjepa_audit.data.store import (
     IMAGE_DTYPE,
@@ -21,14 +30,13 @@ from hamjepa_audit.data.store import (
     SplitRecord,
     content_digest,
     images_file,
-    labels_file,
 )
+from hamjepa_audit.data.whole_preparation import list_whole, prepare_whole
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import write_sealed_json
 from hamjepa_audit.leftovers import remove_leftovers, temporary_prefix
-from hamjepa_audit.params.sources import Source
+from hamjepa_audit.params.sources import ImageFolderParams, Source
 
-SPLITS: tuple[SplitName, ...] = ("train", "test")
 _HEADER_BYTES = 4096
 
 
@@ -36,7 +44,8 @@ def prepare(source: Source, raw: Path, root: Path, *, threads: int = 1) -> Path:
     """Makes the store of a source, in place of one that is there already.
 
     The files are written in a temporary folder and moved to their places once all are whole, the
-    manifest last. Whatever fails before that leaves nothing behind.
+    manifest last. Whatever fails before that leaves nothing behind; but images that are kept whole
+    take long, so that what is done of them stays (see `whole_preparation`).
 
     Args:
         source: what to prepare.
@@ -51,17 +60,15 @@ def prepare(source: Source, raw: Path, root: Path, *, threads: int = 1) -> Path:
         UserError: the raw data are missing or damaged, a split lacks a class, the disk is too
             small or can't be written to, or the digest is not the one that the source pins.
     """
-    images = open_source(source, raw, threads)
-    _require_all_classes(source, images)
     folder = root / source.name
+    if isinstance(source, ImageFolderParams) and source.shape == "whole":
+        prepare: Callable[[], object] = partial(
+            prepare_whole, source, list_whole(source, raw), root, threads
+        )
+    else:
+        prepare = partial(_prepare_squares, source, open_source(source, raw, threads), root)
     try:
-        _require_space(folder, source, images)
-        root.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(folder)
-        with tempfile.TemporaryDirectory(prefix=temporary_prefix(folder), dir=root) as scratch:
-            manifest = _write_store(Path(scratch), source, images)
-            _require_pinned_digest(source, manifest)
-            _move(Path(scratch), folder)
+        prepare()
     except OSError as error:  # sources turn what they read with into UserErrors themselves
         reason = error.strerror or str(error)
         raise UserError(
@@ -70,31 +77,22 @@ def prepare(source: Source, raw: Path, root: Path, *, threads: int = 1) -> Path:
     return folder / MANIFEST
 
 
-def _require_all_classes(source: Source, images: SourceImages) -> None:
-    for split in SPLITS:
-        labels = _split_of(images, split).labels
-        counts = np.bincount(labels, minlength=len(images.classes))
-        empty = np.flatnonzero(counts == 0)
-        if len(empty) > 0:
-            raise UserError(
-                f"class '{images.classes[empty[0]]}' of '{source.name}' has no images in the "
-                f"{split} split ({len(empty)} of {len(images.classes)} classes lack them): "
-                f"every class needs some in both; complete the data or drop the class"
-            )
+def _prepare_squares(source: Source, images: SourceImages, root: Path) -> None:
+    labels = {split: _split_of(images, split).labels for split in SPLITS}
+    require_all_classes(source, images.classes, labels)
+    folder = root / source.name
+    require_space(source, folder, _needed_bytes(source, images))
+    root.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
+    with tempfile.TemporaryDirectory(prefix=temporary_prefix(folder), dir=root) as scratch:
+        manifest = _write_store(Path(scratch), source, images)
+        require_pinned_digest(source, manifest)
+        move_store(Path(scratch), folder)
 
 
-def _require_space(folder: Path, source: Source, images: SourceImages) -> None:
+def _needed_bytes(source: Source, images: SourceImages) -> int:
     rows = sum(len(_split_of(images, split).labels) for split in SPLITS)
-    needed = rows * (3 * source.image_size**2 + LABEL_DTYPE.itemsize) + 4 * _HEADER_BYTES
-    place = folder
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    if needed > free:
-        raise UserError(
-            f"preparing '{source.name}' needs {needed / 1e6:,.1f} MB in {folder}, but only "
-            f"{free / 1e6:,.1f} MB are free there; free some or choose another folder of data"
-        )
+    return rows * (3 * source.image_size**2 + LABEL_DTYPE.itemsize) + 4 * _HEADER_BYTES
 
 
 def _write_store(folder: Path, source: Source, images: SourceImages) -> Manifest:
@@ -118,7 +116,7 @@ def _write_split(
     folder: Path, source: Source, images: SourceImages, split: SplitName
 ) -> SplitRecord:
     content = _split_of(images, split)
-    labels = content.labels.astype(LABEL_DTYPE)
+    labels = content.labels
     digest = hashlib.sha256()
     title = f"preparing {source.name}, {split}"
     # Plain writes: on a full disk they are an error, where a memory map kills the process.
@@ -131,16 +129,13 @@ def _write_split(
             digest.update(pixels.data)
             rows += len(pixels)
             shown.advance(len(pixels))
-        _sync(stream)
+        sync(stream)
     if rows != len(labels):
         raise UserError(
             f"the {split} split of '{source.name}' gave {rows} images for {len(labels)} labels: "
             f"the raw data changed while they were read; prepare them again"
         )
-    with (folder / labels_file(split)).open("wb") as stream:
-        np.lib.format.write_array(stream, labels, allow_pickle=False)
-        _sync(stream)
-    digest.update(labels.data)
+    digest.update(write_labels(folder, split, labels).data)
     counts = np.bincount(labels, minlength=len(images.classes))
     return SplitRecord(rows=rows, rows_per_class=tuple(counts.tolist()), sha256=digest.hexdigest())
 
@@ -150,31 +145,6 @@ def _write_header(stream: IO[bytes], shape: tuple[int, ...]) -> None:
     np.lib.format.write_array_header_1_0(
         stream, {"descr": descriptor, "fortran_order": False, "shape": shape}
     )
-
-
-def _sync(stream: IO[bytes]) -> None:
-    stream.flush()
-    os.fsync(stream.fileno())
-
-
-def _require_pinned_digest(source: Source, manifest: Manifest) -> None:
-    if source.digest is not None and source.digest != manifest.digest:
-        versions = ", ".join(f"{name} {at}" for name, at in manifest.library_versions.items())
-        raise UserError(
-            f"'{source.name}' prepared here has the digest {manifest.digest}, but the study pins "
-            f"{source.digest}: other raw data, parameters or libraries (here {versions}); "
-            f"mend them, or pin the new digest as data.digest"
-        )
-
-
-def _move(scratch: Path, folder: Path) -> None:
-    """Puts the files in place; without a manifest, what is there meanwhile is no store."""
-    folder.mkdir(exist_ok=True)
-    (folder / MANIFEST).unlink(missing_ok=True)
-    for split in SPLITS:
-        for name in (images_file(split), labels_file(split)):
-            (scratch / name).replace(folder / name)
-    (scratch / MANIFEST).replace(folder / MANIFEST)
 
 
 def _split_of(images: SourceImages, split: SplitName) -> SplitImages:

@@ -2,7 +2,9 @@
 
 The store of a data set is the folder `<data root>/<dataset name>/`, which holds
 
-- `train_images.npy`, `test_images.npy`: uint8 (N, 3, S, S), C order;
+- `train_images.npy`, `test_images.npy`: uint8 (N, 3, S, S), C order; or, where images of all
+  shapes are kept whole, uint8 (bytes,), one image (height, width, 3) after the other;
+- `train_sizes.npy`, `test_sizes.npy`, with whole images only: int32 (N, 2), height and width;
 - `train_labels.npy`, `test_labels.npy`: int64 (N,), little-endian;
 - `manifest.json`, written last: a folder without it is no store.
 """
@@ -10,6 +12,7 @@ The store of a data set is the folder `<data root>/<dataset name>/`, which holds
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
@@ -29,15 +32,22 @@ SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 IMAGE_DTYPE = np.dtype("|u1")
 LABEL_DTYPE = np.dtype("<i8")
+SIZE_DTYPE = np.dtype("<i4")
+CHANNELS = 3
 _HASH_BYTES = 1 << 24
 
 SplitName: TypeAlias = Literal["train", "test"]
 Images: TypeAlias = NDArray[np.uint8]
 Labels: TypeAlias = NDArray[np.int64]
+Sizes: TypeAlias = NDArray[np.int32]
+Shape: TypeAlias = Literal["square", "whole"]
 
 
 class SplitRecord(Params):
-    """What the manifest says of one split; `sha256` is of the image bytes, then the label bytes."""
+    """What the manifest says of one split.
+
+    `sha256` is of the image bytes, the sizes where there are any, and the label bytes.
+    """
 
     rows: Count
     rows_per_class: tuple[Count, ...]
@@ -55,6 +65,7 @@ class Manifest(Params):
     dataset: Name
     source: str
     image_size: Count
+    shape: Shape = "square"
     classes: tuple[str, ...] = Field(min_length=1)
     train: SplitRecord
     test: SplitRecord
@@ -71,7 +82,7 @@ class Manifest(Params):
                 )
             if sum(record.rows_per_class) != record.rows:
                 raise ValueError(f"{split}.rows_per_class does not add up to {record.rows} rows")
-        expected = content_digest(self.image_size, self.classes, self.train, self.test)
+        expected = content_digest(self.image_size, self.classes, self.train, self.test, self.shape)
         if self.digest != expected:
             raise ValueError(f"digest is {self.digest} but the manifest's content gives {expected}")
         return self
@@ -86,13 +97,38 @@ class Split:
 
 
 @dataclass(frozen=True)
+class WholeSplit:
+    """One split of images of all shapes, read-only memory maps.
+
+    Attributes:
+        pixels: uint8 (bytes,), one image (height, width, 3) after the other.
+        sizes: int32 (N, 2), height and width.
+        labels: int64 (N,).
+    """
+
+    pixels: NDArray[np.uint8]
+    sizes: Sizes
+    labels: Labels
+
+    @cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """(N + 1,) byte that each image starts at, and the end of the last."""
+        return np.concatenate([[0], np.cumsum(image_bytes(self.sizes))])
+
+
+@dataclass(frozen=True)
 class Store:
     """A prepared data set, opened for reading."""
 
     folder: Path
     manifest: Manifest
-    train: Split
-    test: Split
+    train: Split | WholeSplit
+    test: Split | WholeSplit
+
+
+def image_bytes(sizes: Sizes) -> NDArray[np.int64]:
+    """Bytes (N,) of images of sizes (N, 2)."""
+    return CHANNELS * sizes.astype(np.int64).prod(axis=1)
 
 
 def load_manifest(folder: Path) -> Manifest:
@@ -131,8 +167,8 @@ def open_store(folder: Path) -> Store:
     return Store(
         folder=folder,
         manifest=manifest,
-        train=_open_split(folder, "train", manifest.train.rows, manifest.image_size),
-        test=_open_split(folder, "test", manifest.test.rows, manifest.image_size),
+        train=_open_split(folder, "train", manifest.train.rows, manifest),
+        test=_open_split(folder, "test", manifest.test.rows, manifest),
     )
 
 
@@ -160,18 +196,21 @@ def verify_store(folder: Path) -> Store:
 
 
 def content_digest(
-    image_size: int, classes: tuple[str, ...], train: SplitRecord, test: SplitRecord
+    image_size: int,
+    classes: tuple[str, ...],
+    train: SplitRecord,
+    test: SplitRecord,
+    shape: Shape = "square",
 ) -> str:
-    """The digest (SHA-256, hex) that names a store's data."""
-    return digest_of(
-        {
-            "schema_version": SCHEMA_VERSION,
-            "image_size": image_size,
-            "classes": classes,
-            "train": train.model_dump(mode="json"),
-            "test": test.model_dump(mode="json"),
-        }
-    )
+    """The digest (SHA-256, hex) that names a store's data; squares go without their shape."""
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "image_size": image_size,
+        "classes": classes,
+        "train": train.model_dump(mode="json"),
+        "test": test.model_dump(mode="json"),
+    }
+    return digest_of(content if shape == "square" else content | {"shape": shape})
 
 
 def images_file(split: SplitName) -> str:
@@ -184,11 +223,22 @@ def labels_file(split: SplitName) -> str:
     return f"{split}_labels.npy"
 
 
-def _open_split(folder: Path, split: SplitName, rows: int, size: int) -> Split:
-    return Split(
-        images=_open_array(folder / images_file(split), IMAGE_DTYPE, (rows, 3, size, size)),
-        labels=_open_array(folder / labels_file(split), LABEL_DTYPE, (rows,)),
-    )
+def sizes_file(split: SplitName) -> str:
+    """The name of a split's file of sizes, which only stores of whole images have."""
+    return f"{split}_sizes.npy"
+
+
+def _open_split(
+    folder: Path, split: SplitName, rows: int, manifest: Manifest
+) -> Split | WholeSplit:
+    labels = _open_array(folder / labels_file(split), LABEL_DTYPE, (rows,))
+    images = folder / images_file(split)
+    if manifest.shape == "square":
+        side = manifest.image_size
+        return Split(_open_array(images, IMAGE_DTYPE, (rows, CHANNELS, side, side)), labels)
+    sizes = _open_array(folder / sizes_file(split), SIZE_DTYPE, (rows, 2))
+    shape = (int(image_bytes(sizes).sum()),)
+    return WholeSplit(_open_array(images, IMAGE_DTYPE, shape), sizes, labels)
 
 
 def _open_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
@@ -210,10 +260,13 @@ def _open_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDA
     return array
 
 
-def _split_sha256(split: Split) -> str:
+def _split_sha256(split: Split | WholeSplit) -> str:
     digest = hashlib.sha256()
-    _hash_rows(split.images, digest.update)
-    _hash_rows(split.labels, digest.update)
+    images: list[NDArray[Any]] = (
+        [split.pixels, split.sizes] if isinstance(split, WholeSplit) else [split.images]
+    )
+    for array in (*images, split.labels):
+        _hash_rows(array, digest.update)
     return digest.hexdigest()
 
 

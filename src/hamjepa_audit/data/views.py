@@ -7,7 +7,8 @@ per-image functions round to 1/255.
 
 import functools
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from hamjepa_audit.data.philox import uniforms
+from hamjepa_audit.data.whole_images import WholeImages, largest_box
 from hamjepa_audit.params.studies import ViewParams
 from hamjepa_audit.randomness import Stream, derived_seed
 
@@ -55,12 +57,17 @@ class ViewDraws:
 
 
 def random_views(
-    images: Tensor, samples: Tensor, params: ViewParams, seed: int, epoch: int, views: Tensor
+    images: Tensor | WholeImages,
+    samples: Tensor,
+    params: ViewParams,
+    seed: int,
+    epoch: int,
+    views: Tensor,
 ) -> Tensor:
     """One random view of every row, normalised. Rows may be several views of the same images.
 
     Args:
-        images: (B, 3, H, W) uint8.
+        images: (B, 3, H, W) uint8, or images of all shapes.
         samples: (B,) int64, the images' indices in their split, on the same device.
         params: the distribution of views.
         seed: the run's seed.
@@ -70,20 +77,35 @@ def random_views(
     Returns:
         (B, 3, size, size) float32.
     """
-    draws = draw_views(samples, images.shape[-2:], params, seed, epoch, views)
+    if isinstance(images, WholeImages):
+        rows, columns = images.sizes.float().unbind(1)
+        draws = draw_views(samples, (rows, columns), params, seed, epoch, views)
+        images, draws = _cut_out(images, draws, params)
+    else:
+        draws = draw_views(samples, images.shape[-2:], params, seed, epoch, views)
     return normalise(apply_views(images, draws, params), params)
 
 
-def plain_views(images: Tensor, params: ViewParams) -> Tensor:
+def _cut_out(images: WholeImages, draws: ViewDraws, params: ViewParams) -> tuple[Tensor, ViewDraws]:
+    """The boxes in squares of one size, (B, 3, P, P) uint8, and the draws for these."""
+    side = largest_box(images.shortest_side, images.longest_side, params.crop_ratio)
+    cut = images.boxes(draws.top, draws.left, draws.height, draws.width, side)
+    origin = torch.zeros_like(draws.top)
+    return cut, replace(draws, top=origin, left=origin)
+
+
+def plain_views(images: Tensor | WholeImages, params: ViewParams) -> Tensor:
     """The centre `size` square of every image, normalised: what evaluation sees.
 
     Args:
-        images: (B, 3, H, W) uint8, at least `size` pixels each way.
+        images: (B, 3, H, W) uint8, or images of all shapes; at least `size` pixels each way.
         params: size, mean and std.
 
     Returns:
         (B, 3, size, size) float32.
     """
+    if isinstance(images, WholeImages):
+        images = images.centres(params.size)
     top, left = ((length - params.size) // 2 for length in images.shape[-2:])
     centre = images[..., top : top + params.size, left : left + params.size]
     return normalise(centre.float() / 255, params)
@@ -98,7 +120,7 @@ def normalise(images: Tensor, params: ViewParams) -> Tensor:
 
 def draw_views(
     samples: Tensor,
-    image_size: tuple[int, ...],
+    image_size: Sequence[int | Tensor],
     params: ViewParams,
     seed: int,
     epoch: int,
@@ -108,7 +130,7 @@ def draw_views(
 
     Args:
         samples: (B,) int64.
-        image_size: height and width of the images, pixels.
+        image_size: height and width of the images, pixels; (B,) float each where they differ.
         params: the distribution of views.
         seed: the run's seed.
         epoch: from 1.
@@ -141,7 +163,11 @@ def draw_views(
 
 
 def _draw_boxes(
-    attempts: Tensor, down: Tensor, right: Tensor, image_size: tuple[int, ...], params: ViewParams
+    attempts: Tensor,
+    down: Tensor,
+    right: Tensor,
+    image_size: Sequence[int | Tensor],
+    params: ViewParams,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Top, left, height and width (B,) of crops, as RandomResizedCrop draws them.
 
@@ -151,10 +177,15 @@ def _draw_boxes(
     rows, columns = image_size
     scale_low, scale_high = params.crop_scale
     ratio_low, ratio_high = (math.log(ratio) for ratio in params.crop_ratio)
-    area = rows * columns * (scale_low + (scale_high - scale_low) * attempts[:, 0::2])
+    # Beside the attempts (B, 10), sizes of their own stand in a column.
+    height_limit, width_limit = (
+        size[:, None] if isinstance(size, Tensor) else size for size in (rows, columns)
+    )
+    share = scale_low + (scale_high - scale_low) * attempts[:, 0::2]
+    area = height_limit * width_limit * share
     ratio = torch.exp(ratio_low + (ratio_high - ratio_low) * attempts[:, 1::2])
     widths, heights = torch.sqrt(area * ratio).round(), torch.sqrt(area / ratio).round()
-    fits = (widths >= 1) & (widths <= columns) & (heights >= 1) & (heights <= rows)
+    fits = (widths >= 1) & (widths <= width_limit) & (heights >= 1) & (heights <= height_limit)
     found, first = fits.any(dim=1), fits.int().argmax(dim=1, keepdim=True)
     spare_height, spare_width = _centre_box(rows, columns, params.crop_ratio)
     height = torch.where(found, heights.gather(1, first).squeeze(1), spare_height)
@@ -166,8 +197,15 @@ def _draw_boxes(
     return top, left, height, width
 
 
-def _centre_box(rows: int, columns: int, ratios: tuple[float, float]) -> tuple[float, float]:
+def _centre_box(
+    rows: int | Tensor, columns: int | Tensor, ratios: tuple[float, float]
+) -> tuple[float | Tensor, float | Tensor]:
     """Height and width of the largest box whose ratio width / height is in range."""
+    if isinstance(rows, Tensor):
+        assert isinstance(columns, Tensor), "heights and widths come together"
+        tallest, widest = (columns / ratios[0]).round(), (rows * ratios[1]).round()
+        return torch.minimum(rows, tallest), torch.minimum(columns, widest)
+    assert not isinstance(columns, Tensor)
     if columns / rows < ratios[0]:
         return float(round(columns / ratios[0])), float(columns)
     if columns / rows > ratios[1]:

@@ -7,6 +7,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from hamjepa_audit.data.streaming import BatchImages, StreamedImages, batches
 from hamjepa_audit.data.views import plain_views, random_views
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.models.encoder import TokenEncoder
@@ -21,21 +22,24 @@ FEATURES = ("train", "test", "view_a", "view_b")
 
 
 def extract_features(
-    encoder: TokenEncoder, run: RunParams, train: Tensor, test: Tensor
+    encoder: TokenEncoder,
+    run: RunParams,
+    train: Tensor | StreamedImages,
+    test: Tensor | StreamedImages,
 ) -> dict[str, Tensor]:
     """The FEATURES of a run, float32 on the CPU (protocol, "Evaluation").
 
     Args:
         encoder: frozen, in evaluation mode.
         run: views and batch size.
-        train: (N, 3, H, W) uint8 on the encoder's device.
-        test: (M, 3, H, W) uint8 on the encoder's device.
+        train: (N, 3, H, W) uint8 on the encoder's device, or N images streamed to it.
+        test: (M, 3, H, W) uint8 on the encoder's device, or M images streamed to it.
 
     Returns:
         `train` (N, D); `test`, `view_a` and `view_b` (M, D).
     """
 
-    def augmented(view: int) -> Callable[[Tensor, Tensor], Tensor]:
+    def augmented(view: int) -> Callable[[BatchImages, Tensor], Tensor]:
         seed = run.evaluation.view_seed
         return lambda images, samples: random_views(
             images, samples, run.views, seed, EVALUATION_EPOCH, torch.full_like(samples, view)
@@ -50,8 +54,10 @@ def extract_features(
     }
 
 
-def plain_features(encoder: TokenEncoder, run: RunParams, images: Tensor) -> Tensor:
-    """States (N, D) float32 on the CPU of images (N, 3, H, W) uint8 as they are."""
+def plain_features(
+    encoder: TokenEncoder, run: RunParams, images: Tensor | StreamedImages
+) -> Tensor:
+    """States (N, D) float32 on the CPU of N images as they are."""
     size = run.evaluation.feature_batch_size
     return _encode(encoder, images, lambda batch, _: plain_views(batch, run.views), size)
 
@@ -59,14 +65,15 @@ def plain_features(encoder: TokenEncoder, run: RunParams, images: Tensor) -> Ten
 @torch.inference_mode()
 def _encode(
     encoder: TokenEncoder,
-    images: Tensor,
-    make_views: Callable[[Tensor, Tensor], Tensor],
+    images: Tensor | StreamedImages,
+    make_views: Callable[[BatchImages, Tensor], Tensor],
     batch_size: int,
 ) -> Tensor:
     """States (N, D) float32 on the CPU of views of uint8 images."""
     states = []
-    for samples in torch.arange(len(images), device=images.device).split(batch_size):
-        views = make_views(images[samples], samples)
+    order = torch.arange(len(images)).split(batch_size)
+    for samples, pictures in batches(images, order):
+        views = make_views(pictures, samples)
         states.append(encoder(views.contiguous(memory_format=torch.channels_last)).cpu())
     return torch.cat(states)
 

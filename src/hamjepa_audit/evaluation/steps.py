@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hamjepa_audit.data.store import Store, open_store, verify_store
+from hamjepa_audit.data.streaming import open_images
 from hamjepa_audit.evaluation import geometry
 from hamjepa_audit.evaluation.features import extract_features, load_features, save_features
 from hamjepa_audit.evaluation.knn import knn_measurements
@@ -28,11 +29,8 @@ Classifier = Callable[[Readout, Tensor, Tensor, Tensor, Tensor, int], list[Measu
 
 def extract(batch: Batch, device: torch.device) -> Path:
     """Writes the features of every run of a batch; returns their folder."""
-    store = _store(batch)
-    verify_store(store.folder)
-    train, test = (
-        torch.from_numpy(np.array(split.images)).to(device) for split in (store.train, store.test)
-    )
+    store = verify_store(_store(batch).folder)
+    train, test = (open_images(split, device) for split in (store.train, store.test))
     for name, run in _runs(batch):
         encoder = load_recorded_encoder(batch.layout, run, name, device)
         save_features(extract_features(encoder, run, train, test), _features_file(batch, name))

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from hamjepa_audit.params.base import Count, Name, Params, Seed
 
@@ -36,13 +36,25 @@ class CifarParams(SourceParams):
 class ImageFolderParams(SourceParams):
     """FOLDER/train/CLASS/* (or train.X1/ .. train.XN/ parts) and FOLDER/val/CLASS/*.
 
-    Images are resized so that the shorter side is `image_size`, then cut to the centre square.
+    Images are resized so that the shorter side is `image_size`. Then `shape` "square" cuts out
+    the centre square; "whole" keeps all of the image, whatever its other side.
+    `classes` takes these folders alone, so that a full ImageNet serves; null takes all.
     """
 
     source: Literal["image_folder"]
     folder: str
     train: tuple[str, ...] = Field(min_length=1)
     test: tuple[str, ...] = Field(min_length=1)
+    shape: Literal["square", "whole"] = "square"
+    classes: tuple[str, ...] | None = Field(default=None, min_length=1)
+
+    @field_validator("classes")
+    @classmethod
+    def _classes_are_distinct(cls, classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        twice = sorted({name for name in classes or () if (classes or ()).count(name) > 1})
+        if twice:
+            raise ValueError(f"the class '{twice[0]}' is listed twice: take one of them out")
+        return classes
 
 
 class ParquetFile(Params):

@@ -162,6 +162,17 @@ class ResumptionParams(Params):
     state_every_minutes: Positive
 
 
+class CheckpointParams(Params):
+    """Which epochs of a run are kept and measured besides the last; no run id depends on it."""
+
+    every_epochs: Count | None
+
+    def epochs_before(self, last: int) -> tuple[int, ...]:
+        """The epochs of the checkpoints along a run of `last` epochs; the last isn't among them."""
+        step = last if self.every_epochs is None else self.every_epochs
+        return tuple(range(step, last, step))
+
+
 class StudyParams(Params):
     """A data set, a protocol, and the runs that are made of them."""
 
@@ -174,6 +185,8 @@ class StudyParams(Params):
     evaluation: EvaluationParams
     statistics: StatisticsParams
     resumption: ResumptionParams
+    checkpoints: CheckpointParams
+    gpus: Count
     arms: tuple[ArmParams, ...] = Field(min_length=1)
     epochs: tuple[Count, ...] = Field(min_length=1)
     seeds: tuple[Seed, ...] = Field(min_length=1)

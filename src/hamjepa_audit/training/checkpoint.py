@@ -1,5 +1,6 @@
 """Checkpoints: weights in safetensors, and the encoder back from them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,12 +14,62 @@ from hamjepa_audit.models.encoder import TokenEncoder
 from hamjepa_audit.params.studies import RunParams
 from hamjepa_audit.records import read_record
 from hamjepa_audit.tensors import write_tensors
+from hamjepa_audit.training.loop import Trainer
 from hamjepa_audit.training.model import Model, build_model
 
 
 def save_checkpoint(model: Model, target: Path) -> None:
     """Writes all weights atomically; the same weights give the same bytes."""
     write_tensors(target, model.state_dict())
+
+
+class CheckpointsAlong:
+    """Keeps the checkpoints of some epochs before the last.
+
+    While the run is trained they lie with its states: what the workflow deletes in a run's folder
+    before it starts a run again may be needed to go on with it.
+    """
+
+    def __init__(self, layout: Layout, run_id: str, epochs: Sequence[int]) -> None:
+        self._layout = layout
+        self._run_id = run_id
+        self._epochs = epochs
+
+    def save_ended_epoch(self, trainer: Trainer) -> None:
+        """Writes the checkpoint of the epoch that has just ended, if it is one of those."""
+        ended = trainer.position.epoch - 1
+        if trainer.position.index == 0 and ended in self._epochs:
+            save_checkpoint(trainer.model, self._layout.unfinished_checkpoint(self._run_id, ended))
+
+    def require(self, trainer: Trainer) -> None:
+        """Refuses to go on with a run of which earlier checkpoints weren't kept.
+
+        Raises:
+            UserError: one is missing.
+        """
+        for epoch in self._epochs:
+            if epoch < trainer.position.epoch and not self._there(epoch):
+                raise UserError(
+                    f"{self._run_id} can't go on in epoch {trainer.position.epoch}: its checkpoint "
+                    f"of epoch {epoch} wasn't kept; delete {self._layout.state(self._run_id)}, "
+                    f"and it starts anew"
+                )
+
+    def publish(self) -> list[Path]:
+        """Moves the checkpoints to the run's folder, as far as they aren't there; all of them."""
+        targets = [self._layout.checkpoint_along(self._run_id, epoch) for epoch in self._epochs]
+        for epoch, target in zip(self._epochs, targets, strict=True):
+            source = self._layout.unfinished_checkpoint(self._run_id, epoch)
+            if source.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                source.replace(target)
+        return targets
+
+    def _there(self, epoch: int) -> bool:
+        return (
+            self._layout.unfinished_checkpoint(self._run_id, epoch).exists()
+            or self._layout.checkpoint_along(self._run_id, epoch).exists()
+        )
 
 
 def load_model(run: RunParams, source: Path) -> Model:
@@ -48,17 +99,33 @@ def load_encoder(run: RunParams, source: Path, device: torch.device) -> TokenEnc
 
 
 def load_recorded_encoder(
-    layout: Layout, run: RunParams, run_id: str, device: torch.device
+    layout: Layout, run: RunParams, run_id: str, device: torch.device, epoch: int | None = None
 ) -> TokenEncoder:
     """The frozen encoder of a run whose checkpoint has the digest that its record names.
+
+    Args:
+        layout: where.
+        run: its parameters.
+        run_id: its name.
+        device: where the encoder goes.
+        epoch: that of a checkpoint along training; None: the last one.
 
     Raises:
         UserError: the run is not whole, or its record or checkpoint was changed or damaged.
     """
-    source = layout.checkpoint(run_id)
+    if epoch is None:
+        source = layout.checkpoint(run_id)
+    else:
+        source = layout.checkpoint_along(run_id, epoch)
     if not source.exists() or not layout.record(run_id).exists():
         raise _missing(run, source)
-    recorded = read_record(layout, run_id)["files"][source.name]
+    files = read_record(layout, run_id)["files"]
+    if source.name not in files:
+        raise UserError(
+            f"the record of {run_id} does not name {source.name}; delete the run's folder and "
+            f"pretrain again"
+        )
+    recorded = files[source.name]
     found = sha256_file(source)
     if found != recorded:
         raise UserError(

@@ -9,11 +9,13 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from hamjepa_audit.adamw import AdamW
+from hamjepa_audit.data.streaming import BatchImages, StreamedImages, batches
 from hamjepa_audit.data.views import random_views
 from hamjepa_audit.errors import TrainingDivergedError, UserError
 from hamjepa_audit.params.studies import RunParams
 from hamjepa_audit.randomness import epoch_order
 from hamjepa_audit.training.device import autocast
+from hamjepa_audit.training.distributed import ALONE, Ranks
 from hamjepa_audit.training.model import Model, build_model
 from hamjepa_audit.training.progress import TrainingProgress
 from hamjepa_audit.training.schedule import learning_rate
@@ -37,47 +39,57 @@ class TrainingResult:
     history: list[EpochMeans]
     """Per epoch: means of the unweighted terms, `total`, `gradient_norm`, `learning_rate`."""
     epoch_seconds: list[float]
+    data_wait_share: float | None = None
+    """Of this process's time, how much the device waited for images; None if they stay on it."""
 
 
 def pretrain(
     run: RunParams,
-    images: Tensor,
+    images: Tensor | StreamedImages,
     device: torch.device,
     name: str,
     trial_steps: int | None = None,
     restore: Hook | None = None,
     after_step: Sequence[Hook] = (),
+    ranks: Ranks = ALONE,
 ) -> TrainingResult:
     """Trains one run (protocol, "Optimisation").
 
     Args:
         run: its parameters.
-        images: (N, 3, H, W) uint8 training images on `device`.
+        images: (N, 3, H, W) uint8 training images on `device`, or N images streamed to it.
         device: where to compute.
         name: of the run, for messages.
         trial_steps: stop after this many steps; the schedule is that of the whole run.
         restore: sets the new trainer to where an earlier process left it.
         after_step: called in this order after every step, when `Trainer.position` is that of the
             next one: at the end of an epoch its means are in the history already.
+        ranks: the processes that train it together, each of which calls this.
 
     Raises:
         TrainingDivergedError: a loss term is not finite.
         UserError: fewer images than a batch.
     """
-    trainer = Trainer(run, build_model(run).to(device), images, name)
+    trainer = Trainer(run, build_model(run).to(device), images, name, ranks)
     if restore is not None:
         restore(trainer)
     limit = trainer.total_steps if trial_steps is None else min(trial_steps, trainer.total_steps)
     progress = TrainingProgress(
-        f"{name} on {device}", run.epochs, trainer.steps_per_epoch, trainer.steps_done
-    )
+        f"{name} on {ranks.told(device)}", run.epochs, trainer.steps_per_epoch,
+        trainer.steps_done, quiet=not ranks.first,
+    )  # fmt: skip
+    started, share = time.monotonic(), None
     try:
         while trainer.steps_done < limit:
             left = limit - trainer.steps_done + trainer.position.index
             trainer.train_epoch(min(left, trainer.steps_per_epoch), progress, after_step)
+            if isinstance(images, StreamedImages):
+                share = images.waited.seconds() / (time.monotonic() - started)
+                progress.say(f"the device waited for images {share:.1%} of the time so far")
     finally:
         progress.close()
-    return TrainingResult(trainer.model, trainer.position.history, trainer.position.epoch_seconds)
+    position = trainer.position
+    return TrainingResult(trainer.model, position.history, position.epoch_seconds, share)
 
 
 @dataclass
@@ -104,7 +116,16 @@ class Position:
 class Trainer:
     """The state of a training run between steps."""
 
-    def __init__(self, run: RunParams, model: Model, images: Tensor, name: str) -> None:
+    def __init__(
+        self,
+        run: RunParams,
+        model: Model,
+        images: Tensor | StreamedImages,
+        name: str,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        ranks.convert(model.encoder)
+        self.ranks = ranks
         self.run = run
         self.model = model
         self.images = images
@@ -138,8 +159,9 @@ class Trainer:
         self.model.encoder.train()
         position = self.position
         started = time.monotonic() - position.seconds
-        for samples in self._batches(position.epoch, steps)[position.index :]:
-            self._advance(samples)
+        order = self._batches(position.epoch, steps)[position.index :]
+        for samples, images in batches(self.images, [self.ranks.share(x) for x in order]):
+            self._advance(samples, images)
             progress.step()
             if position.index == steps:
                 self.fetch()
@@ -149,11 +171,11 @@ class Trainer:
             for hook in after_step:
                 hook(self)
 
-    def _advance(self, samples: Tensor) -> None:
+    def _advance(self, samples: Tensor, images: BatchImages) -> None:
         """One step at the current position."""
         position = self.position
         try:
-            self._pending.append(self.step(samples, position.epoch, position.index))
+            self._pending.append(self.step(samples, images, position.epoch, position.index))
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
             # States that aren't finite may have no eigenvalues; the steps before say more.
             self.fetch()
@@ -186,36 +208,45 @@ class Trainer:
         position.epoch, position.index, position.seconds = position.epoch + 1, 0, 0.0
         position.values = position.values[:0]
 
-    def step(self, samples: Tensor, epoch: int, index: int) -> Tensor:
-        """One optimiser step on samples (B,); terms, their sum, gradient norm, on the device."""
+    def step(self, samples: Tensor, images: BatchImages, epoch: int, index: int) -> Tensor:
+        """One optimiser step; terms, their sum, gradient norm, on the device.
+
+        Args:
+            samples: (B,) indices of this rank's samples, on the device.
+            images: those of the samples.
+            epoch: from 1.
+            index: of the step in its epoch, from 0.
+        """
         step = (epoch - 1) * self.steps_per_epoch + index
-        states = self._states(samples, epoch)
+        states = self.ranks.gather(self._states(samples, images, epoch))
         terms = self.model.objective.terms(states, step, epoch)
         total = self.model.objective.total(terms)
         self.optimiser.zero_grad()
         total.backward()
+        self.ranks.sum_gradients(self.model.encoder, self.model.objective)
         norm = self._clip()
         for group in self.optimiser.param_groups:
             group["lr"] = self._learning_rate(step, group["base_rate"])
         self.optimiser.step()
         return torch.stack([*(term.detach() for term in terms.values()), total.detach(), norm])
 
-    def _states(self, samples: Tensor, epoch: int) -> Tensor:
-        """States (V, B, D) float32 of two views of the sampled images, encoded as one batch."""
+    def _states(self, samples: Tensor, images: BatchImages, epoch: int) -> Tensor:
+        """States (V, B, D) float32 of two views of each image, encoded as one batch."""
         rows = samples.repeat(VIEWS)
+        twice = torch.arange(len(samples), device=rows.device).repeat(VIEWS)
         which = torch.arange(VIEWS, device=rows.device).repeat_interleave(len(samples))
         views = random_views(
-            self.images[rows], rows, self.run.views, self.run.seed, epoch, which
+            images[twice], rows, self.run.views, self.run.seed, epoch, which
         ).contiguous(memory_format=torch.channels_last)
         with autocast(views.device, self.run.optimisation.gpu_precision):
             states: Tensor = self.model.encoder(views)
         return states.float().unflatten(0, (VIEWS, len(samples)))
 
     def _batches(self, epoch: int, steps: int) -> Sequence[Tensor]:
-        """Sample indices (B,) of each step; what doesn't fill a batch is left out."""
+        """Sample indices (B,) of each step, on the CPU; what doesn't fill a batch is left out."""
         order = torch.from_numpy(epoch_order(self.run.seed, epoch, len(self.images)))
         size = self.run.optimisation.batch_size
-        return order.to(self.images.device)[: steps * size].split(size)
+        return order[: steps * size].split(size)
 
     def _optimiser(self) -> AdamW:
         """AdamW with weight decay on everything, BatchNorm and biases included."""

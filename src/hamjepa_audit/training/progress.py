@@ -12,14 +12,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 class TrainingProgress:
     """Says after every epoch: loss terms, views per second, time left; in between, a bar moves."""
 
-    def __init__(self, title: str, epochs: int, steps_per_epoch: int, done: int = 0) -> None:
+    def __init__(
+        self, title: str, epochs: int, steps_per_epoch: int, done: int = 0, quiet: bool = False
+    ) -> None:
         self._epochs = epochs
         self._steps = epochs * steps_per_epoch
         self._done = self._done_before = done
         self._started = time.monotonic()
-        self._console = Console(file=sys.stderr)
+        self._console = Console(file=sys.stderr, quiet=quiet)
         self._bar: Progress | None = None
-        if self._console.is_terminal:
+        if self._console.is_terminal and not quiet:
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),

@@ -1,5 +1,6 @@
 """What is kept of a run: checkpoint, history, and a record of what it was made of and on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,7 +41,12 @@ class Circumstances:
 
 
 def write_run(
-    layout: Layout, run: RunParams, digest: str, result: TrainingResult, how: Circumstances
+    layout: Layout,
+    run: RunParams,
+    digest: str,
+    result: TrainingResult,
+    how: Circumstances,
+    along: Sequence[Path] = (),
 ) -> Path:
     """Writes checkpoint and history, then the record, which says that the run is whole.
 
@@ -50,6 +56,7 @@ def write_run(
         digest: of the prepared data.
         result: what training gave.
         how: it came about.
+        along: checkpoints of epochs before the last, which are in the run's folder already.
 
     Returns:
         The record's path.
@@ -70,7 +77,7 @@ def write_run(
         "params": run.training_content() | {"title": run.arm.title},
         "data_digest": digest,
         "training_numerics": TRAINING_NUMERICS,
-        "files": {path.name: sha256_file(path) for path in (checkpoint, history)},
+        "files": {path.name: sha256_file(path) for path in (*along, checkpoint, history)},
         **how.code,
         "device": describe_device(how.device),
         "determinism": how.determinism,
@@ -78,6 +85,7 @@ def write_run(
         "resumed": how.resumed,
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
         "epoch_seconds": [round(seconds, 4) for seconds in result.epoch_seconds],
+        "data_wait_share": result.data_wait_share,
         "peak_memory": peak_memory(how.device),
     }
     target = layout.record(key.run_id)

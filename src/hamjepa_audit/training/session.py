@@ -1,20 +1,24 @@
 """A run from its data to its files: trained by one process at a time, gone on with if one died."""
 
+from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from hamjepa_audit.data.store import verify_store
+from hamjepa_audit.data.streaming import StreamedImages, open_images
 from hamjepa_audit.identity import run_id
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.locking import sole_process
 from hamjepa_audit.params.studies import ResumptionParams, RunParams
 from hamjepa_audit.provenance import code_and_environment
-from hamjepa_audit.training.loop import pretrain
+from hamjepa_audit.training.checkpoint import CheckpointsAlong
+from hamjepa_audit.training.distributed import ALONE, Ranks
+from hamjepa_audit.training.loop import Trainer, pretrain
 from hamjepa_audit.training.record import Circumstances, write_run
 from hamjepa_audit.training.state import States, conditions
 
@@ -26,8 +30,12 @@ def train_run(
     device: torch.device,
     determinism: dict[str, Any],
     resumption: ResumptionParams,
+    epochs_along: Sequence[int] = (),
+    ranks: Ranks = ALONE,
 ) -> Path:
     """Trains a run, from its last state if an earlier process left one, and writes it.
+
+    Of several processes that train it together the first one keeps states and writes.
 
     Args:
         layout: where.
@@ -36,6 +44,8 @@ def train_run(
         device: where to compute.
         determinism: settings that make it repeat itself.
         resumption: how often to keep a state.
+        epochs_along: the epochs before the last of which a checkpoint is kept.
+        ranks: the processes that train it together, each of which calls this.
 
     Returns:
         The record's path.
@@ -45,7 +55,7 @@ def train_run(
             loss is not finite.
     """
     started, code, name = datetime.now(UTC), code_and_environment(), run_id(run, digest)
-    with sole_process(layout.run_lock(name), name):
+    with sole_process(layout.run_lock(name), name) if ranks.first else nullcontext():
         states = States(
             folder=layout.state(name),
             conditions=conditions(device, determinism),
@@ -54,20 +64,29 @@ def train_run(
             every_seconds=60 * resumption.state_every_minutes,
         )
         images = training_images(layout, run, device)
-        result = pretrain(
-            run, images, device, name, restore=states.restore, after_step=[states.keep]
-        )
-        how = Circumstances(code, device, determinism, states.started, states.resumed)
-        record = write_run(layout, run, digest, result, how)
-        states.remove()
-    return record
+        along = CheckpointsAlong(layout, name, epochs_along)
+
+        def restore(trainer: Trainer) -> None:
+            # One after the other: the first puts damaged states aside.
+            ranks.in_turn(lambda: states.restore(trainer))
+            along.require(trainer)
+
+        # Checkpoints come first: a state says that those of its epochs are there.
+        hooks = [along.save_ended_epoch, states.keep] if ranks.first else []
+        result = pretrain(run, images, device, name, None, restore, hooks, ranks)
+        if ranks.first:
+            how = Circumstances(code, device, determinism, states.started, states.resumed)
+            write_run(layout, run, digest, result, how, along.publish())
+            states.remove()
+    return layout.record(name)
 
 
-def training_images(layout: Layout, run: RunParams, device: torch.device) -> Tensor:
-    """The training images of a run, (N, 3, H, W) uint8 on a device, as they were prepared.
+def training_images(
+    layout: Layout, run: RunParams, device: torch.device
+) -> Tensor | StreamedImages:
+    """The training images of a run as they were prepared: uint8 on a device, or streamed to it.
 
     Raises:
         UserError: they are missing, changed or damaged.
     """
-    store = verify_store(layout.store(run.data.name))
-    return torch.from_numpy(np.array(store.train.images)).to(device)
+    return open_images(verify_store(layout.store(run.data.name)).train, device)

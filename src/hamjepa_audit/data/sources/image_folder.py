@@ -30,18 +30,32 @@ def open_image_folder(source: ImageFolderParams, raw: Path, threads: int) -> Sou
     Raises:
         UserError: the folder or a part is missing, or a part holds no images.
     """
-    folder = raw / source.folder
-    if not folder.is_dir():
-        raise UserError(f"no folder {folder} of images for '{source.name}'; put the data set there")
-    train = _list_split([folder / part for part in source.train])
-    test = _list_split([folder / part for part in source.test])
-    classes = sorted({name for name, _ in train + test})
+    classes, train, test = list_image_folder(source, raw)
     return SourceImages(
-        classes=tuple(classes),
+        classes=classes,
         train=_split(train, classes, source.image_size, threads),
         test=_split(test, classes, source.image_size, threads),
         library_versions=pillow_versions(),
     )
+
+
+def list_image_folder(
+    source: ImageFolderParams, raw: Path
+) -> tuple[tuple[str, ...], Listing, Listing]:
+    """Classes, sorted, and the files of the train and of the test split.
+
+    Raises:
+        UserError: the folder or a part is missing, or a part holds no images.
+    """
+    folder = raw / source.folder
+    if not folder.is_dir():
+        raise UserError(f"no folder {folder} of images for '{source.name}'; put the data set there")
+    train, test = (
+        _list_split([folder / part for part in parts], source.classes)
+        for parts in (source.train, source.test)
+    )
+    classes = source.classes or {name for name, _ in train + test}
+    return tuple(sorted(classes)), train, test
 
 
 def read_square(path: Path, size: int) -> Images:
@@ -52,20 +66,42 @@ def read_square(path: Path, size: int) -> Images:
     Raises:
         UserError: the file is not an image, or is damaged.
     """
-    image = decode_rgb(path, str(path))
-    shorter = min(image.size)
-    width, height = (size * side // shorter for side in image.size)
-    resized = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = round((width - size) / 2), round((height - size) / 2)
+    resized = _read_resized(path, size)
+    left, top = (round((side - size) / 2) for side in resized.size)
     return to_planes(resized.crop((left, top, left + size, top + size)))
 
 
-def _list_split(parts: list[Path]) -> Listing:
-    """The images of some parts, sorted by class, file name and part.
+def read_whole(path: Path, size: int) -> Images:
+    """An image file as uint8 (height, width, 3): shorter side resized to `size`.
+
+    Raises:
+        UserError: the file is not an image, or is damaged.
+    """
+    return np.asarray(_read_resized(path, size), dtype=np.uint8)
+
+
+def whole_size(size: tuple[int, int], shorter_side: int) -> tuple[int, int]:
+    """Width and height of an image of this width and height once its shorter side is resized."""
+    width, height = (shorter_side * side // min(size) for side in size)
+    return width, height
+
+
+def _read_resized(path: Path, size: int) -> Image.Image:
+    image = decode_rgb(path, str(path))
+    return image.resize(whole_size(image.size, size), Image.Resampling.BILINEAR)
+
+
+def _list_split(parts: list[Path], classes: tuple[str, ...] | None) -> Listing:
+    """The images of some parts, of all classes or of these, sorted by class, file name and part.
 
     The order does not depend on how a split is cut into parts of whole classes.
     """
-    listing = [entry for part in parts for entry in _list_part(part)]
+    listing = [
+        entry
+        for part in parts
+        for entry in _list_part(part)
+        if classes is None or entry[0] in classes
+    ]
     return sorted(listing, key=lambda entry: (entry[0], entry[1].name, entry[1]))
 
 
@@ -86,7 +122,7 @@ def _list_part(part: Path) -> Listing:
     return listing
 
 
-def _split(listing: Listing, classes: list[str], size: int, threads: int) -> SplitImages:
+def _split(listing: Listing, classes: tuple[str, ...], size: int, threads: int) -> SplitImages:
     numbers = {name: number for number, name in enumerate(classes)}
 
     def blocks() -> Iterator[Images]:

@@ -1,0 +1,48 @@
+"""Generated pictures: JPEG files in folders, one folder a class, to try the path of photographs.
+
+Each class has a colour and a grating of its own; each image a size, a shift, a tint and noise.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.random import Generator
+from PIL import Image
+
+from hamjepa_audit.data.store import Images
+from hamjepa_audit.files import atomic_path
+from hamjepa_audit.params.generated import GeneratedParams
+
+QUALITY = 90
+"""Of the JPEG files: about that of ImageNet's."""
+
+
+def write_image_folder(folder: Path, params: GeneratedParams, numbers: Generator) -> None:
+    """Writes PART/cNNN/IMAGE.JPEG files; the same numbers give the same files.
+
+    Args:
+        folder: where the parts go.
+        params: how many pictures, and of which sizes.
+        numbers: what they are drawn from.
+    """
+    for label in range(params.classes):
+        for part, count in params.images.items():
+            place = folder / part / f"c{label:03d}"
+            for index in range(count):
+                low, high = params.sides
+                height, width = (int(side) for side in numbers.integers(low, high + 1, size=2))
+                pixels = _picture(height, width, label / params.classes, numbers)
+                with atomic_path(place / f"{part}_{label:03d}_{index:05d}.JPEG") as target:
+                    Image.fromarray(pixels).save(target, "JPEG", quality=QUALITY)
+
+
+def _picture(height: int, width: int, place: float, numbers: Generator) -> Images:
+    """An image (height, width, 3) of the class at `place` in [0, 1)."""
+    rows, columns = np.mgrid[:height, :width] / max(height, width)
+    angle = np.pi * place + numbers.normal(0, 0.1)
+    along = np.cos(angle) * rows + np.sin(angle) * columns
+    waves = np.sin(2 * np.pi * ((3 + 12 * place) * along + numbers.random()))
+    hue = 2 * np.pi * (place + np.arange(3) / 3)
+    tint = 110 + 50 * np.cos(hue) + numbers.normal(0, 15, size=3)
+    noise = numbers.normal(0, 12, size=(height, width, 1))
+    return np.clip(tint + 60 * waves[..., None] + noise, 0, 255).astype(np.uint8)

@@ -1,0 +1,80 @@
+"""A batch of images of all shapes, on the device: one flat tensor, from which crops are cut."""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class WholeImages:
+    """Images of all shapes, one (height, width, 3) after the other.
+
+    Attributes:
+        pixels: (bytes / 3, 3) uint8.
+        starts: (B,) int64, the row of `pixels` that each image starts at.
+        sizes: (B, 2) int64, height and width.
+        shortest_side: an upper bound of the images' shorter sides, pixels.
+        longest_side: an upper bound of all sides; both are known without asking the device.
+    """
+
+    pixels: Tensor
+    starts: Tensor
+    sizes: Tensor
+    shortest_side: int
+    longest_side: int
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, rows: Tensor) -> "WholeImages":
+        """The images at `rows` (R,) int64; one may be there several times."""
+        return replace(self, starts=self.starts[rows], sizes=self.sizes[rows])
+
+    def boxes(self, top: Tensor, left: Tensor, height: Tensor, width: Tensor, side: int) -> Tensor:
+        """A box of every image, in the upper left corner of a square.
+
+        Args:
+            top: (B,) first row of the box, pixels; whole numbers of any type, as the following.
+            left: (B,).
+            height: (B,), at least 1, at most `side`; the box lies in the image.
+            width: (B,).
+            side: of the square, pixels.
+
+        Returns:
+            (B, 3, side, side) uint8. What lies outside the box repeats its last row and column.
+        """
+        steps = torch.arange(side, device=self.starts.device)
+        rows = top.long()[:, None] + torch.minimum(steps, height.long()[:, None] - 1)
+        columns = left.long()[:, None] + torch.minimum(steps, width.long()[:, None] - 1)
+        lines = self.starts[:, None] + rows * self.sizes[:, 1:]
+        return self.pixels[lines[:, :, None] + columns[:, None, :]].permute(0, 3, 1, 2)
+
+    def centres(self, side: int) -> Tensor:
+        """The centre square of every image, rounded as torchvision's CenterCrop.
+
+        Args:
+            side: of the square, at most the shortest side of any image.
+
+        Returns:
+            (B, 3, side, side) uint8.
+        """
+        top, left = ((self.sizes - side) / 2).round().unbind(1)  # half to even, as Python's round
+        length = torch.full_like(self.starts, side)
+        return self.boxes(top, left, length, length, side)
+
+
+def largest_box(shortest_side: int, longest_side: int, ratios: tuple[float, float]) -> int:
+    """A bound on the sides of random crops, pixels.
+
+    A crop is at most as long as the image's shorter side in one direction, and in the other at
+    most the largest ratio times that, both sides being rounded.
+
+    Args:
+        shortest_side: an upper bound of the images' shorter sides.
+        longest_side: an upper bound of all sides.
+        ratios: least and largest width / height.
+    """
+    stretch = max(ratios[1], 1 / ratios[0], 1.0)
+    return min(longest_side, math.ceil((shortest_side + 0.5) * stretch + 0.5))

@@ -1,0 +1,372 @@
+"""Preparation of images that are kept whole: long, so it continues where it was interrupted.
+
+What is done lies in the folder `.NAME.partial` beside the store: for each split the pixels so far,
+and a journal with one line an image, written after the image's pixels. Preparing again keeps the
+images at the beginning of the journal that are still the first of the source, and goes on.
+"""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from filelock import FileLock, Timeout
+from PIL import Image, UnidentifiedImageError
+
+from hamjepa_audit.data.ahead import ahead
+from hamjepa_audit.data.progress import Progress
+from hamjepa_audit.data.publishing import (
+    SPLITS,
+    free_bytes,
+    move_store,
+    require_all_classes,
+    require_pinned_digest,
+    require_space,
+    sync,
+    write_labels,
+)
+from hamjepa_audit.data.sources.base import pillow_versions
+from hamjepa_audit.data.sources.image_folder import list_image_folder, read_whole, whole_size
+from hamjepa_audit.data.store import (
+    CHANNELS,
+    IMAGE_DTYPE,
+    MANIFEST,
+    SCHEMA_VERSION,
+    SIZE_DTYPE,
+    Images as Pixels,
+    Labels,
+    Manifest,
+    SplitName,
+    SplitRecord,
+    content_digest,
+    images_file,
+    sizes_file,
+)
+from hamjepa_audit.errors import UserError
+from hamjepa_audit.files import CHUNK, write_sealed_json
+from hamjepa_audit.params.sources import ImageFolderParams
+
+BLOCK_ROWS = 64
+"""Images that are kept together: what an interruption may cost."""
+
+AHEAD_PER_THREAD = 4
+"""Images that each thread may have decoded before they are written."""
+
+SAMPLED = 500
+"""Images whose size is looked up to say how much disk the store needs."""
+
+HEADER_BYTES = 128
+"""Room for the .npy header of the pixels, whose number is known last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One image of a split: the file that it is made of, and its size once it is made."""
+
+    name: str
+    label: str
+    file_bytes: int
+    modified_ns: int
+    height: int = 0
+    width: int = 0
+
+    def is_of(self, other: "Row") -> bool:
+        """Whether both are made of the same file in the same state."""
+        return replace(self, height=0, width=0) == replace(other, height=0, width=0)
+
+
+@dataclass
+class SplitWork:
+    """A split in preparation.
+
+    Attributes:
+        folder: where its files lie meanwhile.
+        split: train or test.
+        rows: all its images.
+        done: the first of them, as far as their pixels are there.
+    """
+
+    folder: Path
+    split: SplitName
+    rows: list[Row]
+    done: list[Row] = field(default_factory=list)
+
+    @property
+    def pixels(self) -> Path:
+        """The pixels so far, after room for the header."""
+        return self.folder / images_file(self.split)
+
+    @property
+    def journal(self) -> Path:
+        """One line for each image whose pixels are there."""
+        return self.folder / f"{self.split}.jsonl"
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes of the images that are done."""
+        return sum(CHANNELS * row.height * row.width for row in self.done)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder of images, listed: its place, its classes, the images of each split."""
+
+    raw: Path
+    classes: tuple[str, ...]
+    rows: dict[SplitName, list[Row]]
+
+
+def list_whole(source: ImageFolderParams, raw: Path) -> Folder:
+    """What a source's folder holds.
+
+    Raises:
+        UserError: a folder is missing, or holds no images, or can't be read.
+    """
+    classes, *listings = list_image_folder(source, raw)
+    place = raw / source.folder
+    try:
+        rows = [[_row(place, label, path) for label, path in listing] for listing in listings]
+    except OSError as error:
+        raise UserError(
+            f"can't read the raw data of '{source.name}' in {raw} ({error}); check the permissions"
+        ) from error
+    return Folder(place, classes, dict(zip(SPLITS, rows, strict=True)))
+
+
+def prepare_whole(source: ImageFolderParams, images: Folder, root: Path, threads: int) -> None:
+    """Makes the store of a folder of images that are kept whole.
+
+    Whatever interrupts it, what is done is kept beside the store's place, and preparing again
+    goes on from there; the store's files appear once all are whole, the manifest last.
+
+    Raises:
+        UserError: as `preparation.prepare`; or the same data set is being prepared already.
+        OSError: the disk is full or can't be written to.
+    """
+    labels = {split: _labels(images, split) for split in SPLITS}
+    require_all_classes(source, images.classes, labels)
+    scratch = root / f".{source.name}.partial"
+    scratch.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(scratch / "lock", blocking=False):
+            works = _works(source, images, scratch)
+            _say_what_it_takes(source, images, works, root / source.name)
+            records = [_decode(source, images, work, threads) for work in works]
+            manifest = _write_manifest(source, images, scratch, records)
+            require_pinned_digest(source, manifest)
+            move_store(scratch, root / source.name)
+            shutil.rmtree(scratch)
+    except Timeout as error:
+        raise UserError(
+            f"'{source.name}' is being prepared in {root} by another process; wait until it is done"
+        ) from error
+
+
+def _labels(images: Folder, split: SplitName) -> Labels:
+    numbers = {name: number for number, name in enumerate(images.classes)}
+    return np.array([numbers[row.label] for row in images.rows[split]], dtype=np.int64)
+
+
+def _works(source: ImageFolderParams, images: Folder, scratch: Path) -> list[SplitWork]:
+    """Both splits, and what of them an earlier preparation did."""
+    _forget_unless(scratch, {"image_size": source.image_size, **pillow_versions()})
+    works = [SplitWork(scratch, split, images.rows[split]) for split in SPLITS]
+    for work in works:
+        work.done = _done(work)
+    return works
+
+
+def _row(raw: Path, label: str, path: Path) -> Row:
+    status = path.stat()
+    return Row(str(path.relative_to(raw)), label, status.st_size, status.st_mtime_ns)
+
+
+def _forget_unless(scratch: Path, settings: dict[str, object]) -> None:
+    """Empties a folder of work that was done under other settings, which give other pixels."""
+    path = scratch / "settings.json"
+    text = json.dumps(settings)
+    if not path.exists() or path.read_text() != text:
+        for split in SPLITS:
+            SplitWork(scratch, split, []).journal.unlink(missing_ok=True)
+        path.write_text(text)
+
+
+def _done(work: SplitWork) -> list[Row]:
+    """The rows at the beginning of the journal that are still the split's, with all pixels.
+
+    A line that an interruption cut short is not JSON, and ends them.
+    """
+    if not work.journal.exists() or not work.pixels.exists():
+        return []
+    available = work.pixels.stat().st_size - HEADER_BYTES
+    done: list[Row] = []
+    for line, row in zip(work.journal.read_text().splitlines(), work.rows, strict=False):
+        try:
+            found = Row(**json.loads(line))
+        except json.JSONDecodeError:
+            break
+        available -= CHANNELS * found.height * found.width
+        if not found.is_of(row) or available < 0:
+            break
+        done.append(found)
+    return done
+
+
+def _say_what_it_takes(
+    source: ImageFolderParams, images: Folder, works: list[SplitWork], folder: Path
+) -> None:
+    """Says how much disk the store needs, and refuses to start if it isn't there."""
+    needed = sum(_estimated_bytes(source, images, work) for work in works)
+    there = sum(work.pixel_bytes for work in works)
+    done, rows = sum(len(work.done) for work in works), sum(len(work.rows) for work in works)
+    print(
+        f"preparing {source.name}: {rows:,} images, about {needed / 1e9:,.2f} GB in {folder}, "
+        f"{free_bytes(folder) / 1e9:,.2f} GB free"
+        + (f"; {done:,} images are there already" if done else ""),
+        file=sys.stderr,
+        flush=True,
+    )
+    require_space(source, folder, needed - there)
+
+
+def _estimated_bytes(source: ImageFolderParams, images: Folder, work: SplitWork) -> int:
+    """Bytes of a split's pixels, by the sizes of some images spread over it."""
+    sizes = []
+    for row in work.rows[:: -(-len(work.rows) // SAMPLED)]:
+        try:
+            with Image.open(images.raw / row.name) as image:
+                width, height = whole_size(image.size, source.image_size)
+        except (UnidentifiedImageError, OSError):
+            continue  # decoding it will say what is wrong with it
+        sizes.append(CHANNELS * width * height)
+    return round(len(work.rows) * sum(sizes) / max(1, len(sizes)))
+
+
+def _decode(
+    source: ImageFolderParams, images: Folder, work: SplitWork, threads: int
+) -> SplitRecord:
+    """Decodes the images that aren't done; every block that is written is kept."""
+    digest = hashlib.sha256()
+    title = f"preparing {source.name}, {work.split}"
+    for path in (work.pixels, work.journal):
+        path.touch()
+    with (
+        work.pixels.open("r+b") as pixels,
+        work.journal.open("r+") as journal,
+        Progress(title, len(work.rows)) as progress,
+    ):
+        _rewind(work, pixels, journal, digest)
+        progress.start_at(len(work.done))
+        for block, arrays in _blocks(source, images, work.rows[len(work.done) :], threads):
+            for array in arrays:
+                pixels.write(array.data)
+                digest.update(array.data)
+            sync(pixels)  # the journal must not name what isn't there
+            journal.write(_lines(block))
+            journal.flush()
+            work.done += block
+            if block:
+                progress.advance(len(block))
+        pixels.seek(0)
+        pixels.write(_header(work.pixel_bytes))
+        sync(pixels)
+    return _describe(images, work, digest)
+
+
+def _rewind(work: SplitWork, pixels: IO[bytes], journal: IO[str], digest: "hashlib._Hash") -> None:
+    """Cuts both files after what is done, which the digest takes in."""
+    pixels.truncate(HEADER_BYTES + work.pixel_bytes)
+    pixels.seek(HEADER_BYTES)
+    while chunk := pixels.read(CHUNK):
+        digest.update(chunk)
+    journal.truncate(len(_lines(work.done)))
+    journal.seek(0, os.SEEK_END)
+
+
+def _lines(rows: list[Row]) -> str:
+    return "".join(f"{json.dumps(asdict(row))}\n" for row in rows)
+
+
+def _blocks(
+    source: ImageFolderParams, images: Folder, rows: list[Row], threads: int
+) -> Iterator[tuple[list[Row], list[Pixels]]]:
+    """Rows with their sizes, and their pixels (height, width, 3); in order, some at a time.
+
+    Raises:
+        UserError: an image is broken; the images before it were given.
+    """
+
+    def read(row: Row) -> Pixels:
+        return read_whole(images.raw / row.name, source.image_size)
+
+    block: list[Row] = []
+    arrays: list[Pixels] = []
+    futures = ahead(read, rows, threads, depth=AHEAD_PER_THREAD * threads)
+    for row, future in zip(rows, futures, strict=True):
+        try:
+            array = future.result()
+        except UserError as error:
+            yield block, arrays
+            raise UserError(
+                f"{error}; the images before it are kept, and preparing again goes on there"
+            ) from error
+        block.append(replace(row, height=array.shape[0], width=array.shape[1]))
+        arrays.append(array)
+        if len(block) == BLOCK_ROWS:
+            yield block, arrays
+            block, arrays = [], []
+    yield block, arrays
+
+
+def _header(count: int) -> bytes:
+    """The .npy header of a flat array of `count` bytes."""
+    stream = io.BytesIO()
+    descriptor = np.lib.format.dtype_to_descr(IMAGE_DTYPE)
+    np.lib.format.write_array_header_1_0(
+        stream, {"descr": descriptor, "fortran_order": False, "shape": (count,)}
+    )
+    header = stream.getvalue()
+    assert len(header) == HEADER_BYTES, header
+    return header
+
+
+def _describe(images: Folder, work: SplitWork, digest: "hashlib._Hash") -> SplitRecord:
+    """Writes a split's sizes and labels; `digest` has its pixels already."""
+    sizes = np.array([(row.height, row.width) for row in work.done], dtype=SIZE_DTYPE)
+    with (work.folder / sizes_file(work.split)).open("wb") as stream:
+        np.lib.format.write_array(stream, sizes, allow_pickle=False)
+        sync(stream)
+    labels = write_labels(work.folder, work.split, _labels(images, work.split))
+    digest.update(sizes.data)
+    digest.update(labels.data)
+    counts = np.bincount(labels, minlength=len(images.classes))
+    return SplitRecord(
+        rows=len(labels), rows_per_class=tuple(counts.tolist()), sha256=digest.hexdigest()
+    )
+
+
+def _write_manifest(
+    source: ImageFolderParams, images: Folder, scratch: Path, records: list[SplitRecord]
+) -> Manifest:
+    train, test = records
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        dataset=source.name,
+        source=source.source,
+        image_size=source.image_size,
+        shape="whole",
+        classes=images.classes,
+        train=train,
+        test=test,
+        digest=content_digest(source.image_size, images.classes, train, test, "whole"),
+        library_versions=pillow_versions(),
+    )
+    write_sealed_json(scratch / MANIFEST, manifest.model_dump(mode="json"))
+    return manifest

@@ -1,0 +1,80 @@
+"""The checkpoints along training, measured as the last one is, without keeping features."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from hamjepa_audit.data.progress import Progress
+from hamjepa_audit.data.store import verify_store
+from hamjepa_audit.data.streaming import open_images
+from hamjepa_audit.errors import UserError
+from hamjepa_audit.evaluation import geometry
+from hamjepa_audit.evaluation.features import extract_features
+from hamjepa_audit.evaluation.knn import knn_measurements
+from hamjepa_audit.evaluation.probe import probe_measurements
+from hamjepa_audit.evaluation.readouts import readout
+from hamjepa_audit.files import write_parquet
+from hamjepa_audit.identity import run_key
+from hamjepa_audit.metrics import Measurement, metrics_table
+from hamjepa_audit.params.studies import RunParams
+from hamjepa_audit.plan import TRAJECTORY, Batch
+from hamjepa_audit.training.checkpoint import load_recorded_encoder
+
+
+def measure_trajectory(batch: Batch, device: torch.device) -> Path:
+    """All metrics of every run's checkpoints before the last; returns the file.
+
+    Raises:
+        UserError: the study keeps none, or a run lacks one.
+    """
+    if not batch.epochs_along:
+        raise UserError(
+            f"study '{batch.study.name}' keeps no checkpoints along its runs of {batch.epochs} "
+            f"epochs; set checkpoints.every_epochs in its parameters"
+        )
+    store = verify_store(batch.layout.store(batch.study.data.name))
+    train, test = (open_images(split, device) for split in (store.train, store.test))
+    labels = tuple(
+        torch.from_numpy(np.array(split.labels)).to(device) for split in (store.train, store.test)
+    )
+    tables = []
+    number = len(batch.runs) * len(batch.epochs_along)
+    with Progress(f"measuring {batch.arm} along training", number, unit="checkpoints") as progress:
+        for name, run in zip(batch.run_ids, batch.runs, strict=True):
+            for epoch in batch.epochs_along:
+                encoder = load_recorded_encoder(batch.layout, run, name, device, epoch)
+                features = extract_features(encoder, run, train, test)
+                rows = measurements(run, features, labels, len(store.manifest.classes))
+                tables.append(metrics_table(run_key(run, batch.data_digest), epoch, rows))
+                progress.advance(1)
+    target = batch.measurement(TRAJECTORY)
+    write_parquet(target, pa.concat_tables(tables))
+    return target
+
+
+def measurements(
+    run: RunParams, features: dict[str, Tensor], labels: tuple[Tensor, ...], classes: int
+) -> Iterator[Measurement]:
+    """All that is measured on the features of one checkpoint.
+
+    Args:
+        run: which readouts, and how they are measured.
+        features: those of `extract_features`.
+        labels: of the training images and of the test images, on the device that classifies.
+        classes: how many there are.
+    """
+    params, device = run.evaluation, labels[0].device
+    for part in run.arm.readouts:
+        shown = {name: readout(values, part) for name, values in features.items()}
+        train, test = (shown[name].to(device) for name in ("train", "test"))
+        sides = (part, train, labels[0], test, labels[1], classes)
+        yield from knn_measurements(*sides, params=params.knn)
+        yield from probe_measurements(*sides, params=params.probe)
+        measured = geometry.measure_geometry(
+            shown["train"], shown["test"], shown["view_a"], shown["view_b"], params.geometry
+        )
+        yield from geometry.geometry_measurements(part, measured)

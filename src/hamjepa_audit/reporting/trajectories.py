@@ -1,0 +1,178 @@
+"""The figures of what checkpoints along training measured, after the preprint's figures 5 and 6."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from hamjepa_audit.reporting.drawing import Arms, draw_line, lines, note, readout_panels
+from hamjepa_audit.reporting.order import in_reading_order, single
+from hamjepa_audit.reporting.style import COLUMNS, label_axes, legend, panels, save, styled
+from hamjepa_audit.statistics import summarise
+from hamjepa_audit.statistics.trajectories import rank_correlations
+
+PROBE = "linear_probe_top1"
+RANK = "effective_rank"
+ALONG = {
+    "knn_top1@20": "kNN@20 top-1 (%)",
+    PROBE: "Linear probe top-1 (%)",
+    RANK: "Effective rank",
+}
+"""What is shown against the epoch, one row of panels each."""
+
+ROOM_PER_LINE = 0.11
+"""Of the data's height, for each line of a legend below them."""
+
+
+def trajectory_figures(
+    metrics: pd.DataFrame,
+    arm_order: Sequence[str],
+    titles: Mapping[str, str],
+    folder: Path,
+    confidence: float,
+) -> list[Path]:
+    """Writes both figures as NAME_eEPOCHS.png and .pdf, for numbers of epochs with checkpoints.
+
+    Args:
+        metrics: METRICS_SCHEMA, one study.
+        arm_order: every arm, in the order of the legend; an arm's place decides its colour.
+        titles: each arm's name in the legend.
+        folder: where the files go.
+        confidence: level of the intervals, in (0, 1).
+
+    Returns:
+        The files written; none where only last checkpoints were measured.
+    """
+    arms = Arms.of(arm_order, titles)
+    figures = {}
+    for epochs in sorted(set(metrics["epochs"])):
+        rows = metrics[(metrics["epochs"] == epochs) & metrics["metric"].isin(list(ALONG))]
+        if rows["checkpoint_epoch"].nunique() > 1:
+            rows = in_reading_order(rows, arm_order)
+            figures[f"readouts_along_training_e{epochs}"] = along_training(rows, arms, confidence)
+            figures[f"accuracy_against_rank_e{epochs}"] = against_rank(rows, arms, confidence)
+    return [file for name, figure in figures.items() for file in save(figure, folder, name)]
+
+
+@styled
+def along_training(metrics: pd.DataFrame, arms: Arms, confidence: float) -> Figure:
+    """The metrics of ALONG against the epoch: mean, and t interval over seeds as band.
+
+    One row of panels a metric, one panel a readout; an arm read out whole is dashed in each.
+
+    Args:
+        metrics: METRICS_SCHEMA, one study and number of epochs.
+        arms: the arms shown.
+        confidence: level of the band, in (0, 1).
+    """
+    single(metrics, "epochs")
+    summary = summarise(metrics, confidence)
+    shown = readout_panels(summary)
+    present = [metric for metric in ALONG if (summary["metric"] == metric).any()]
+    figure, axes = panels(len(shown) * len(present), sharex=True)
+    for number, metric in enumerate(present):
+        row = axes[number * len(shown) : (number + 1) * len(shown)]
+        of_metric = summary[summary["metric"] == metric]
+        for axis, arm, line, dashed in lines(row, shown, of_metric, arms):
+            by_epoch = line.set_index("checkpoint_epoch").sort_index()
+            band = (by_epoch["ci_low"], by_epoch["ci_high"])
+            draw_line(axis, arms, arm, by_epoch["mean"], band, dashed, "o")
+        row[0].set_ylabel(ALONG[metric])
+        _share_limits(row, 0, np.inf if metric == RANK else 100)
+    for axis in axes:
+        axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 5, 10]))
+    for axis in axes[-min(COLUMNS, len(shown)) :]:
+        axis.set_xlabel("Epoch")
+    legend(figure, note(metrics, f"{100 * confidence:g}% t interval"))
+    return figure
+
+
+@styled
+def against_rank(metrics: pd.DataFrame, arms: Arms, confidence: float) -> Figure:
+    """Probe accuracy against effective rank, checkpoint by checkpoint, with Spearman's rho.
+
+    Mean over seeds, and t intervals of both as bars; the last checkpoint is the large marker.
+    Rho is each run's over its checkpoints: mean over seeds and t interval.
+
+    Args:
+        metrics: METRICS_SCHEMA, one study and number of epochs.
+        arms: the arms shown.
+        confidence: level of the intervals, in (0, 1).
+    """
+    single(metrics, "epochs")
+    rho = rank_correlations(metrics, PROBE, RANK, confidence)
+    summary = summarise(metrics[metrics["metric"].isin([PROBE, RANK])], confidence)
+    shown = readout_panels(summary)
+    figure, axes = panels(len(shown), sharey=True)
+    correlations: dict[Axes, list[Line2D]] = {axis: [] for axis in axes}
+    for axis, arm, line, dashed in lines(axes, shown, summary, arms):
+        _draw_trajectory(axis, line, arms, arm, dashed)
+        readout = line["readout"].iloc[0]
+        found = rho[(rho["arm"] == arm) & (rho["readout"] == readout)]
+        for row in found.to_dict("records"):
+            handle = Line2D([], [], color=arms.colours[arm], marker="o", markersize=3)
+            handle.set_label(_correlation(row))
+            correlations[axis].append(handle)
+    _name_correlations(correlations)
+    label_axes(axes, "Effective rank", ALONG[PROBE])
+    meaning = note(metrics, f"{100 * confidence:g}% t intervals")
+    legend(figure, meaning.replace("Line:", "Points:").replace("Band:", "Bars, brackets:"))
+    return figure
+
+
+def _name_correlations(correlations: Mapping[Axes, list[Line2D]]) -> None:
+    """A legend in every panel that has correlations, on room made for it below the data."""
+    most = max(map(len, correlations.values()))
+    if not most:
+        return
+    low, high = next(iter(correlations)).get_ylim()
+    ticks = [tick for tick in next(iter(correlations)).get_yticks() if max(0, low) <= tick <= high]
+    for axis, handles in correlations.items():
+        axis.set_yticks(ticks)
+        axis.set_ylim(low - ROOM_PER_LINE * (most + 1) * (high - low), high)
+        axis.legend(
+            handles=handles, title="Spearman's rho", loc="lower left",
+            fontsize=7.5, title_fontsize=7.5,
+        )  # fmt: skip
+
+
+def _draw_trajectory(axis: Axes, line: pd.DataFrame, arms: Arms, arm: str, dashed: bool) -> None:
+    """One arm's checkpoints, joined in the order of training; the last is the large marker."""
+    rank, accuracy = (
+        line[line["metric"] == metric].set_index("checkpoint_epoch").sort_index()
+        for metric in (RANK, PROBE)
+    )
+    common = rank.index.intersection(accuracy.index)
+    rank, accuracy = rank.loc[common], accuracy.loc[common]
+    colour = arms.colours[arm]
+    axis.errorbar(  # NaN, where there is a single seed, draws no bar
+        rank["mean"], accuracy["mean"],
+        xerr=rank["ci_high"] - rank["mean"], yerr=accuracy["ci_high"] - accuracy["mean"],
+        color=colour, elinewidth=0.7, alpha=0.45, linestyle="none",
+    )  # fmt: skip
+    axis.plot(
+        rank["mean"], accuracy["mean"], color=colour, marker="o", markersize=3,
+        linestyle="--" if dashed else "-", label=arms.label(arm, dashed),
+    )  # fmt: skip
+    axis.plot(rank["mean"].iloc[-1:], accuracy["mean"].iloc[-1:], color=colour, marker="o", ms=7)
+
+
+def _correlation(row: Mapping[Hashable, Any]) -> str:
+    """'0.90 [0.75, 1.00]', without brackets for one seed."""
+    interval = "" if np.isnan(row["ci_low"]) else f" [{row['ci_low']:.2f}, {row['ci_high']:.2f}]"
+    return f"{row['mean']:.2f}{interval}"
+
+
+def _share_limits(row: Sequence[Axes], least: float, most: float) -> None:
+    """One y axis for the panels of a metric; bands may reach beyond its possible values."""
+    limits = [axis.get_ylim() for axis in row]
+    for axis in row:
+        axis.set_ylim(
+            max(least, min(low for low, _ in limits)), min(most, max(high for _, high in limits))
+        )

@@ -1,0 +1,42 @@
+"""How two measurements move together over the checkpoints of a run."""
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from hamjepa_audit.statistics.statements import FEWEST_CHECKPOINTS
+from hamjepa_audit.statistics.summaries import checked, interval
+
+RUN = ["study", "epochs", "arm", "readout", "seed"]
+
+
+def rank_correlations(
+    metrics: pd.DataFrame, first: str, second: str, confidence: float
+) -> pd.DataFrame:
+    """Spearman's rho of two metrics over each run's checkpoints, summed up over seeds.
+
+    Args:
+        metrics: the long metric table (METRICS_SCHEMA).
+        first: a metric.
+        second: another.
+        confidence: level of the interval, in (0, 1).
+
+    Returns:
+        One row per study, number of epochs, arm and readout that has runs with both metrics at
+        FEWEST_CHECKPOINTS checkpoints or more, neither of them constant: `n` (such runs), `mean`,
+        `ci_low` and `ci_high` (Student's t interval over seeds, NaN for one), cut to [-1, 1].
+    """
+    table = checked(metrics)
+    chosen = table[table["metric"].isin([first, second])]
+    wide = chosen.pivot(index=[*RUN, "checkpoint_epoch"], columns="metric", values="value")
+    both = wide.reindex(columns=[first, second]).dropna()
+    rows = [
+        dict(zip(RUN, key, strict=True)) | {"rho": stats.spearmanr(run[first], run[second])[0]}
+        for key, run in both.groupby(level=RUN)
+        if len(run) >= FEWEST_CHECKPOINTS and (run.nunique() > 1).all()
+    ]
+    found = pd.DataFrame(rows, columns=[*RUN, "rho"])
+    groups = found.groupby(RUN[:-1])["rho"].agg(["count", "mean", "std"]).reset_index()
+    low, high = interval(groups["mean"], groups["std"], groups["count"], confidence)
+    result = groups.drop(columns="std").rename(columns={"count": "n"})
+    return result.assign(ci_low=np.clip(low, -1, 1), ci_high=np.clip(high, -1, 1))

@@ -1,0 +1,236 @@
+"""Data-parallel training that computes what one process with the whole batch computes.
+
+Every rank encodes its slice of the batch, with BatchNorm's statistics over all slices. The states
+are gathered, and every rank computes the objective of the whole batch: budgets, floors and SIGReg
+see what they see in one process, with the same random directions. Backward, each rank goes on with
+the gradient of its own states, and the ranks' shares of the encoder's gradient are summed.
+
+Start with torchrun, one process a device; without it there is one rank, and nothing of this runs.
+"""
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.autograd import Function
+
+from hamjepa_audit.errors import UserError
+from hamjepa_audit.machine import gpu_count
+
+PATIENCE = timedelta(hours=1)
+"""How long a rank waits for the others, one of which may be verifying a large store."""
+
+
+class Ranks:
+    """The processes that train together; `rank` of `count` is this one."""
+
+    def __init__(self, rank: int = 0, count: int = 1) -> None:
+        self.rank = rank
+        self.count = count
+
+    def told(self, device: torch.device) -> str:
+        """Where is computed, for a person."""
+        return f"{device}" if self.count == 1 else f"{self.count} processes, this on {device}"
+
+    def described(self) -> dict[str, int]:
+        """What the record says: sums over other numbers of processes round differently."""
+        return {} if self.count == 1 else {"processes": self.count}
+
+    @property
+    def first(self) -> bool:
+        """Whether this rank is the one that writes and reports."""
+        return self.rank == 0
+
+    def share(self, samples: Tensor) -> Tensor:
+        """This rank's slice (B / count,) of the samples (B,) of a batch.
+
+        Raises:
+            UserError: the batch can't be divided evenly.
+        """
+        if len(samples) % self.count != 0:
+            raise UserError(
+                f"optimisation.batch_size is {len(samples)}: {self.count} processes can't share it "
+                f"evenly; choose another number of GPUs"
+            )
+        return samples.chunk(self.count)[self.rank]
+
+    def convert(self, encoder: nn.Module) -> None:
+        """Replaces each BatchNorm2d of a module by one whose statistics are of all ranks."""
+        if self.count == 1:
+            return
+        for name, child in encoder.named_children():
+            if type(child) is nn.BatchNorm2d:
+                setattr(encoder, name, _global_batchnorm(child))
+            else:
+                self.convert(child)
+
+    def gather(self, states: Tensor) -> Tensor:
+        """States (V, B / count, D) of all ranks as (V, B, D), in the order of the batch."""
+        if self.count == 1:
+            return states
+        gathered: Tensor = _Gather.apply(states, self.rank, self.count)
+        return gathered
+
+    def sum_gradients(self, encoder: nn.Module, objective: nn.Module) -> None:
+        """Makes the gradients those of the whole batch, the same on every rank to the last bit.
+
+        The encoder's are sums of the ranks' shares. Those of the objective are whole on every
+        rank already: their mean only takes care that no rank rounds differently.
+        """
+        if self.count == 1:
+            return
+        for parameter in objective.parameters():
+            if parameter.grad is not None:
+                parameter.grad /= self.count
+        parameters = [*encoder.parameters(), *objective.parameters()]
+        gradients = [x.grad for x in parameters if x.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        distributed.all_reduce(flat)
+        parts = flat.split([gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def in_turn(self, work: Callable[[], object]) -> None:
+        """Does something on every rank: the others once the first has done it."""
+        if self.first:
+            work()
+        if self.count > 1:
+            distributed.barrier()
+        if not self.first:
+            work()
+
+    def leave(self) -> None:
+        """Ends the group."""
+        if self.count > 1:
+            distributed.destroy_process_group()
+
+
+ALONE = Ranks()
+"""One process that trains by itself."""
+
+
+def processes_here(device: Literal["auto", "cpu", "cuda"]) -> int:
+    """How many processes torchrun started on this machine; 1 without it.
+
+    Raises:
+        UserError: they are to compute on GPUs, and there is not one for each.
+    """
+    count = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    gpus = 0 if device == "cpu" else gpu_count()
+    if 0 < gpus < count:
+        raise UserError(
+            f"{count} processes train on {gpus} GPUs: each needs one of its own; lower "
+            f"--nproc-per-node, or give the job as many GPUs"
+        )
+    return count
+
+
+def join_ranks(device: torch.device) -> tuple[Ranks, torch.device]:
+    """Joins the processes that torchrun started; alone where it did not.
+
+    Args:
+        device: where this process computes; if that is a GPU, the only one that it sees.
+
+    Returns:
+        The processes, and the device of this one.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return ALONE, device
+    if device.type == "cuda":
+        device = torch.device("cuda", 0)
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    return Ranks(distributed.get_rank(), distributed.get_world_size()), device
+
+
+class GlobalBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm2d whose statistics in training are those of all ranks' rows.
+
+    PyTorch's SyncBatchNorm does the same, but on GPUs alone. Every rank has as many rows.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W), N rows of this rank."""
+        if not self.training:
+            return super().forward(input)
+        mean, variance, count = _global_moments(input)
+        self._follow(mean.detach(), variance.detach(), count)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        shift = self.bias - mean * scale
+        return torch.addcmul(shift[:, None, None], input, scale[:, None, None]).to(input.dtype)
+
+    @torch.no_grad()
+    def _follow(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        """Moves the running statistics, whose variance is the unbiased one."""
+        assert self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None and self.momentum is not None
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+
+
+def _global_moments(rows: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Mean and biased variance (C,) of all ranks' (N, C, H, W), and how many values.
+
+    In float32 at least: what autocast leaves in bf16 is no basis for a variance.
+    """
+    ranks = distributed.get_world_size()
+    precise = rows.to(torch.promote_types(rows.dtype, torch.float32))
+    own_variance, own_mean = torch.var_mean(precise, dim=(0, 2, 3), correction=0)
+    mean = _sum_over_ranks(own_mean) / ranks
+    variance = _sum_over_ranks(own_variance + (own_mean - mean).square()) / ranks
+    return mean, variance, ranks * rows.numel() // rows.shape[1]
+
+
+def _sum_over_ranks(values: Tensor) -> Tensor:
+    total: Tensor = _Sum.apply(values)
+    return total
+
+
+def _global_batchnorm(module: nn.BatchNorm2d) -> GlobalBatchNorm2d:
+    """A GlobalBatchNorm2d with the parameters and statistics of `module` themselves."""
+    result = GlobalBatchNorm2d(module.num_features, module.eps, module.momentum)
+    result.weight, result.bias = module.weight, module.bias
+    for name, buffer in module.named_buffers():
+        setattr(result, name, buffer)
+    return result.train(module.training)
+
+
+class _Sum(Function):
+    """The sum of all ranks' tensors; its gradient is the sum of all ranks' gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        distributed.all_reduce(total)
+        return total
+
+
+class _Gather(Function):
+    """States of all ranks; backward, a rank takes the gradient of its own.
+
+    Every rank computes the same objective of the gathered states, so that each has the whole
+    gradient of all of them already: nothing is to be summed.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, rank: int, count: int) -> Tensor:
+        ctx.rank, ctx.count = rank, count
+        parts = [
+            torch.empty_like(states, memory_format=torch.contiguous_format) for _ in range(count)
+        ]
+        distributed.all_gather(parts, states.contiguous())
+        return torch.cat(parts, dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return gradient.chunk(ctx.count, dim=1)[ctx.rank].contiguous(), None, None

@@ -1,0 +1,140 @@
+"""Generated pictures through ImageNet-100's whole path, from a folder of JPEG files to figures."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from hamjepa_audit.files import read_parquet
+from hamjepa_audit.metrics import METRICS_SCHEMA
+from tests.conftest import REPOSITORY
+from tests.tiny import audit, edit
+from tests.workflow.conftest import snakemake
+
+STUDY = "imagenet_smoke"
+ARMS = ("sigreg", "hamjepa")
+RAW = f"data/raw/{STUDY}"
+FIGURES = ("readouts_along_training", "accuracy_against_rank")
+
+
+def require_trajectories(folder: Path, epochs: int, every: int, seeds: int) -> None:
+    """All checkpoints are measured alike, and the figures are there."""
+    metrics = read_parquet(
+        folder / f"results/studies/{STUDY}/metrics.parquet", METRICS_SCHEMA
+    ).to_pandas()
+    checkpoints = list(range(every, epochs + 1, every))
+    counts = metrics.groupby(["arm", "seed", "checkpoint_epoch"])["metric"].count()
+    assert len(counts) == len(ARMS) * seeds * len(checkpoints) and counts.nunique() == 1
+    assert sorted(set(metrics["checkpoint_epoch"])) == checkpoints
+    assert set(metrics["readout"]) == {"q", "p", "qp"}
+    for name in FIGURES:
+        for ending in ("png", "pdf"):
+            path = folder / f"results/figures/{STUDY}/{name}_e{epochs}.{ending}"
+            assert path.stat().st_size > 1000
+    assert not list(folder.glob("results/evaluation/*/features-*/*e0*"))
+
+
+def require_runs(folder: Path, along: list[int]) -> None:
+    """Every run has its checkpoints, and says how long its device waited for images."""
+    for path in folder.glob("results/runs/*/run.json"):
+        record = json.loads(path.read_text())
+        names = {f"checkpoint_e{epoch:04d}.safetensors" for epoch in along}
+        assert set(record["files"]) == names | {"checkpoint.safetensors", "history.parquet"}
+        assert all((path.parent / name).exists() for name in record["files"])
+        assert 0 <= record["data_wait_share"] < 1
+    assert not list(folder.glob("results/state/*"))
+
+
+def verdict(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+            epochs: int) -> pd.Series:  # fmt: skip
+    """What the audit says of rank and accuracy, were the study one of the paper's."""
+    edit(
+        folder / "params/statistics.yaml", "stands_for",
+        {STUDY: {"study": "imagenet100", "epochs": {45: epochs}}},
+    )  # fmt: skip
+    monkeypatch.chdir(folder)
+    metrics = f"results/studies/{STUDY}/metrics.parquet"
+    status, stderr = audit(
+        monkeypatch, capsys, "audit", "--metrics", metrics,
+        "--claims", "params/paper/claims.yaml", "--out", "audit",
+    )  # fmt: skip
+    assert status == 0, stderr
+    statements = pd.read_csv(folder / "audit/statements.csv")
+    chosen = statements[
+        (statements["statement"] == "rank-tracks-accuracy") & (statements["study"] == STUDY)
+    ]
+    return chosen.iloc[0]
+
+
+def test_the_path_command_by_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One seed, in this process: what the rules call, in their order."""
+    shutil.copytree(REPOSITORY / "params", tmp_path / "params")
+    study = tmp_path / f"params/studies/{STUDY}.yaml"
+    edit(study, "epochs", [4])
+    edit(study, "checkpoints.every_epochs", 1)
+    edit(study, "optimisation.warmup_epochs", 1)
+    edit(study, "seeds", [0])
+    edit(tmp_path / "params/generated.yaml", "images", {"train": 26, "val": 4})
+    monkeypatch.chdir(tmp_path)
+
+    def do(*arguments: str) -> None:
+        status, stderr = audit(monkeypatch, capsys, *arguments)
+        assert status == 0, stderr
+
+    do("generate", "--folder", RAW)
+    do("prepare", "--study", STUDY)
+    for arm in ARMS:
+        do("pretrain", "--study", STUDY, "--arm", arm, "--epochs", "4", "--seed", "0",
+           "--device", "cpu")  # fmt: skip
+        for step in ("extract", "knn", "probe", "trajectory", "geometry"):
+            device = () if step == "geometry" else ("--device", "cpu")
+            do(step, "--study", STUDY, "--arm", arm, "--epochs", "4", *device)
+    for step in ("collect", "tables", "figures"):
+        do(step, "--study", STUDY)
+    require_trajectories(tmp_path, epochs=4, every=1, seeds=1)
+    require_runs(tmp_path, [1, 2, 3])
+    status, stderr = audit(monkeypatch, capsys, "verify", "--study", STUDY)
+    assert status == 0, stderr
+    found = verdict(tmp_path, monkeypatch, capsys, 4)
+    assert found["verdict"] == "inconclusive" and found["n"] == 1 and "3 seeds" in found["reason"]
+
+
+def test_a_run_without_a_checkpoint_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A study that keeps none has nothing to measure along training."""
+    shutil.copytree(REPOSITORY / "params", tmp_path / "params")
+    monkeypatch.chdir(tmp_path)
+    status, _ = audit(monkeypatch, capsys, "prepare", "--study", "digits")
+    assert status == 0
+    status, stderr = audit(
+        monkeypatch, capsys, "trajectory", "--study", "digits", "--arm", "mlp", "--epochs", "12"
+    )
+    assert status == 2 and "keeps no checkpoints along its runs of 12 epochs" in stderr
+
+
+@pytest.mark.slow
+@pytest.mark.workflow
+def test_the_smoke_study_through_the_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The whole study on two cores: two arms, three seeds, four checkpoints."""
+    for name in ("params", "workflow"):
+        shutil.copytree(REPOSITORY / name, tmp_path / name)
+    for name in ("Snakefile", "environment.lock.yml"):
+        shutil.copy(REPOSITORY / name, tmp_path)
+    (tmp_path / "profiles").symlink_to("workflow/profiles")
+    monkeypatch.chdir(tmp_path)
+    status, stderr = audit(monkeypatch, capsys, "generate", "--folder", RAW)
+    assert status == 0, stderr
+    configured = ("--config", f"studies=[{STUDY}]", "device=cpu")
+    snakemake(tmp_path, "results/tables", *configured)
+    require_trajectories(tmp_path, epochs=8, every=2, seeds=3)
+    require_runs(tmp_path, [2, 4, 6])
+    assert "Nothing to be done" in snakemake(tmp_path, "results/tables", *configured)
+    found = verdict(tmp_path, monkeypatch, capsys, 8)
+    assert found["n"] == 3 and found["verdict"] in ("supported", "inconclusive", "contradicted")
