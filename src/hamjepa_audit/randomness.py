@@ -21,6 +21,8 @@ class Stream(IntEnum):
     SIGREG_DIRECTIONS = 5
     PROBE = 6
     GEOMETRY = 7
+    RDMREG_DIRECTIONS = 8
+    RDMREG_TARGET = 9
 
 
 def derived_seed(stream: Stream, seed: int, *indices: int) -> int:
@@ -41,7 +43,11 @@ def device_generator(
     return torch.Generator(device).manual_seed(derived_seed(stream, seed, *indices))
 
 
+def numpy_generator(stream: Stream, seed: int, *indices: int) -> np.random.Generator:
+    """A NumPy generator of a stream, for what PyTorch can't draw from a given generator."""
+    return np.random.default_rng(np.random.SeedSequence([int(stream), seed, *indices]))
+
+
 def epoch_order(seed: int, epoch: int, rows: int) -> np.ndarray:
     """The order (rows,) int64 in which an epoch sees the training images."""
-    entropy = np.random.SeedSequence([int(Stream.DATA_ORDER), seed, epoch])
-    return np.random.default_rng(entropy).permutation(rows)
+    return numpy_generator(Stream.DATA_ORDER, seed, epoch).permutation(rows)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from hamjepa_audit.models.encoder import TokenEncoder
 from hamjepa_audit.models.hamiltonian import Potential, energy
-from hamjepa_audit.models.predictors import LeapfrogPredictor
+from hamjepa_audit.models.predictors import HamiltonianPredictor
 from hamjepa_audit.objectives.arms import PhaseSpaceObjective, SIGRegObjective
 from hamjepa_audit.objectives.floors import (
     energy_budget,
@@ -308,10 +308,10 @@ def _leapfrog_params(case: Case, residual_scale: float, stiffness: float) -> Lea
     )
 
 
-def _leapfrog_predictor(case: Case) -> LeapfrogPredictor:
+def _leapfrog_predictor(case: Case) -> HamiltonianPredictor:
     params = _leapfrog_params(case, case.scalars["residual_scale"], case.scalars["base_coeff"])
     dimension = case.arrays["param_W0"].shape[1]
-    predictor = LeapfrogPredictor(params, 2 * dimension, torch.Generator()).double()
+    predictor = HamiltonianPredictor(params, 2 * dimension, torch.Generator()).double()
     _load_weights(case, predictor.potential)
     return predictor
 

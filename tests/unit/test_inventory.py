@@ -96,7 +96,8 @@ def test_runs_of_a_study_that_is_gone_are_left_over_and_foreign_folders_are_not(
     place: Path,
 ) -> None:
     (LAYOUT.runs() / "notes").mkdir()
-    (place / f"params/studies/{STUDY}.yaml").unlink()
+    for name in (STUDY, f"{STUDY}_controls"):  # the second extends the first
+        (place / f"params/studies/{name}.yaml").unlink()
     assert states(take_inventory(LAYOUT)) == {
         ("run", "left over"): RUNS, ("evaluation", "left over"): len(ARMS),
     }  # fmt: skip

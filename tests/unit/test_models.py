@@ -11,7 +11,7 @@ from hamjepa_audit.models.encoder import TokenEncoder, state_dimension
 from hamjepa_audit.models.hamiltonian import Potential, energy
 from hamjepa_audit.models.integrators import leapfrog
 from hamjepa_audit.models.predictors import (
-    LeapfrogPredictor,
+    HamiltonianPredictor,
     ResidualMLPPredictor,
     build_predictor,
     residual_ramp,
@@ -155,7 +155,7 @@ def test_leapfrog_evaluates_the_gradient_once_more_than_it_steps() -> None:
 
 
 def test_leapfrog_predictor_is_reversible_symplectic_and_nearly_conserves_energy() -> None:
-    predictor = LeapfrogPredictor(leapfrog_params(steps=3, step_size=0.2), 8, seeded()).double()
+    predictor = HamiltonianPredictor(leapfrog_params(steps=3, step_size=0.2), 8, seeded()).double()
     states = torch.randn(5, 8, dtype=torch.float64, generator=seeded(1))
     signs = torch.tensor([[1.0], [-1.0], [1.0], [1.0], [-1.0]], dtype=torch.float64)
     moved = predictor(states, signs, 0.7)

@@ -22,7 +22,7 @@ from hamjepa_audit.training.loop import Trainer, pretrain
 from hamjepa_audit.training.model import build_model
 from hamjepa_audit.training.progress import TrainingProgress
 from tests.tiny import ARMS, EPOCHS, STUDY, copy_params
-from tests.unit.training_trace import TRACE, stressed_params, trace
+from tests.unit.training_trace import TRACE, TRACED, stressed_params, trace
 
 CPU = torch.device("cpu")
 
@@ -220,7 +220,7 @@ def test_streams_do_not_share_numbers() -> None:
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("arm", TRACED)
 def test_training_numbers_change_only_with_their_version(
     tmp_path: Path, images: torch.Tensor, arm: str
 ) -> None:

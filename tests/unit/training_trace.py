@@ -17,16 +17,21 @@ from hamjepa_audit.training.loop import pretrain
 from tests.tiny import ARMS, EPOCHS, STUDY, copy_params, edit
 
 TRACE = Path(__file__).parent / "training_trace.json"
+TRACED = (*ARMS, "vicreg", "rdmreg", "frozen", "euler", "symplectic_euler", "volume_preserving")
 
 
 def stressed_params(target: Path) -> Path:
     """The tiny study with every term, floor, ramp, clip and decay at work."""
     folder = copy_params(target)
     study, hamjepa = folder / "studies" / f"{STUDY}.yaml", folder / "arms" / "hamjepa.yaml"
+    edit(study, "arms", list(TRACED))
     edit(study, "optimisation.learning_rate", 2e-3)
     edit(study, "optimisation.weight_decay", 0.5)
     edit(hamjepa, "objective.predictor.potential.residual_scale", 2.0)
     edit(hamjepa, "objective.predictor.potential.residual_ramp_epochs", 3)
+    edit(
+        folder / "arms" / "volume_preserving.yaml", "objective.predictor.force.residual_scale", 2.0
+    )
     edit(hamjepa, "objective.variance_floor.minimum_std", 1.2)
     for part in ("q", "p"):
         edit(hamjepa, f"objective.logdet_floor.{part}.minimum_logdet", 1.0)
@@ -53,7 +58,7 @@ def main() -> None:
         params = stressed_params(root / "params")
         prepare(load_study(params, STUDY).data, root, root)
         images = torch.from_numpy(np.array(open_store(root / STUDY).train.images))
-        arms = {arm: trace(params, images, arm) for arm in ARMS}
+        arms = {arm: trace(params, images, arm) for arm in TRACED}
     content = {"training_numerics": TRAINING_NUMERICS, "arms": arms}
     TRACE.write_text(json.dumps(content, indent=1) + "\n")
 

@@ -7,6 +7,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from hamjepa_audit.models.initialisation import initialise
+from hamjepa_audit.params.arms import State
 from hamjepa_audit.params.studies import EncoderParams
 
 
@@ -65,13 +66,12 @@ class TokenEncoder(nn.Module):
     Stage 3 features (4 * width channels), optionally pooled to a token grid, a 1x1 convolution
     without bias to `token_channels` and BatchNorm. Tokens are ordered (row, column), channels
     minor. With state "phase_space" the first half of every token's channels, flattened, is q, the
-    second half p, and the state is [q; p]; with "joint" tokens are flattened as they are.
+    second half p, and the state is [q; p]; with "joint" tokens are flattened as they are, with
+    "rectified" also put through a ReLU.
     Stage 4 of the ResNet is never built.
     """
 
-    def __init__(
-        self, params: EncoderParams, state: Literal["phase_space", "joint"], generator: Generator
-    ) -> None:
+    def __init__(self, params: EncoderParams, state: State, generator: Generator) -> None:
         super().__init__()
         width = params.width
         self.state = state
@@ -100,6 +100,8 @@ class TokenEncoder(nn.Module):
         tokens = self.token_proj(self.pool(x)).permute(0, 2, 3, 1)
         if self.state == "joint":
             return tokens.flatten(1)
+        if self.state == "rectified":
+            return functional.relu(tokens.flatten(1))
         q, p = tokens.chunk(2, dim=-1)
         return torch.cat([q.flatten(1), p.flatten(1)], dim=1)
 

@@ -34,3 +34,37 @@ def leapfrog(
         kick = step if remaining else half
         p = p - kick * potential_gradient(q)
     return q, p
+
+
+def symplectic_euler(
+    potential_gradient: Callable[[Tensor], Tensor],
+    q: Tensor,
+    p: Tensor,
+    step: float | Tensor,
+    steps: int,
+) -> tuple[Tensor, Tensor]:
+    """Symplectic Euler: kick, then drift with the new momentum (Hairer, Lubich, Wanner, I.1.9).
+
+    Symplectic, of order one, not its own inverse under -step. Arguments and values as `leapfrog`.
+    """
+    for _ in range(steps):
+        p = p - step * potential_gradient(q)
+        q = q + step * p
+    return q, p
+
+
+def euler(
+    potential_gradient: Callable[[Tensor], Tensor],
+    q: Tensor,
+    p: Tensor,
+    step: float | Tensor,
+    steps: int,
+) -> tuple[Tensor, Tensor]:
+    """Explicit Euler: kick and drift at once, both from the old state.
+
+    Neither symplectic nor volume preserving: one step on the potential a |q|^2 / 2 multiplies
+    volume by (1 + a step^2) per pair of coordinates. Arguments and values as `leapfrog`.
+    """
+    for _ in range(steps):
+        q, p = q + step * p, p - step * potential_gradient(q)
+    return q, p

@@ -7,13 +7,19 @@ from torch import Generator, Tensor, nn
 
 from hamjepa_audit.models.hamiltonian import MultilayerPerceptron, Potential
 from hamjepa_audit.models.initialisation import initialise
-from hamjepa_audit.models.integrators import leapfrog
+from hamjepa_audit.models.integrators import euler, leapfrog, symplectic_euler
 from hamjepa_audit.params.arms import (
+    AdditiveCouplingParams,
+    EulerParams,
+    HamiltonianParams,
     IdentityParams,
     LeapfrogParams,
     Predictor,
     ResidualMLPParams,
+    SymplecticEulerParams,
 )
+
+INTEGRATORS = {"leapfrog": leapfrog, "symplectic_euler": symplectic_euler, "euler": euler}
 
 
 class StatePredictor(Protocol):
@@ -35,29 +41,68 @@ class StatePredictor(Protocol):
 def build_predictor(params: Predictor, state_dimension: int, generator: Generator) -> nn.Module:
     """The predictor that `params` names; it satisfies StatePredictor."""
     match params:
-        case LeapfrogParams():
-            return LeapfrogPredictor(params, state_dimension, generator)
+        case LeapfrogParams() | SymplecticEulerParams() | EulerParams():
+            return HamiltonianPredictor(params, state_dimension, generator)
+        case AdditiveCouplingParams():
+            return AdditiveCouplingPredictor(params, state_dimension, generator)
         case ResidualMLPParams():
             return ResidualMLPPredictor(params, state_dimension, generator)
         case IdentityParams():
             return IdentityPredictor()
 
 
-class LeapfrogPredictor(nn.Module):
-    """The leapfrog map of a learned Hamiltonian; the step size is never learned."""
+class HamiltonianPredictor(nn.Module):
+    """An integrator's map of a learned Hamiltonian; the step size is never learned."""
 
-    def __init__(self, params: LeapfrogParams, state_dimension: int, generator: Generator) -> None:
+    def __init__(
+        self, params: HamiltonianParams, state_dimension: int, generator: Generator
+    ) -> None:
         super().__init__()
+        self.integrate = INTEGRATORS[params.kind]
         self.steps = params.steps
         self.step_size = params.step_size
         self.potential = Potential(params.potential, state_dimension // 2, generator)
+        self.potential.requires_grad_(params.potential.trained)
 
     def forward(self, states: Tensor, direction: Tensor, ramp: float) -> Tensor:
         """See StatePredictor."""
         q, p = states.chunk(2, dim=-1)
         step = self.step_size * direction
-        q, p = leapfrog(lambda x: self.potential.gradient(x, ramp), q, p, step, self.steps)
+        q, p = self.integrate(lambda x: self.potential.gradient(x, ramp), q, p, step, self.steps)
         return torch.cat([q, p], dim=-1)
+
+
+class AdditiveCouplingPredictor(nn.Module):
+    """Leapfrog whose force -(stiffness q + r g(q)) has a vector g, no potential's gradient.
+
+    Each half kick and drift shifts one half of the state by a function of the other (additive
+    coupling, Dinh et al. 2014): volume is preserved and -dt inverts the map, as in HamJEPA, but it
+    is not symplectic, because the Jacobian of g is not symmetric.
+    """
+
+    def __init__(
+        self, params: AdditiveCouplingParams, state_dimension: int, generator: Generator
+    ) -> None:
+        super().__init__()
+        self.steps = params.steps
+        self.step_size = params.step_size
+        self.stiffness = params.force.stiffness
+        self.residual_scale = params.force.residual_scale
+        half = state_dimension // 2
+        hidden = [params.force.hidden_width] * params.force.hidden_layers
+        self.residual = MultilayerPerceptron([half, *hidden, half])
+        initialise(self, generator)
+
+    def forward(self, states: Tensor, direction: Tensor, ramp: float) -> Tensor:
+        """See StatePredictor."""
+        q, p = states.chunk(2, dim=-1)
+        step = self.step_size * direction
+        q, p = leapfrog(lambda x: self.restoring_force(x, ramp), q, p, step, self.steps)
+        return torch.cat([q, p], dim=-1)
+
+    def restoring_force(self, q: Tensor, ramp: float) -> Tensor:
+        """What stands in the place of the potential's gradient: (N, d) -> (N, d)."""
+        return self.stiffness * q + self.residual_scale * ramp * self.residual(q)
 
 
 class ResidualMLPPredictor(nn.Module):
@@ -93,7 +138,12 @@ class IdentityPredictor(nn.Module):
 
 
 def residual_ramp(predictor: Predictor, epoch: int) -> float:
-    """Share of the potential's residual in an epoch (from 1): epoch / ramp_epochs, at most 1."""
-    if not isinstance(predictor, LeapfrogParams) or predictor.potential.residual_ramp_epochs == 0:
-        return 1.0
-    return min(1.0, epoch / predictor.potential.residual_ramp_epochs)
+    """Share of the force's residual in an epoch (from 1): epoch / ramp_epochs, at most 1."""
+    match predictor:
+        case LeapfrogParams() | SymplecticEulerParams() | EulerParams():
+            epochs = predictor.potential.residual_ramp_epochs
+        case AdditiveCouplingParams():
+            epochs = predictor.force.residual_ramp_epochs
+        case _:
+            epochs = 0
+    return min(1.0, epoch / epochs) if epochs else 1.0

@@ -14,14 +14,22 @@ from hamjepa_audit.objectives.floors import (
     projection_count,
     variance_floor,
 )
-from hamjepa_audit.objectives.prediction import lejepa_prediction, phase_space_prediction
+from hamjepa_audit.objectives.prediction import (
+    lejepa_prediction,
+    phase_space_prediction,
+    view_distance,
+)
+from hamjepa_audit.objectives.rdmreg import rectified_generalised_gaussian, sliced_wasserstein
 from hamjepa_audit.objectives.sigreg import sigreg, unit_directions
+from hamjepa_audit.objectives.vicreg import covariance_penalty, variance_hinge
 from hamjepa_audit.params.arms import (
     Objective,
     PhaseSpaceObjectiveParams,
+    RDMRegObjectiveParams,
     SIGRegObjectiveParams,
+    VICRegObjectiveParams,
 )
-from hamjepa_audit.randomness import Stream, device_generator, generator
+from hamjepa_audit.randomness import Stream, device_generator, generator, numpy_generator
 
 
 def build_objective(params: Objective, state_dimension: int, seed: int) -> "ArmObjective":
@@ -31,6 +39,10 @@ def build_objective(params: Objective, state_dimension: int, seed: int) -> "ArmO
             return PhaseSpaceObjective(params, state_dimension, seed)
         case SIGRegObjectiveParams():
             return SIGRegObjective(params, seed)
+        case VICRegObjectiveParams():
+            return VICRegObjective(params)
+        case RDMRegObjectiveParams():
+            return RDMRegObjective(params, seed)
 
 
 class ArmObjective(nn.Module):
@@ -64,7 +76,7 @@ class SIGRegObjective(ArmObjective):
         super().__init__()
         self.params = params
         self.seed = seed
-        self.weights = {"prediction": 1.0, "sigreg": params.weight}
+        self.weights = {"prediction": params.prediction_weight, "sigreg": params.weight}
 
     def terms(self, states: Tensor, step: int, epoch: int) -> dict[str, Tensor]:
         """See ArmObjective; new directions at every step."""
@@ -79,6 +91,64 @@ class SIGRegObjective(ArmObjective):
         """The terms for given directions (D, M)."""
         statistic = sigreg(states, directions, self.params.knots, self.params.maximum_frequency)
         return {"prediction": lejepa_prediction(states, len(states)), "sigreg": statistic}
+
+
+class VICRegObjective(ArmObjective):
+    """VICReg on the two views (Bardes et al. 2022, eq. 6 and algorithm 1)."""
+
+    def __init__(self, params: VICRegObjectiveParams) -> None:
+        super().__init__()
+        self.params = params
+        self.weights = {
+            "invariance": params.invariance_weight,
+            "variance": params.variance_weight,
+            "covariance": params.covariance_weight,
+        }
+
+    def terms(self, states: Tensor, step: int, epoch: int) -> dict[str, Tensor]:
+        """See ArmObjective; variance and covariance are sums over the views."""
+        minimum_std, epsilon = self.params.minimum_std, self.params.epsilon
+        return {
+            "invariance": view_distance(states),
+            "variance": variance_hinge(states, minimum_std, epsilon).sum(),
+            "covariance": covariance_penalty(states).sum(),
+        }
+
+
+class RDMRegObjective(ArmObjective):
+    """Rectified LpJEPA: invariance and weight * RDMReg, mean over the views (arXiv 2602.01456).
+
+    Our choices: both views are compared with one target sample, as large as the batch; sample and
+    directions are drawn anew at every step; the distance is squared.
+    """
+
+    def __init__(self, params: RDMRegObjectiveParams, seed: int) -> None:
+        super().__init__()
+        self.params = params
+        self.seed = seed
+        self.weights = {"invariance": 1.0, "rdmreg": params.weight}
+
+    def terms(self, states: Tensor, step: int, epoch: int) -> dict[str, Tensor]:
+        """See ArmObjective; states are rectified already."""
+        _, batch, dimension = states.shape
+        params = self.params
+        directions = unit_directions(
+            dimension,
+            params.directions,
+            device_generator(states.device, Stream.RDMREG_DIRECTIONS, self.seed, step),
+        )
+        target = rectified_generalised_gaussian(
+            batch,
+            dimension,
+            params.shape,
+            params.location,
+            params.scale,
+            numpy_generator(Stream.RDMREG_TARGET, self.seed, step),
+        )
+        distance = sliced_wasserstein(
+            states, target.to(states.device, states.dtype), directions.to(states.dtype)
+        )
+        return {"invariance": view_distance(states), "rdmreg": distance}
 
 
 class PhaseSpaceObjective(ArmObjective):

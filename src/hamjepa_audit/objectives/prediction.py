@@ -22,6 +22,15 @@ def lejepa_prediction(states: Tensor, global_views: int) -> Tensor:
     return 0.5 * (centre - states).square().mean()
 
 
+def view_distance(states: Tensor) -> Tensor:
+    """Mean squared distance of views 0 and 1, no detaching: (V, B, D) -> scalar.
+
+    The invariance term of VICReg (Bardes et al. 2022, algorithm 1) and of Rectified LpJEPA; a mean
+    over batch and coordinates, as everywhere here.
+    """
+    return functional.mse_loss(states[0], states[1])
+
+
 def phase_space_prediction(
     states: Tensor, predictor: StatePredictor, params: PredictionParams, ramp: float
 ) -> Tensor:

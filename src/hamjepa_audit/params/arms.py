@@ -4,13 +4,23 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from hamjepa_audit.params.base import Count, Fraction, Name, NonNegative, Params, Positive
+from hamjepa_audit.params.base import (
+    Count,
+    Fraction,
+    Name,
+    NonNegative,
+    Params,
+    Positive,
+    later_field,
+)
 
 Readout = Literal["q", "p", "qp", "all"]
+State = Literal["phase_space", "joint", "rectified"]
+"""[q; p]; a vector without parts; the same through a ReLU."""
 
 
-class PotentialParams(Params):
-    """V(q) = stiffness/2 |q|^2 + r f(q), f an MLP with GELU; r ramps up linearly by epoch."""
+class ForceParams(Params):
+    """-(stiffness q + r g(q)), g an MLP with GELU; r ramps up linearly by epoch."""
 
     stiffness: NonNegative
     hidden_width: Count
@@ -19,13 +29,51 @@ class PotentialParams(Params):
     residual_ramp_epochs: Annotated[int, Field(ge=0)]
 
 
-class LeapfrogParams(Params):
-    """Leapfrog map of the separable Hamiltonian |p|^2/2 + V(q)."""
+class PotentialParams(ForceParams):
+    """V(q) = stiffness/2 |q|^2 + r f(q), f an MLP with GELU; r ramps up linearly by epoch.
 
-    kind: Literal["leapfrog"]
+    With `trained` false f keeps its random initial weights.
+    """
+
+    trained: bool = later_field(True)
+
+
+class IntegratorParams(Params):
+    """A map of the separable Hamiltonian |p|^2/2 + V(q); the kind names the integrator."""
+
     steps: Count
     step_size: Positive
     potential: PotentialParams
+
+
+class LeapfrogParams(IntegratorParams):
+    """Half kick, drift, half kick: symplectic, of order two."""
+
+    kind: Literal["leapfrog"]
+
+
+class SymplecticEulerParams(IntegratorParams):
+    """Kick, then drift with the new momentum: symplectic, of order one."""
+
+    kind: Literal["symplectic_euler"]
+
+
+class EulerParams(IntegratorParams):
+    """Kick and drift at once, both from the old state: not symplectic, of order one."""
+
+    kind: Literal["euler"]
+
+
+HamiltonianParams = LeapfrogParams | SymplecticEulerParams | EulerParams
+
+
+class AdditiveCouplingParams(Params):
+    """Leapfrog with a force that is no potential's: preserves volume, is not Hamiltonian."""
+
+    kind: Literal["additive_coupling"]
+    steps: Count
+    step_size: Positive
+    force: ForceParams
 
 
 class ResidualMLPParams(Params):
@@ -45,7 +93,13 @@ class IdentityParams(Params):
 
 
 Predictor = Annotated[
-    LeapfrogParams | ResidualMLPParams | IdentityParams, Field(discriminator="kind")
+    LeapfrogParams
+    | SymplecticEulerParams
+    | EulerParams
+    | AdditiveCouplingParams
+    | ResidualMLPParams
+    | IdentityParams,
+    Field(discriminator="kind"),
 ]
 
 
@@ -116,13 +170,44 @@ class SIGRegObjectiveParams(Params):
 
     kind: Literal["sigreg"]
     weight: NonNegative
+    prediction_weight: NonNegative = later_field(1.0)
     directions: Count
     knots: Annotated[int, Field(ge=2)]
     maximum_frequency: Positive
 
 
+class VICRegObjectiveParams(Params):
+    """VICReg: invariance, a hinge on each coordinate's standard deviation, decorrelation."""
+
+    kind: Literal["vicreg"]
+    invariance_weight: NonNegative
+    variance_weight: NonNegative
+    covariance_weight: NonNegative
+    minimum_std: Positive
+    epsilon: Positive
+
+
+class RDMRegObjectiveParams(Params):
+    """Rectified LpJEPA: invariance, sliced Wasserstein to a rectified generalised Gaussian.
+
+    The target's coordinates are ReLU(x), x of density proportional to
+    exp(-|x - location|^shape / (shape scale^shape)).
+    """
+
+    kind: Literal["rdmreg"]
+    weight: NonNegative
+    directions: Count
+    shape: Positive
+    location: float
+    scale: Positive
+
+
 Objective = Annotated[
-    PhaseSpaceObjectiveParams | SIGRegObjectiveParams, Field(discriminator="kind")
+    PhaseSpaceObjectiveParams
+    | SIGRegObjectiveParams
+    | VICRegObjectiveParams
+    | RDMRegObjectiveParams,
+    Field(discriminator="kind"),
 ]
 
 
@@ -138,7 +223,7 @@ class ArmParams(Params):
 
     name: Name
     title: str
-    state: Literal["phase_space", "joint"]
+    state: State
     objective: Objective
     clipping: ClippingParams | None
     predictor_learning_rate: Positive | None
@@ -149,7 +234,9 @@ class ArmParams(Params):
         return ("q", "p", "qp") if self.state == "phase_space" else ("all",)
 
     @model_validator(mode="after")
-    def _phase_space_needs_a_split(self) -> Self:
+    def _state_fits_the_objective(self) -> Self:
         if self.objective.kind == "phase_space" and self.state != "phase_space":
             raise ValueError("objective 'phase_space' needs state 'phase_space'")
+        if self.objective.kind == "rdmreg" and self.state != "rectified":
+            raise ValueError("objective 'rdmreg' needs state 'rectified', as its target is")
         return self

@@ -1,6 +1,6 @@
 """The model that all parameter models derive from, and the number types they share."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,3 +18,12 @@ class Params(BaseModel):
     """Frozen; unknown keys, NaN and values of another type are errors, never coerced."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def later_field(default: Any) -> Any:
+    """A field that was added when there were runs already, which had the `default`.
+
+    It is left out of what a run is named by while it has its default, so that those runs keep
+    their names. A file that wants another value says so.
+    """
+    return Field(default=default, exclude_if=lambda value: value == default)

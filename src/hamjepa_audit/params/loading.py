@@ -1,8 +1,10 @@
 """From YAML files to typed parameters: read, inherit, merge, validate, and say what is wrong.
 
 A study file is merged over `protocol.yaml` (or over the study it `extends`); an arm file over the
-arm it `extends`. A study may override settings of an arm under `arm_overrides`; an arm inherits
-the overrides of the arm that it extends, so that the ablations stay equal to HamJEPA in all else.
+arm it `extends`. A study may take its arms from a `selection`, a part of a study that several
+share (params/selections), which is merged before its own settings. It may override settings of an
+arm under `arm_overrides`; an arm inherits the overrides of the arm that it extends, so that the
+ablations stay equal to HamJEPA in all else.
 """
 
 import json
@@ -21,9 +23,12 @@ from hamjepa_audit.params.studies import RunParams, StudyParams
 Tree = dict[str, Any]
 _Model = TypeVar("_Model", bound=Params)
 _UNION_TAGS = {
-    "leapfrog", "residual_mlp", "identity", "phase_space", "sigreg",
+    "leapfrog", "symplectic_euler", "euler", "additive_coupling", "residual_mlp", "identity",
+    "phase_space", "sigreg", "vicreg", "rdmreg",
     "digits", "cifar10", "cifar100", "image_folder", "parquet",
 }  # fmt: skip
+_INTEGRATORS = {"leapfrog", "symplectic_euler", "euler"}
+"""Kinds that have the same settings and mean the same by them."""
 
 
 def study_names(folder: Path) -> list[str]:
@@ -105,7 +110,20 @@ def _study_tree(folder: Path, name: str, seen: tuple[str, ...]) -> Tree:
         base = read_yaml(folder / "protocol.yaml")
     else:
         base = _study_tree(folder, parent, (*seen, name))
+    selection = tree.pop("selection", None)
+    if selection is not None:
+        base = merge(base, _selection_tree(folder, selection, f"study '{name}'"))
     return merge(base, tree)
+
+
+def _selection_tree(folder: Path, name: str, where: str) -> Tree:
+    allowed = [path.stem for path in (folder / "selections").glob("*.yaml")]
+    if name not in allowed:
+        raise UserError(
+            f"{where}: no selection '{name}' in {folder / 'selections'}: "
+            f"{nearest(str(name), allowed)}"
+        )
+    return read_yaml(folder / "selections" / f"{name}.yaml")
 
 
 def _arm_tree(folder: Path, name: str, overrides: Tree, where: str, seen: tuple[str, ...]) -> Tree:
@@ -135,7 +153,7 @@ def merge(base: Tree, override: Tree) -> Tree:
     """`override` over `base`, mapping by mapping.
 
     A mapping that names another `kind` (or `source`) than the base's replaces it whole: settings
-    of one predictor mean nothing to another.
+    of one predictor mean nothing to another. Integrators of the same Hamiltonian share theirs.
     """
     result = dict(base)
     for key, value in override.items():
@@ -148,6 +166,8 @@ def merge(base: Tree, override: Tree) -> Tree:
 
 
 def _replaces(old: Tree, new: Tree) -> bool:
+    if {old.get("kind"), new.get("kind")} <= _INTEGRATORS:
+        return False
     return any(tag in new and new[tag] != old.get(tag) for tag in ("kind", "source"))
 
 

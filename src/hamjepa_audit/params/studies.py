@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
+from hamjepa_audit.errors import nearest
 from hamjepa_audit.params.arms import ArmParams
 from hamjepa_audit.params.base import (
     Count,
@@ -174,7 +175,10 @@ class CheckpointParams(Params):
 
 
 class StudyParams(Params):
-    """A data set, a protocol, and the runs that are made of them."""
+    """A data set, a protocol, and the runs that are made of them.
+
+    `figure_arms` are those that figures with a line an arm show; all of them unless given.
+    """
 
     name: Name
     title: str
@@ -188,6 +192,7 @@ class StudyParams(Params):
     checkpoints: CheckpointParams
     gpus: Count
     arms: tuple[ArmParams, ...] = Field(min_length=1)
+    figure_arms: tuple[Name, ...] | None = None
     epochs: tuple[Count, ...] = Field(min_length=1)
     seeds: tuple[Seed, ...] = Field(min_length=1)
 
@@ -207,6 +212,9 @@ class StudyParams(Params):
         arms = [arm.name for arm in self.arms]
         if len(set(arms)) < len(arms):
             raise ValueError(f"arms has duplicates: {arms}")
+        for arm in self.figure_arms or ():
+            if arm not in arms:
+                raise ValueError(f"figure_arms has '{arm}': {nearest(arm, arms)}")
         for field in ("epochs", "seeds"):
             values = getattr(self, field)
             if len(set(values)) < len(values):

@@ -1,0 +1,245 @@
+"""Control arms: what their parameter files change, and what their maps do and do not preserve."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hamjepa_audit.identity import run_id
+from hamjepa_audit.models.encoder import TokenEncoder, state_dimension
+from hamjepa_audit.models.predictors import build_predictor, residual_ramp
+from hamjepa_audit.params import load_study, resolve_run
+from hamjepa_audit.params.arms import Predictor
+from hamjepa_audit.params.loading import study_names
+from hamjepa_audit.params.studies import EncoderParams
+from tests.unit.test_params import folder, message  # noqa: F401
+
+CONTROLLED = ("cifar100_controls", "digits_controls", "tinyimagenet100_controls")
+DIMENSION = 12
+IDS = {
+    "sigreg": "50946f6156c7",
+    "identity": "14afe4c729bc",
+    "mlp": "408b851cacce",
+    "hamjepa": "0ae204045553",
+}
+"""The digests of these runs before there were any control arms."""
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def predictor_params(params_folder: Path, arm: str, scale: float = 5.0) -> Predictor:
+    """The predictor of an arm, its learned part made strong enough to be seen."""
+    arms = {params.name: params for params in load_study(params_folder, "digits_controls").arms}
+    predictor: Any = arms[arm].objective.predictor  # type: ignore[union-attr]
+    for part in ("potential", "force"):
+        if hasattr(predictor, part) and getattr(predictor, part).residual_scale:
+            stronger = getattr(predictor, part).model_copy(update={"residual_scale": scale})
+            predictor = predictor.model_copy(update={part: stronger, "step_size": 0.3})
+    return predictor
+
+
+def predictor_of(params_folder: Path, arm: str) -> nn.Module:
+    return build_predictor(predictor_params(params_folder, arm), DIMENSION, seeded()).double()
+
+
+def jacobian(predictor: nn.Module, state: Tensor) -> Tensor:
+    forward = torch.ones(1, 1, dtype=torch.float64)
+    return torch.autograd.functional.jacobian(lambda s: predictor(s[None], forward, 1.0)[0], state)
+
+
+def defect(matrix: Tensor) -> float:
+    """Largest entry of A' J A - J, written out."""
+    half = len(matrix) // 2
+    form = np.block(
+        [[np.zeros((half, half)), np.eye(half)], [-np.eye(half), np.zeros((half, half))]]
+    )
+    a = matrix.numpy()
+    return float(np.abs(a.T @ form @ a - form).max())
+
+
+STATE = torch.randn(DIMENSION, dtype=torch.float64, generator=seeded(1))
+
+
+@pytest.mark.parametrize(
+    ("arm", "symplectic", "volume", "reversible"),
+    [
+        ("hamjepa", True, True, True),
+        ("quadratic", True, True, True),
+        ("frozen", True, True, True),
+        ("symplectic_euler", True, True, False),
+        ("volume_preserving", False, True, True),
+        ("euler", False, False, False),
+        ("mlp", False, False, False),
+        ("mlp_dt_scaled", False, False, False),
+        ("mlp_parameter_matched", False, False, False),
+    ],
+)
+def test_what_each_map_preserves(
+    params_folder: Path, arm: str, symplectic: bool, volume: bool, reversible: bool
+) -> None:
+    predictor = predictor_of(params_folder, arm)
+    matrix = jacobian(predictor, STATE)
+    signs = torch.ones(1, 1, dtype=torch.float64)
+    back = predictor(predictor(STATE[None], signs, 1.0), -signs, 1.0)[0]
+    assert (defect(matrix) < 1e-11) == symplectic
+    assert (abs(np.log(abs(np.linalg.det(matrix.numpy())))) < 1e-11) == volume
+    assert torch.allclose(back, STATE, atol=1e-11) == reversible
+
+
+def test_explicit_euler_is_the_map_that_its_matrix_says(params_folder: Path) -> None:
+    """On V = a |q|^2 / 2: [[I, dt I], [-a dt I, I]] per step, of determinant (1 + a dt^2)^d."""
+    params = predictor_params(params_folder, "euler")
+    quadratic = params.potential.model_copy(update={"residual_scale": 0.0})  # type: ignore[union-attr]
+    predictor = build_predictor(
+        params.model_copy(update={"potential": quadratic}), DIMENSION, seeded()
+    ).double()
+    step = np.kron(np.array([[1, 0.3], [-0.1 * 0.3, 1]]), np.eye(DIMENSION // 2))
+    matrix = jacobian(predictor, STATE).numpy()
+    assert np.allclose(matrix, step @ step, atol=1e-14)
+    assert np.linalg.det(matrix) == pytest.approx((1 + 0.1 * 0.3**2) ** DIMENSION)
+
+
+def test_symplectic_euler_kicks_first(params_folder: Path) -> None:
+    predictor: Any = predictor_of(params_folder, "symplectic_euler")
+    q, p = STATE[None].chunk(2, dim=1)
+    for _ in range(2):
+        p = p - 0.3 * predictor.potential.gradient(q)
+        q = q + 0.3 * p
+    signs = torch.ones(1, 1, dtype=torch.float64)
+    assert torch.allclose(predictor(STATE[None], signs, 1.0), torch.cat([q, p], dim=1))
+
+
+def test_the_coupling_follows_its_force(params_folder: Path) -> None:
+    """Leapfrog with the force written out, half of it with the ramp half way."""
+    predictor: Any = predictor_of(params_folder, "volume_preserving")
+    first, second, last = predictor.residual.layers
+    gelu = torch.nn.functional.gelu
+
+    def slope(q: Tensor) -> Tensor:
+        return 0.1 * q + 0.5 * 5.0 * last(gelu(second(gelu(first(q)))))
+
+    q, p = STATE[None].chunk(2, dim=1)
+    for _ in range(2):
+        p = p - 0.15 * slope(q)
+        q = q + 0.3 * p
+        p = p - 0.15 * slope(q)
+    moved = predictor(STATE[None], torch.ones(1, 1, dtype=torch.float64), 0.5)
+    assert torch.allclose(moved, torch.cat([q, p], dim=1))
+
+
+def test_a_frozen_potential_has_nothing_to_train_and_hamjepas_initial_weights(
+    params_folder: Path,
+) -> None:
+    frozen, trained = (predictor_of(params_folder, arm) for arm in ("frozen", "hamjepa"))
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())
+    assert all(parameter.requires_grad for parameter in trained.parameters())
+    for name, value in trained.state_dict().items():
+        assert torch.equal(value, frozen.state_dict()[name])
+
+
+def test_the_coupling_ramps_as_the_potential_does(params_folder: Path) -> None:
+    for arm in ("volume_preserving", "hamjepa", "euler"):
+        params = predictor_params(params_folder, arm)
+        assert [residual_ramp(params, epoch) for epoch in (1, 5, 11)] == [0.1, 0.5, 1.0]
+
+
+def test_a_rectified_state_is_the_joint_one_through_a_relu() -> None:
+    params = EncoderParams(stem="cifar", width=4, token_channels=6, token_grid=None)
+    encoder = TokenEncoder(params, "joint", seeded()).eval()
+    images = torch.randn(2, 3, 16, 16, generator=seeded(1))
+    joint = encoder(images)
+    encoder.state = "rectified"
+    assert torch.equal(encoder(images), joint.clamp(min=0))
+    assert bool((joint < 0).any())
+
+
+@pytest.mark.parametrize("name", CONTROLLED)
+def test_every_control_study_has_the_same_arms(params_folder: Path, name: str) -> None:
+    study = load_study(params_folder, name)
+    arms = [arm.name for arm in study.arms]
+    assert arms == [arm.name for arm in load_study(params_folder, CONTROLLED[0]).arms]
+    assert arms[0] == "sigreg" and arms[-1] == "hamjepa" and len(arms) == len(set(arms)) == 26
+    assert len(study.seeds) == 3
+    assert study.figure_arms is not None and set(study.figure_arms) < set(arms)
+
+
+@pytest.mark.parametrize("name", CONTROLLED)
+def test_the_matched_mlp_has_as_many_parameters_as_the_potential(
+    params_folder: Path, name: str
+) -> None:
+    """Within half a unit of hidden width: no other width comes closer."""
+    study = load_study(params_folder, name)
+    dimension = state_dimension(study.encoder, study.views.size)
+    predictors = {
+        arm.name: arm.objective.predictor
+        for arm in study.arms
+        if arm.objective.kind == "phase_space"
+    }
+
+    def parameters(params: Predictor) -> int:
+        return sum(x.numel() for x in build_predictor(params, dimension, seeded()).parameters())
+
+    target, matched = parameters(predictors["hamjepa"]), predictors["mlp_parameter_matched"]
+    width = matched.hidden_width  # type: ignore[union-attr]
+    missed = {
+        other: abs(parameters(matched.model_copy(update={"hidden_width": other})) - target)
+        for other in (width - 1, width, width + 1)
+    }
+    assert min(missed, key=missed.__getitem__) == width
+    assert missed[width] < 0.02 * target
+
+
+def test_controls_of_a_study_are_the_arms_of_the_study_it_extends(params_folder: Path) -> None:
+    """Nothing but the name of the study tells their runs apart, given the same epochs."""
+    for name in CONTROLLED:
+        ours = load_study(params_folder, name)
+        base = load_study(params_folder, name.removesuffix("_controls"))
+        common = {arm.name: arm for arm in base.arms}
+        assert set(common) < {arm.name for arm in ours.arms}
+        for arm in ours.arms:
+            assert arm == common.get(arm.name, arm)
+
+
+def test_integrators_share_the_settings_of_a_study(params_folder: Path) -> None:
+    arms = {arm.name: arm.model_dump() for arm in load_study(params_folder, "digits_controls").arms}
+    reference = arms["hamjepa"]["objective"]["predictor"]
+    for name in ("euler", "symplectic_euler"):
+        assert arms[name]["objective"]["predictor"] == reference | {"kind": name}
+
+
+def test_runs_that_were_there_keep_their_names(params_folder: Path) -> None:
+    """A field that came later, at its default, is not part of what a run is named by."""
+    study = load_study(params_folder, "digits")
+    names = {arm: run_id(resolve_run(study, arm, 12, 0), "data")[-12:] for arm in IDS}
+    assert names == IDS
+    run = resolve_run(study, "hamjepa", 12, 0)
+    tree = json.loads(run.model_dump_json())
+    tree["arm"]["objective"]["predictor"]["potential"]["trained"] = False
+    frozen = type(run).model_validate_json(json.dumps(tree))
+    assert run_id(frozen, "data")[-12:] != IDS["hamjepa"]
+
+
+def test_what_is_wrong_with_a_selection(folder: Path) -> None:  # noqa: F811
+    study = folder / "studies" / "digits_controls.yaml"
+    text = study.read_text()
+    study.write_text(text.replace("selection: controls", "selection: control"))
+    assert "no selection 'control'" in message(folder, "digits_controls")
+    assert "did you mean 'controls'?" in message(folder, "digits_controls")
+    study.write_text(text + "figure_arms: [hamjpea]\n")
+    assert "figure_arms has 'hamjpea': did you mean 'hamjepa'?" in message(
+        folder, "digits_controls"
+    )
+    rdmreg = folder / "arms" / "rdmreg.yaml"
+    study.write_text(text)
+    rdmreg.write_text(rdmreg.read_text().replace("state: rectified", "state: joint"))
+    assert "needs state 'rectified'" in message(folder, "digits_controls")
+
+
+def test_studies_of_controls_are_there(params_folder: Path) -> None:
+    assert set(CONTROLLED) <= set(study_names(params_folder))
