@@ -23,7 +23,10 @@ STEPS = ("knn", "probe", "geometry", "curves")
 TRAJECTORY = "trajectory"
 """All metrics of the checkpoints before the last, in studies that keep some."""
 
-ALL_STEPS = (*STEPS, TRAJECTORY)
+DYNAMICS = "dynamics"
+"""What trained predictors do, of arms that have one."""
+
+ALL_STEPS = (*STEPS, TRAJECTORY, DYNAMICS)
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,9 @@ class Batch:
     @property
     def steps(self) -> tuple[str, ...]:
         """The measurements that are made of it."""
-        return ALL_STEPS if self.epochs_along else STEPS
+        along = (TRAJECTORY,) if self.epochs_along else ()
+        predicts = self.runs[0].arm.objective.kind == "phase_space"
+        return (*STEPS, *along, *((DYNAMICS,) if predicts else ()))
 
     @property
     def features(self) -> Path:
@@ -78,6 +83,7 @@ class Batch:
             TRAJECTORY: evaluation_digest(
                 params.knn, params.probe, params.geometry, params.view_seed, *self.epochs_along
             ),
+            DYNAMICS: evaluation_digest(params.dynamics, params.view_seed),
         }[step]
         return self.layout.measurement(self.name, step, digest)
 

@@ -23,6 +23,7 @@ class Stream(IntEnum):
     GEOMETRY = 7
     RDMREG_DIRECTIONS = 8
     RDMREG_TARGET = 9
+    DYNAMICS = 10
 
 
 def derived_seed(stream: Stream, seed: int, *indices: int) -> int:

@@ -16,7 +16,7 @@ from hamjepa_audit.identity import batch_id, run_prefix
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
 from hamjepa_audit.params import load_study
-from hamjepa_audit.plan import ALL_STEPS, TRAJECTORY
+from hamjepa_audit.plan import ALL_STEPS, DYNAMICS, TRAJECTORY
 from hamjepa_audit.records import read_record
 from hamjepa_audit.states import read_state, saved_states
 from hamjepa_audit.table_provenance import NAME, check_table_provenance
@@ -25,8 +25,9 @@ _MEASUREMENT = re.compile(rf"({'|'.join(ALL_STEPS)})-[0-9a-f]{{12}}\.parquet")
 _METRICS_OF = {
     "knn": r"knn_.*",
     "probe": r"linear_probe_.*",
-    "geometry": r"(?!knn_|linear_probe_).*",
+    "geometry": r"(?!knn_|linear_probe_|map_|potential_).*",
     TRAJECTORY: r".*",
+    DYNAMICS: r"(map|potential)_.*",
 }
 _SCHEMAS = {"metrics": METRICS_SCHEMA, "curves": CURVES_SCHEMA, "history": HISTORY_SCHEMA}
 

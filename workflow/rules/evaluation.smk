@@ -110,3 +110,25 @@ rule trajectory:
         f"hamjepa-audit trajectory {ARM_OPTIONS}"
         " --device {params.device} --runs-per-gpu {params.runs_per_gpu}"
         " --threads {threads} > {log} 2>&1"
+
+
+rule dynamics:
+    input:
+        ancient(checkpoints_of),
+        ancient(features_of),
+    output:
+        LAYOUT.measurement(BATCH, "dynamics", "{step}"),
+    log:
+        LAYOUT.results / "logs/dynamics" / f"{BATCH}-{{step}}.log",
+    conda:
+        "../../environment.lock.yml"
+    threads: 1
+    resources:
+        gpu=GPU_JOB,
+    params:
+        device=CONFIG.device,
+        runs_per_gpu=CONFIG.runs_per_gpu,
+    shell:
+        f"hamjepa-audit dynamics {ARM_OPTIONS}"
+        " --device {params.device} --runs-per-gpu {params.runs_per_gpu}"
+        " --threads {threads} > {log} 2>&1"

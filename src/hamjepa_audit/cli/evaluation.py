@@ -1,4 +1,4 @@
-"""hamjepa-audit extract, knn, probe, geometry, trajectory: what is measured on frozen encoders.
+"""hamjepa-audit extract, knn, probe, geometry, trajectory, dynamics: what is measured on runs.
 
 Each takes all seeds of one arm at once: starting Python and PyTorch costs more than measuring a
 small run.
@@ -105,4 +105,28 @@ def trajectory(
     typer.echo(measure_trajectory(batch, where))
 
 
-COMMANDS = (extract, knn, probe, geometry, trajectory)
+def dynamics(
+    context: typer.Context,
+    study: Study,
+    arm: Arm,
+    epochs: Epochs,
+    device: Device = "auto",
+    runs_per_gpu: RunsPerGpu = 1,
+    threads: Threads = None,
+) -> None:
+    """Measure what trained predictors do: symplecticity, energy, reversal, prediction error."""
+    from hamjepa_audit.errors import UserError
+    from hamjepa_audit.evaluation.steps import measure_predictors
+    from hamjepa_audit.plan import DYNAMICS
+    from hamjepa_audit.theory.dynamics import dynamics_measurements
+    from hamjepa_audit.training.device import leased_device, make_deterministic
+
+    make_deterministic(threads)
+    batch = batch_of(context, study, arm, epochs)
+    if DYNAMICS not in batch.steps:
+        raise UserError(f"arm '{arm}' of study '{study}' has no predictor; name another arm")
+    where = context.with_resource(leased_device(device, runs_per_gpu))
+    typer.echo(measure_predictors(batch, where, dynamics_measurements))
+
+
+COMMANDS = (extract, knn, probe, geometry, trajectory, dynamics)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hamjepa_audit.data.store import Store, open_store, verify_store
 from hamjepa_audit.data.streaming import open_images
@@ -21,8 +21,15 @@ from hamjepa_audit.identity import run_key
 from hamjepa_audit.metrics import Measurement, Point, curves_table, metrics_table
 from hamjepa_audit.params.arms import Readout
 from hamjepa_audit.params.studies import RunParams
-from hamjepa_audit.plan import Batch
-from hamjepa_audit.training.checkpoint import load_recorded_encoder
+from hamjepa_audit.plan import DYNAMICS, Batch
+from hamjepa_audit.training.checkpoint import (
+    load_model,
+    load_recorded_encoder,
+    recorded_checkpoint,
+)
+
+PredictorMeasure = Callable[[RunParams, nn.Module, Tensor, Tensor], list[Measurement]]
+"""What is measured on a predictor, given states (N, 2d) of two views of held-out images."""
 
 Classifier = Callable[[Readout, Tensor, Tensor, Tensor, Tensor, int], list[Measurement]]
 
@@ -69,6 +76,20 @@ def measure_geometry(batch: Batch) -> tuple[Path, Path]:
     write_parquet(curves, pa.concat_tables(curve_tables))
     write_parquet(metrics, pa.concat_tables(metric_tables))
     return metrics, curves
+
+
+def measure_predictors(batch: Batch, device: torch.device, measure: PredictorMeasure) -> Path:
+    """Dynamics of every run's predictor on the test images' views; returns the file."""
+    tables = []
+    for name, run in _runs(batch):
+        source = recorded_checkpoint(batch.layout, run, name)
+        views = load_features(_features_file(batch, name), "view_a", "view_b")
+        predictor = load_model(run, source).to(device).objective.get_submodule("predictor")
+        rows = measure(run, predictor, *(view.to(device) for view in views))
+        tables.append(metrics_table(run_key(run, batch.data_digest), run.epochs, rows))
+    target = batch.measurement(DYNAMICS)
+    write_parquet(target, pa.concat_tables(tables))
+    return target
 
 
 def _classify(batch: Batch, device: torch.device, step: str, classify: Classifier) -> Path:

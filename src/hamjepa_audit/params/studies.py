@@ -141,6 +141,15 @@ class GeometryParams(Params):
     seed: Seed
 
 
+class DynamicsParams(Params):
+    """What trained predictors do to held-out states."""
+
+    jacobian_states: Count
+    rollout_states: Count
+    rollout_applications: Count
+    seed: Seed
+
+
 class EvaluationParams(Params):
     """How a frozen encoder is measured."""
 
@@ -149,6 +158,7 @@ class EvaluationParams(Params):
     knn: KNNParams
     probe: ProbeParams
     geometry: GeometryParams
+    dynamics: DynamicsParams
 
 
 class StatisticsParams(Params):

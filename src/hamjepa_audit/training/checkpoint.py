@@ -101,7 +101,14 @@ def load_encoder(run: RunParams, source: Path, device: torch.device) -> TokenEnc
 def load_recorded_encoder(
     layout: Layout, run: RunParams, run_id: str, device: torch.device, epoch: int | None = None
 ) -> TokenEncoder:
-    """The frozen encoder of a run whose checkpoint has the digest that its record names.
+    """The frozen encoder of a run's checkpoint; arguments and errors as `recorded_checkpoint`."""
+    return load_encoder(run, recorded_checkpoint(layout, run, run_id, epoch), device)
+
+
+def recorded_checkpoint(
+    layout: Layout, run: RunParams, run_id: str, epoch: int | None = None
+) -> Path:
+    """The checkpoint of a run, which has the digest that the run's record names.
 
     Args:
         layout: where.
@@ -132,7 +139,7 @@ def load_recorded_encoder(
             f"{source} has the SHA-256 {found}, but its run's record says {recorded}: it was "
             f"changed or damaged; fetch it again, or delete its folder and pretrain again"
         )
-    return load_encoder(run, source, device)
+    return source
 
 
 def _missing(run: RunParams, source: Path) -> UserError:

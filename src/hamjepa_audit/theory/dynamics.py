@@ -1,0 +1,250 @@
+"""What a trained predictor does to held-out states, next to what its theory says of it."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hamjepa_audit.metrics import Measurement
+from hamjepa_audit.models.hamiltonian import Potential, energy
+from hamjepa_audit.models.predictors import (
+    AdditiveCouplingPredictor,
+    HamiltonianPredictor,
+    residual_ramp,
+)
+from hamjepa_audit.objectives.prediction import phase_space_prediction
+from hamjepa_audit.params.arms import PhaseSpaceObjectiveParams, PredictionParams, Readout
+from hamjepa_audit.params.studies import DynamicsParams, RunParams
+from hamjepa_audit.randomness import Stream, generator
+from hamjepa_audit.theory.symplectic import log_abs_determinant, symplecticity_defect
+
+PARTS: tuple[Readout, ...] = ("q", "p", "qp")
+HESSIAN_QUANTILES = {"min": 0.0, "q10": 0.1, "q50": 0.5, "q90": 0.9, "max": 1.0}
+RUNAWAY = 1e6
+"""A rollout ends where states are this many times as large as at its start."""
+
+Map = Callable[[Tensor, Tensor], Tensor]
+"""(N, 2d) states and (N, 1) directions to (N, 2d) states."""
+
+
+class Trained(NamedTuple):
+    """A predictor as training left it."""
+
+    predictor: nn.Module
+    """In float64; it satisfies StatePredictor."""
+    ramp: float
+    """Share of the learned part that was switched on at the end."""
+    prediction: PredictionParams
+
+    def __call__(self, states: Tensor, direction: Tensor) -> Tensor:
+        """See Map."""
+        moved: Tensor = self.predictor(states, direction, self.ramp)
+        return moved
+
+    def forward(self, states: Tensor) -> Tensor:
+        """One application forward in time: (N, 2d) -> (N, 2d)."""
+        return self(states, states.new_ones(len(states), 1))
+
+
+def dynamics_measurements(
+    run: RunParams, predictor: nn.Module, view_a: Tensor, view_b: Tensor
+) -> list[Measurement]:
+    """What `measure_dynamics` says of a run's predictor.
+
+    Args:
+        run: its parameters, of an arm that predicts states.
+        predictor: trained, on the device of the views; it becomes float64.
+        view_a: (N, 2d) states of one view of held-out images, any floating dtype.
+        view_b: (N, 2d) of another view of the same images.
+
+    Raises:
+        ValueError: the arm has no predictor.
+    """
+    objective = run.arm.objective
+    if not isinstance(objective, PhaseSpaceObjectiveParams):
+        raise ValueError(f"arm '{run.arm.name}' has no predictor")
+    trained = Trained(
+        predictor.double().requires_grad_(False),
+        residual_ramp(objective.predictor, run.epochs),
+        objective.prediction,
+    )
+    return measure_dynamics(trained, view_a.double(), view_b.double(), run.evaluation.dynamics)
+
+
+def measure_dynamics(
+    trained: Trained, view_a: Tensor, view_b: Tensor, params: DynamicsParams
+) -> list[Measurement]:
+    """All that is measured on one predictor, dimensionless.
+
+    For q, p and qp: `map_displacement`, `map_view_distance`, `map_displacement_share`,
+    `map_error_removed`. For qp: `map_loss_removed`, `map_log_abs_determinant`,
+    `map_symplecticity_defect`, `map_reversal_error`, `map_growth_rate`, and of maps of a
+    Hamiltonian `map_energy_drift`. For q, of maps with a force: `map_learned_force_share`; with a
+    potential: `potential_hessian_` with min, q10, q50, q90, max.
+
+    Args:
+        trained: the predictor.
+        view_a: (N, 2d) float64 states [q; p] of one view of held-out images.
+        view_b: (N, 2d) float64, of another view of the same images.
+        params: numbers of states and applications, and the seed that draws the states.
+    """
+    order = torch.randperm(len(view_a), generator=generator(Stream.DYNAMICS, params.seed))
+    chosen = view_a[order.to(view_a.device)]
+    some, more = chosen[: params.jacobian_states], chosen[: params.rollout_states]
+    jacobians = [jacobian(trained.forward, state) for state in some]
+    whole = {
+        "map_loss_removed": loss_removed(trained, view_a, view_b),
+        "map_log_abs_determinant": _mean([log_abs_determinant(matrix) for matrix in jacobians]),
+        "map_symplecticity_defect": _mean([symplecticity_defect(matrix) for matrix in jacobians]),
+        "map_reversal_error": reversal_error(trained, view_a),
+        **rollout(trained, more, params.rollout_applications),
+    }
+    rows = [*_moves(trained, view_a, view_b)]
+    rows += [Measurement("qp", name, value, "dimensionless") for name, value in whole.items()]
+    q, _ = some.chunk(2, dim=-1)
+    of_force = {**learned_force_share(trained, view_a), **hessian_quantiles(trained, q)}
+    return rows + [
+        Measurement("q", name, value, "dimensionless") for name, value in of_force.items()
+    ]
+
+
+def jacobian(function: Callable[[Tensor], Tensor], point: Tensor) -> Tensor:
+    """The Jacobian of a map of rows at one point: (n,) -> (m, n), row i the gradient of output i.
+
+    One pass back through m equal rows, of which each gives one output's gradient.
+    """
+    outputs = function(point[None]).shape[1]
+    rows = point.detach().expand(outputs, -1).clone().requires_grad_()
+    (gradients,) = torch.autograd.grad(function(rows).diagonal().sum(), rows)
+    return gradients
+
+
+@torch.no_grad()
+def reversal_error(function: Map, states: Tensor) -> float:
+    """How far backward after forward misses the start: root mean squares, as share of the states'.
+
+    Args:
+        function: the map.
+        states: (N, 2d).
+    """
+    forward = states.new_ones(len(states), 1)
+    back = function(function(states, forward), -forward)
+    return float(_rms(back - states) / _rms(states))
+
+
+@torch.no_grad()
+def loss_removed(trained: Trained, view_a: Tensor, view_b: Tensor) -> float:
+    """Share of the prediction loss that the map removes: 1 - loss / loss of the identity.
+
+    The loss is the arm's own, with its matching and both of its flows.
+    """
+    views = torch.stack([view_a, view_b])
+    identity = phase_space_prediction(views, lambda s, *_: s, trained.prediction, trained.ramp)
+    own = phase_space_prediction(views, trained.predictor, trained.prediction, trained.ramp)
+    return 1 - float(own / identity)
+
+
+@torch.no_grad()
+def rollout(trained: Trained, states: Tensor, applications: int) -> dict[str, float]:
+    """The map applied again and again, far beyond what it was trained for.
+
+    Returns:
+        `map_growth_rate`, the logarithm of the states' growth (root mean square) per application;
+        of maps of a Hamiltonian also `map_energy_drift`, mean over states of the largest
+        |H - H_0| / |H_0| on the way. States that have become RUNAWAY times as large end the
+        rollout, the growth rate being per application until then.
+    """
+    predictor = trained.predictor
+    potential = predictor.potential if isinstance(predictor, HamiltonianPredictor) else None
+    start, size = states, _rms(states)
+    drift, done = torch.zeros(len(states), dtype=states.dtype, device=states.device), 0
+    before = energy(potential, start, trained.ramp) if potential is not None else drift
+    while done < applications and bool(_rms(states) < RUNAWAY * size):
+        states = trained.forward(states)
+        done += 1
+        if potential is not None:
+            now = energy(potential, states, trained.ramp)
+            drift = torch.maximum(drift, (now - before).abs() / before.abs())
+    found = {"map_growth_rate": math.log(float(_rms(states) / size)) / done}
+    return found | ({"map_energy_drift": float(drift.mean())} if potential is not None else {})
+
+
+@torch.no_grad()
+def learned_force_share(trained: Trained, states: Tensor) -> dict[str, float]:
+    """`map_learned_force_share`: the learned part of the force, as share of all of it (rms).
+
+    Empty where a map has no force.
+    """
+    q, _ = states.chunk(2, dim=-1)
+    match trained.predictor:
+        case HamiltonianPredictor() as predictor:
+            force, stiffness = (
+                predictor.potential.gradient(q, trained.ramp),
+                predictor.potential.stiffness,
+            )
+        case AdditiveCouplingPredictor() as predictor:
+            force, stiffness = predictor.restoring_force(q, trained.ramp), predictor.stiffness
+        case _:
+            return {}
+    return {"map_learned_force_share": float(_rms(force - stiffness * q) / _rms(force))}
+
+
+def hessian_quantiles(trained: Trained, positions: Tensor) -> dict[str, float]:
+    """Quantiles of the eigenvalues of the potential's Hessian at positions (N, d), taken together.
+
+    Empty where a map has no potential.
+    """
+    if not isinstance(trained.predictor, HamiltonianPredictor):
+        return {}
+    potential: Potential = trained.predictor.potential
+    eigenvalues = torch.cat(
+        [
+            torch.linalg.eigvalsh(jacobian(lambda x: potential.gradient(x, trained.ramp), q))
+            for q in positions
+        ]
+    )
+    points = eigenvalues.new_tensor(list(HESSIAN_QUANTILES.values()))
+    values = torch.quantile(eigenvalues, points).tolist()
+    names = (f"potential_hessian_{name}" for name in HESSIAN_QUANTILES)
+    return dict(zip(names, values, strict=True))
+
+
+@torch.no_grad()
+def _moves(trained: Trained, view_a: Tensor, view_b: Tensor) -> list[Measurement]:
+    """How far the map moves each part of view a, and what that does to the error of prediction.
+
+    The error is that of both flows, as in training, in the part's mean square.
+    """
+    start, target = torch.cat([view_a, view_b]), torch.cat([view_b, view_a])
+    direction = start.new_ones(len(start), 1)
+    if trained.prediction.backward == "time_reversed":
+        direction[len(view_a) :] = -1.0
+    moved = trained(start, direction)
+    parts = {name: _part(name, start.shape[1]) for name in PARTS}
+    rows = []
+    for name, columns in parts.items():
+        displacement = _rms((moved - start)[: len(view_a), columns])
+        distance = _rms((target - start)[:, columns])
+        values = {
+            "map_displacement": displacement,
+            "map_view_distance": distance,
+            "map_displacement_share": displacement / distance,
+            "map_error_removed": 1 - (_rms((target - moved)[:, columns]) / distance).square(),
+        }
+        rows += [Measurement(name, key, float(x), "dimensionless") for key, x in values.items()]
+    return rows
+
+
+def _part(name: Readout, width: int) -> slice:
+    half = width // 2
+    return {"q": slice(half), "p": slice(half, width)}.get(name, slice(width))
+
+
+def _rms(values: Tensor) -> Tensor:
+    return values.square().mean().sqrt()
+
+
+def _mean(values: list[Tensor]) -> float:
+    return float(torch.stack(values).mean())
