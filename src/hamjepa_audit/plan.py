@@ -150,6 +150,7 @@ class StudyPlan:
             "runs": sorted(self.runs),
             "measurements": sorted(str(path.relative_to(self.layout.results)) for path in files),
             "arms": [[arm.name, arm.title] for arm in self.study.arms],
+            "figure_arms": self.study.figure_arms,
             "statistics": self.study.statistics.model_dump(mode="json"),
             "report_version": REPORT_VERSION,
         }

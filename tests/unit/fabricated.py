@@ -27,7 +27,12 @@ from hamjepa_audit.params.studies import RunParams
 from hamjepa_audit.plan import Batch, StudyPlan
 from hamjepa_audit.reporting import collect
 
-METRICS = {"knn": "knn_top1@20", "probe": "linear_probe_top1", "geometry": "cosine_mean"}
+METRICS = {
+    "knn": "knn_top1@20",
+    "probe": "linear_probe_top1",
+    "geometry": "cosine_mean",
+    "dynamics": "map_error_removed",
+}
 
 
 def plan_of(layout: Layout, study: str) -> StudyPlan:
@@ -84,6 +89,8 @@ def write_measurements(batch: Batch) -> None:
     """One number, and one point of a curve, a run."""
     keys = [run_key(run, batch.data_digest) for run in batch.runs]
     for step, name in METRICS.items():
+        if step not in batch.steps:
+            continue
         tables = [
             metrics_table(key, key.epochs, [Measurement("all", name, key.seed + 0.5, "percent")])
             for key in keys

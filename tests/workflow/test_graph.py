@@ -38,7 +38,7 @@ def test_the_tables_hold_every_arm_with_seeds_and_intervals(finished: Path) -> N
     assert set(summary["n"]) == {len(SEEDS)}
     assert {"mean", "sd", "ci_low", "ci_high"} <= set(summary.columns)
     for ending in ("csv", "md", "tex", "parquet"):
-        for name in ("seeds", "summary", "differences", "overview"):
+        for name in ("seeds", "summary", "differences", "overview", "gain"):
             assert (finished / f"results/tables/{STUDY}/{name}.{ending}").stat().st_size > 0
 
 
@@ -53,6 +53,10 @@ def test_metrics_follow_the_schema(finished: Path) -> None:
     assert {"knn_top1@20", "knn_top1@best", "linear_probe_top1", "effective_rank",
             "effective_rank_lowrank", "cosine_mean", "feature_norm_mean", "alignment",
             "uniformity"} <= names  # fmt: skip
+    of_maps = frame[frame["metric"].str.startswith("map_")]
+    assert set(of_maps["arm"]) == set(ARMS) - {"sigreg"}
+    hessians = frame[frame["metric"] == "potential_hessian_max"]
+    assert set(hessians["arm"]) == {"hamjepa"} and len(hessians) == len(SEEDS)
     assert len(frame) == len(frame.drop_duplicates(["run_id", "readout", "metric"]))
 
 
@@ -72,7 +76,7 @@ def test_every_run_keeps_its_record_and_log(finished: Path) -> None:
 
 def test_figures_are_there_and_features_are_not_kept(finished: Path) -> None:
     figures = {path.name for path in (finished / "results/figures" / STUDY).iterdir()}
-    assert f"knn_sweep_e{EPOCHS}.png" in figures and len(figures) == 2 * 8
+    assert f"knn_sweep_e{EPOCHS}.png" in figures and len(figures) == 2 * 9
     assert not list(finished.glob("results/evaluation/*/features-*"))
 
 
@@ -95,7 +99,7 @@ def test_a_changed_arm_runs_again_with_what_depends_on_it(
     assert planned(copy_of_finished) == {
         "pretrain": len(SEEDS), "extract": 1, "knn": 1, "probe": 1, "geometry": 1,
         "collect": 1, "metrics": 1, "tables": 1, "provenance": 1, f"figures_{STUDY}": 1,
-        "audit": 1, f"audit_figures_{STUDY}": 1,
+        "audit": 1, f"audit_figures_{STUDY}": 1, f"gain_{STUDY}": 1,
     }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from hamjepa_audit.files import write_if_changed
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.machine import gpu_count
 from hamjepa_audit.params import load_study
+from hamjepa_audit.params.controls import gain_figures
 from hamjepa_audit.params.config import ConfigParams
 from hamjepa_audit.params.loading import validate
 from hamjepa_audit.plan import ALL_STEPS, StudyPlan, data_digest
@@ -184,6 +185,15 @@ def audit_figure_files(name):
         path
         for epochs in study(name).epochs
         for path in _drawn(name, epochs, audit_plan().figures(name, epochs))
+    ]
+
+
+def gain_files(name):
+    """Table and figures of what carries the gain, where a study has the arms for it."""
+    figures = gain_figures(study(name))
+    tables = [LAYOUT.tables(name) / f"gain.{ending}" for ending in ENDINGS if figures]
+    return tables + [
+        path for epochs in study(name).epochs for path in _drawn(name, epochs, figures)
     ]
 
 

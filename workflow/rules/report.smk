@@ -12,6 +12,7 @@ rule:
         LAYOUT.accuracies(),
         audit_files(*VERDICTS, "paper_consistency"),
         [figure_files(name) + audit_figure_files(name) for name in STUDIES],
+        [gain_files(name) for name in STUDIES],
 
 
 rule:
@@ -19,6 +20,7 @@ rule:
         "results/figures"
     input:
         [figure_files(name) + audit_figure_files(name) for name in STUDIES],
+        [gain_files(name) for name in STUDIES],
 
 
 # One rule a study: the names of its figures depend on its numbers of epochs.

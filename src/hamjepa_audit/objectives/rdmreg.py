@@ -22,7 +22,7 @@ def sliced_wasserstein(states: Tensor, target: Tensor, directions: Tensor) -> Te
     theirs = (target @ directions).sort(dim=-2).values.expand_as(ours)
     # Target values go to the places that the ranks of ours name, so that only a product has to be
     # differentiated: the ranks of a sample don't change under a small step.
-    ranks = ours.detach().argsort(dim=-2).argsort(dim=-2)
+    ranks = ours.detach().argsort(dim=-2, stable=True).argsort(dim=-2)
     return (ours - theirs.gather(-2, ranks)).square().mean()
 
 

@@ -161,10 +161,19 @@ class EvaluationParams(Params):
     dynamics: DynamicsParams
 
 
+class GainParams(Params):
+    """What a gain lies between: the method's accuracies and the baseline's."""
+
+    baseline: Name
+    method: Name
+    accuracies: tuple[str, ...] = Field(min_length=1)
+
+
 class StatisticsParams(Params):
     """How seeds are summed up."""
 
     confidence: Annotated[float, Field(gt=0, lt=1)]
+    gain: GainParams
 
 
 class ResumptionParams(Params):

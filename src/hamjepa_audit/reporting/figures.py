@@ -39,6 +39,7 @@ TERM_TITLES = {
     "gradient_norm": "Gradient norm (before clipping)",
     "learning_rate": "Learning rate (last step)",
     "logdet_floor": "Log-det floor",
+    "rdmreg": "RDMReg",
     "sigreg": "SIGReg",
     "total": "Total (weighted)",
 }

@@ -25,9 +25,6 @@ HESSIAN_QUANTILES = {"min": 0.0, "q10": 0.1, "q50": 0.5, "q90": 0.9, "max": 1.0}
 RUNAWAY = 1e6
 """A rollout ends where states are this many times as large as at its start."""
 
-Map = Callable[[Tensor, Tensor], Tensor]
-"""(N, 2d) states and (N, 1) directions to (N, 2d) states."""
-
 
 class Trained(NamedTuple):
     """A predictor as training left it."""
@@ -39,7 +36,7 @@ class Trained(NamedTuple):
     prediction: PredictionParams
 
     def __call__(self, states: Tensor, direction: Tensor) -> Tensor:
-        """See Map."""
+        """(N, 2d) states and (N, 1) directions, +1 or -1, to (N, 2d) states."""
         moved: Tensor = self.predictor(states, direction, self.ramp)
         return moved
 
@@ -122,15 +119,10 @@ def jacobian(function: Callable[[Tensor], Tensor], point: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def reversal_error(function: Map, states: Tensor) -> float:
-    """How far backward after forward misses the start: root mean squares, as share of the states'.
-
-    Args:
-        function: the map.
-        states: (N, 2d).
-    """
+def reversal_error(trained: Trained, states: Tensor) -> float:
+    """How far backward after forward misses the start (N, 2d): rms, as share of the states'."""
     forward = states.new_ones(len(states), 1)
-    back = function(function(states, forward), -forward)
+    back = trained(trained(states, forward), -forward)
     return float(_rms(back - states) / _rms(states))
 
 

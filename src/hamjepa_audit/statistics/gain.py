@@ -1,0 +1,108 @@
+"""What carries the gain: every arm against the baseline and against the method, paired by seed."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from hamjepa_audit.params.studies import GainParams
+from hamjepa_audit.statistics.paired import paired_differences
+from hamjepa_audit.statistics.summaries import summarise
+
+DYNAMICS = (
+    "map_error_removed",
+    "map_displacement_share",
+    "map_learned_force_share",
+    "map_symplecticity_defect",
+    "map_log_abs_determinant",
+    "map_reversal_error",
+    "map_growth_rate",
+    "map_energy_drift",
+)
+"""What is shown of a trained predictor beside its arm's accuracies."""
+
+BY_READOUT = ("map_error_removed", "map_displacement_share")
+"""Those that are of a part of the state; the others are of the map."""
+
+ROW = ["epochs", "arm", "readout"]
+
+
+def gain(
+    metrics: pd.DataFrame, arm_order: Sequence[str], params: GainParams, confidence: float
+) -> pd.DataFrame:
+    """One row per number of epochs, arm and readout, at the last epoch.
+
+    A readout is compared with the same one of a reference. Where there is none, whole states are
+    compared with whole states (`all` and `qp`), and parts with the whole.
+
+    Args:
+        metrics: the long metric table (METRICS_SCHEMA) of one study.
+        arm_order: every arm in it, in the order of the rows.
+        params: the two references, and which accuracies.
+        confidence: level of the intervals, in (0, 1).
+
+    Returns:
+        ROW, and for each accuracy METRIC_ with mean, sd, n; then for each reference
+        METRIC_minus_REFERENCE, the mean paired difference in the metric's unit, and that with
+        _ci_low, _ci_high, _p, _n (see `paired_differences`), missing in the reference's own rows;
+        then the means over seeds of DYNAMICS, missing where there is no such predictor.
+
+    Raises:
+        UserError: the metrics are unusable (see `statistics.checked`).
+    """
+    final = metrics[metrics["checkpoint_epoch"] == metrics["epochs"]]
+    accuracies = final[final["metric"].isin(params.accuracies)]
+    table = _means(accuracies, params, confidence)
+    for reference in (params.baseline, params.method):
+        order = [reference, *(arm for arm in arm_order if arm != reference)]
+        found = paired_differences(accuracies, order, confidence)
+        of_reference = found[found["subtrahend_arm"] == reference]
+        table = _with_differences(table, of_reference, reference, params.accuracies)
+    table = _with_dynamics(table, final)
+    rank = {arm: position for position, arm in enumerate(arm_order)}
+    parts = {"q": 0, "p": 1, "qp": 2, "all": 3}
+    return table.sort_values(
+        ROW, key=lambda x: x.map(rank) if x.name == "arm" else x.map(lambda v: parts.get(v, v))
+    ).reset_index(drop=True)
+
+
+def compared_readout(readout: str, available: Sequence[str]) -> str:
+    """The readout of a reference that one of an arm is compared with, of those it has."""
+    if readout in available:
+        return readout
+    return "qp" if readout == "all" else "all"
+
+
+def _means(accuracies: pd.DataFrame, params: GainParams, confidence: float) -> pd.DataFrame:
+    summary = summarise(accuracies, confidence)
+    table = summary[ROW].drop_duplicates()
+    for metric in params.accuracies:
+        rows = summary.loc[summary["metric"] == metric, [*ROW, "mean", "sd", "n"]]
+        names = {part: f"{metric}_{part}" for part in ("mean", "sd", "n")}
+        table = table.merge(rows.rename(columns=names), how="left", on=ROW)
+    return table
+
+
+def _with_differences(
+    table: pd.DataFrame, differences: pd.DataFrame, reference: str, accuracies: Sequence[str]
+) -> pd.DataFrame:
+    available = list(table.loc[table["arm"] == reference, "readout"].unique())
+    wanted = differences["minuend_readout"].map(lambda x: compared_readout(x, available))
+    chosen = differences[differences["subtrahend_readout"] == wanted]
+    for metric in accuracies:
+        column = f"{metric}_minus_{reference}"
+        names: Mapping[str, str] = {
+            "minuend_arm": "arm", "minuend_readout": "readout", "mean_difference": column,
+            **{part: f"{column}_{part}" for part in ("ci_low", "ci_high", "p", "n")},
+        }  # fmt: skip
+        rows = chosen[chosen["metric"] == metric][["epochs", *names]].rename(columns=names)
+        table = table.merge(rows, how="left", on=ROW, validate="one_to_one")
+    return table
+
+
+def _with_dynamics(table: pd.DataFrame, final: pd.DataFrame) -> pd.DataFrame:
+    for metric in DYNAMICS:
+        key = ROW if metric in BY_READOUT else ROW[:2]
+        of_metric = final[final["metric"] == metric]
+        means = of_metric.groupby(key)["value"].mean().rename(metric).reset_index()
+        table = table.merge(means, how="left", on=key, validate="many_to_one")
+    return table

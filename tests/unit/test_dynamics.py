@@ -1,0 +1,182 @@
+"""Dynamics of trained predictors: closed forms of linear maps, and plain sums for the rest."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hamjepa_audit.models.predictors import build_predictor
+from hamjepa_audit.params import load_study, resolve_run
+from hamjepa_audit.params.arms import PredictionParams
+from hamjepa_audit.theory.dynamics import (
+    Trained,
+    dynamics_measurements,
+    jacobian,
+    reversal_error,
+    rollout,
+)
+from tests.unit.test_controls import predictor_of, predictor_params, seeded
+
+DIMENSION = 12
+PREDICTION = PredictionParams(matching="q", momentum_weight=0.2, backward="time_reversed")
+VIEWS = torch.randn(2, 30, DIMENSION, dtype=torch.float64, generator=seeded(5))
+
+
+def measured(params_folder: Path, arm: str, predictor: nn.Module) -> dict[tuple[str, str], float]:
+    """By readout and metric; 12 epochs, after the ramp."""
+    study = load_study(params_folder, "digits_controls").model_copy(update={"epochs": (12,)})
+    run = resolve_run(study, arm, 12, 0)
+    rows = dynamics_measurements(run, predictor, *VIEWS)
+    assert {row.unit for row in rows} == {"dimensionless"}
+    assert len({(row.readout, row.metric) for row in rows}) == len(rows)
+    return {(row.readout, row.metric): row.value for row in rows}
+
+
+def test_the_jacobian_of_a_linear_map_is_its_matrix() -> None:
+    matrix = torch.randn(3, 5, dtype=torch.float64, generator=seeded())
+    found = jacobian(lambda rows: rows @ matrix.T, torch.ones(5, dtype=torch.float64))
+    assert torch.allclose(found, matrix)
+
+
+def test_the_jacobian_is_autograds(params_folder: Path) -> None:
+    trained = Trained(predictor_of(params_folder, "mlp"), 1.0, PREDICTION)
+    expected = torch.autograd.functional.jacobian(
+        lambda s: trained.forward(s[None])[0], VIEWS[0, 0]
+    )
+    assert torch.allclose(jacobian(trained.forward, VIEWS[0, 0]), expected)
+
+
+def quadratic(params_folder: Path, arm: str) -> nn.Module:
+    """An integrator of H = |p|^2/2 + 0.05 |q|^2 with dt 0.3 and two steps."""
+    params: Any = predictor_params(params_folder, arm)
+    potential = params.potential.model_copy(update={"residual_scale": 0.0})
+    return build_predictor(
+        params.model_copy(update={"potential": potential}), DIMENSION, seeded()
+    ).double()
+
+
+def test_explicit_euler_on_a_quadratic_potential(params_folder: Path) -> None:
+    """Each step multiplies the symplectic form, and the energy, by 1 + a dt^2."""
+    found = measured(params_folder, "euler", quadratic(params_folder, "euler"))
+    factor = (1 + 0.1 * 0.3**2) ** 2
+    assert found["qp", "map_log_abs_determinant"] == pytest.approx(DIMENSION / 2 * math.log(factor))
+    assert found["qp", "map_symplecticity_defect"] == pytest.approx(factor - 1)
+    assert found["qp", "map_energy_drift"] == pytest.approx(factor**1000 - 1, rel=1e-9)
+    assert found["qp", "map_growth_rate"] == pytest.approx(math.log(factor) / 2, abs=1e-3)
+    assert found["q", "potential_hessian_min"] == pytest.approx(0.1)
+    assert found["q", "potential_hessian_max"] == pytest.approx(0.1)
+    assert found["q", "map_learned_force_share"] == 0.0
+
+
+def test_leapfrog_on_a_quadratic_potential(params_folder: Path) -> None:
+    found = measured(params_folder, "hamjepa", quadratic(params_folder, "hamjepa"))
+    for metric in ("log_abs_determinant", "symplecticity_defect", "reversal_error"):
+        assert abs(found["qp", f"map_{metric}"]) < 1e-12, metric
+    assert abs(found["qp", "map_growth_rate"]) < 1e-3
+    # The energy that leapfrog keeps exactly is off by a share of a dt^2 / 4 from H.
+    assert 1e-4 < found["qp", "map_energy_drift"] < 0.1 * 0.3**2 / 2
+
+
+def test_a_learned_potential_and_its_hessian(params_folder: Path) -> None:
+    predictor: Any = predictor_of(params_folder, "hamjepa")
+    found = measured(params_folder, "hamjepa", predictor)
+    spectra = []
+    for row in VIEWS[0]:
+        hessian = torch.autograd.functional.hessian(
+            lambda q: predictor.potential(q[None])[0], row[: DIMENSION // 2]
+        )
+        spectra.append(np.linalg.eigvalsh(hessian.numpy()))
+    assert np.min(spectra) <= found["q", "potential_hessian_min"] <= np.max(spectra)
+    assert any(
+        abs(value - found["q", "potential_hessian_max"]) < 1e-12 for value in np.ravel(spectra)
+    )
+    q = VIEWS[0, :, : DIMENSION // 2]
+    force = predictor.potential.gradient(q).detach()
+    share = float((force - 0.1 * q).norm() / force.norm())
+    assert found["q", "map_learned_force_share"] == pytest.approx(share)
+
+
+@pytest.mark.parametrize("arm", ["mlp", "volume_preserving", "euler"])
+def test_moves_and_errors_are_plain_means(params_folder: Path, arm: str) -> None:
+    predictor = predictor_of(params_folder, arm)
+    found = measured(params_folder, arm, predictor)
+    ones = VIEWS.new_ones(30, 1)
+    with torch.no_grad():
+        forward = predictor(VIEWS[0], ones, 1.0)
+        backward = predictor(VIEWS[1], -ones, 1.0)
+        there_and_back = predictor(forward, -ones, 1.0)
+
+    def mean_square(x: Tensor, part: slice) -> float:
+        return float(np.mean(x.numpy()[:, part] ** 2))
+
+    parts = {"q": slice(0, 6), "p": slice(6, 12), "qp": slice(0, 12)}
+    errors, plain = {}, {}
+    for name, part in parts.items():
+        moved = math.sqrt(mean_square(forward - VIEWS[0], part))
+        plain[name] = mean_square(VIEWS[1] - VIEWS[0], part)
+        errors[name] = 0.5 * mean_square(forward - VIEWS[1], part)
+        errors[name] += 0.5 * mean_square(backward - VIEWS[0], part)
+        assert found[name, "map_displacement"] == pytest.approx(moved)
+        assert found[name, "map_view_distance"] == pytest.approx(math.sqrt(plain[name]))
+        share = moved / math.sqrt(plain[name])
+        assert found[name, "map_displacement_share"] == pytest.approx(share)
+        removed = 1 - errors[name] / plain[name]
+        assert found[name, "map_error_removed"] == pytest.approx(removed)
+    loss = (errors["q"] + 0.2 * errors["p"]) / (plain["q"] + 0.2 * plain["p"])
+    assert found["qp", "map_loss_removed"] == pytest.approx(1 - loss)
+    reversal = math.sqrt(
+        mean_square(there_and_back - VIEWS[0], parts["qp"]) / mean_square(VIEWS[0], parts["qp"])
+    )
+    assert found["qp", "map_reversal_error"] == pytest.approx(reversal, abs=1e-14)
+
+
+def test_the_identity_removes_nothing_and_has_no_potential(params_folder: Path) -> None:
+    found = measured(params_folder, "identity", predictor_of(params_folder, "identity"))
+    for metric in ("map_error_removed", "map_displacement"):
+        assert [found[part, metric] for part in ("q", "p", "qp")] == [0.0, 0.0, 0.0]
+    for metric in ("log_abs_determinant", "symplecticity_defect", "growth_rate", "loss_removed"):
+        assert found["qp", f"map_{metric}"] == 0.0
+    names = {metric for _, metric in found}
+    assert not {"map_energy_drift", "map_learned_force_share"} & names
+    assert not [name for name in names if name.startswith("potential")]
+
+
+class Tenfold(nn.Module):
+    """A map that runs away."""
+
+    def forward(self, states: Tensor, direction: Tensor, ramp: float) -> Tensor:
+        return 10 * states
+
+
+def test_a_rollout_that_runs_away_ends_and_its_rate_is_per_application() -> None:
+    found = rollout(Trained(Tenfold(), 1.0, PREDICTION), VIEWS[0], 10_000)
+    assert found == {"map_growth_rate": pytest.approx(math.log(10))}
+    assert reversal_error(Trained(Tenfold(), 1.0, PREDICTION), VIEWS[0]) == pytest.approx(99.0)
+
+
+def test_a_forward_backward_flow_is_measured_as_it_was_trained(params_folder: Path) -> None:
+    """With 'forward' both flows run with +dt."""
+    predictor = predictor_of(params_folder, "euler")
+    study = load_study(params_folder, "digits_controls")
+    run = resolve_run(study, "euler", 8, 0)
+    tree = run.arm.objective.model_copy(  # type: ignore[union-attr]
+        update={"prediction": PREDICTION.model_copy(update={"backward": "forward"})}
+    )
+    changed = run.model_copy(update={"arm": run.arm.model_copy(update={"objective": tree})})
+    both = [
+        {(r.readout, r.metric): r.value for r in dynamics_measurements(x, predictor, *VIEWS)}
+        for x in (run, changed)
+    ]
+    assert both[0]["q", "map_error_removed"] != both[1]["q", "map_error_removed"]
+    ones = VIEWS.new_ones(30, 1)
+    with torch.no_grad():
+        errors = [
+            (predictor(VIEWS[i], ones, 0.8) - VIEWS[1 - i])[:, :6].square().mean() for i in (0, 1)
+        ]
+    plain = (VIEWS[0] - VIEWS[1])[:, :6].square().mean()
+    removed = 1 - float((errors[0] + errors[1]) / 2 / plain)
+    assert both[1]["q", "map_error_removed"] == pytest.approx(removed)

@@ -1,0 +1,188 @@
+"""What carries the gain: pairing, which readout is compared with which, curves over settings."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from hamjepa_audit.metrics import METRICS_SCHEMA
+from hamjepa_audit.params import StudyParams, load_study
+from hamjepa_audit.params.controls import FACTORS, gain_figures, has_gain, values_of
+from hamjepa_audit.params.studies import GainParams
+from hamjepa_audit.reporting.gain_figures import Sweep, sensitivity, what_carries_the_gain
+from hamjepa_audit.reporting.gain_tables import write_gain_table
+from hamjepa_audit.reporting.style import save
+from hamjepa_audit.statistics.gain import gain
+from tests.unit.test_params import folder  # noqa: F401
+
+SIDES = GainParams(
+    baseline="sigreg", method="hamjepa", accuracies=("knn_top1@20", "linear_probe_top1")
+)
+SEEDS = (0, 1, 2)
+
+
+@pytest.fixture(scope="module")
+def study(params_folder: Path) -> StudyParams:
+    return load_study(params_folder, "digits_controls")
+
+
+def rows_of(study: StudyParams) -> pd.DataFrame:
+    """Random accuracies of every arm, and dynamics of those that predict."""
+    generator = np.random.default_rng(0)
+    rows = []
+
+    def add(arm: str, seed: int, readout: str, metric: str, value: float, unit: str) -> None:
+        rows.append(
+            ("digits_controls", "digits", arm, 8, seed, 8, readout, metric, value, unit,
+             f"{arm}-{seed}")
+        )  # fmt: skip
+
+    for arm in study.arms:
+        for seed in SEEDS:
+            for readout in arm.readouts:
+                for metric in SIDES.accuracies:
+                    add(arm.name, seed, readout, metric, 80 + 5 * generator.random(), "percent")
+            if arm.objective.kind == "phase_space":
+                for readout in arm.readouts:
+                    add(arm.name, seed, readout, "map_error_removed", generator.normal() / 50, "")
+                add(arm.name, seed, "qp", "map_symplecticity_defect", generator.random() ** 9, "")
+    frame = pd.DataFrame(rows, columns=METRICS_SCHEMA.names)
+    return frame.assign(unit=frame["unit"].replace("", "dimensionless"))
+
+
+@pytest.fixture(scope="module")
+def metrics(study: StudyParams) -> pd.DataFrame:
+    return rows_of(study)
+
+
+@pytest.fixture(scope="module")
+def table(study: StudyParams, metrics: pd.DataFrame) -> pd.DataFrame:
+    return gain(metrics, [arm.name for arm in study.arms], SIDES, 0.95)
+
+
+def values(metrics: pd.DataFrame, arm: str, readout: str, metric: str) -> np.ndarray:
+    key = (metrics["arm"] == arm) & (metrics["readout"] == readout) & (metrics["metric"] == metric)
+    return metrics[key].sort_values("seed")["value"].to_numpy()
+
+
+@pytest.mark.parametrize(
+    ("arm", "readout", "baselines", "methods"),
+    [
+        ("euler", "q", "all", "q"),
+        ("euler", "qp", "all", "qp"),
+        ("vicreg", "all", "all", "qp"),
+        ("sigreg_split", "p", "all", "p"),
+        ("hamjepa_k_4", "qp", "all", "qp"),
+    ],
+)
+def test_differences_are_scipys_paired_ones(
+    table: pd.DataFrame, metrics: pd.DataFrame, arm: str, readout: str, baselines: str, methods: str
+) -> None:
+    row = table[(table["arm"] == arm) & (table["readout"] == readout)].iloc[0]
+    for metric in SIDES.accuracies:
+        ours = values(metrics, arm, readout, metric)
+        assert row[f"{metric}_mean"] == pytest.approx(ours.mean())
+        for reference, compared in (("sigreg", baselines), ("hamjepa", methods)):
+            theirs = values(metrics, reference, compared, metric)
+            test = stats.ttest_rel(ours, theirs)
+            low, high = test.confidence_interval(0.95)
+            column = f"{metric}_minus_{reference}"
+            found = row[[column, *(f"{column}_{x}" for x in ("ci_low", "ci_high", "p"))]]
+            expected = [np.mean(ours - theirs), low, high, test.pvalue]
+            assert found.tolist() == pytest.approx(expected)
+            assert row[f"{column}_n"] == len(SEEDS)
+
+
+def test_a_row_for_every_arm_and_readout_in_the_studys_order(
+    study: StudyParams, table: pd.DataFrame
+) -> None:
+    expected = [(arm.name, readout) for arm in study.arms for readout in arm.readouts]
+    assert list(zip(table["arm"], table["readout"], strict=True)) == expected
+    own = table[table["arm"] == "hamjepa"]
+    assert own["knn_top1@20_minus_hamjepa"].isna().all()
+    assert own["knn_top1@20_minus_sigreg"].notna().all()
+
+
+def test_dynamics_stand_beside_the_arm_they_are_of(
+    table: pd.DataFrame, metrics: pd.DataFrame
+) -> None:
+    by_arm = table.set_index(["arm", "readout"])
+    for readout in ("q", "qp"):
+        expected = values(metrics, "euler", readout, "map_error_removed").mean()
+        assert by_arm.loc[("euler", readout), "map_error_removed"] == pytest.approx(expected)
+        defect = values(metrics, "euler", "qp", "map_symplecticity_defect").mean()
+        assert by_arm.loc[("euler", readout), "map_symplecticity_defect"] == pytest.approx(defect)
+    assert np.isnan(by_arm.loc[("sigreg", "all"), "map_error_removed"])
+
+
+def test_settings_and_the_arms_that_vary_them(study: StudyParams) -> None:
+    found = {factor.symbol: values_of(study, factor) for factor in FACTORS}
+    assert found["K"] == {"hamjepa_k_1": 1, "hamjepa": 2, "hamjepa_k_4": 4, "hamjepa_k_8": 8}
+    assert list(found["dt"].values()) == [0.01, 0.05, 0.1, 0.2]
+    assert list(found["λ"].values()) == [0.002, 0.006, 0.02, 0.06, 0.2]
+    assert "sigreg_clip" not in found["λ"] and "euler" not in found["K"]
+
+
+def test_which_studies_have_what(params_folder: Path, folder: Path) -> None:  # noqa: F811
+    studies = {name: load_study(params_folder, name) for name in ("digits", "digits_controls")}
+    assert gain_figures(studies["digits"]) == ["what_carries_the_gain"]
+    assert gain_figures(studies["digits_controls"]) == [
+        "what_carries_the_gain", "leapfrog_sensitivity", "sigreg_sensitivity",
+    ]  # fmt: skip
+    text = (folder / "studies" / "digits.yaml").read_text()
+    (folder / "studies" / "digits.yaml").write_text(text + "arms: [sigreg, hamjepa]\n")
+    assert not has_gain(load_study(folder, "digits"))
+
+
+def test_the_table_is_written_to_be_read(
+    study: StudyParams, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    titles = {arm.name: arm.title for arm in study.arms}
+    files = write_gain_table(table, titles, SIDES, tmp_path)
+    assert {path.name for path in files} == {
+        f"gain.{ending}" for ending in ("csv", "md", "tex", "parquet")
+    }
+    lines = (tmp_path / "gain.md").read_text().splitlines()
+    assert len(lines) == len(table) + 2
+    assert "kNN@20 top-1 (%) − SIGReg" in lines[0] and "Symplecticity defect" in lines[0]
+    row = table[(table["arm"] == "euler") & (table["readout"] == "q")].iloc[0]
+    column = "knn_top1@20_minus_sigreg"
+    text = f"{row[column]:.2f} [{row[f'{column}_ci_low']:.2f}, {row[f'{column}_ci_high']:.2f}]"
+    assert text in next(line for line in lines if "Explicit Euler" in line)
+
+
+def test_the_figure_has_a_point_for_every_difference(
+    study: StudyParams, table: pd.DataFrame
+) -> None:
+    titles = {arm.name: arm.title for arm in study.arms}
+    figure = what_carries_the_gain(table, titles, SIDES, 0.95)
+    assert next(label.get_text() for label in figure.axes[0].get_yticklabels()) == "SIGReg"
+    baseline, method = (container[0] for container in figure.axes[0].containers)
+    whole = table[table["readout"].isin(["qp", "all"])]
+    assert np.array_equal(
+        baseline.get_xdata(), whole["knn_top1@20_minus_sigreg"].to_numpy(), equal_nan=True
+    )
+    assert np.isnan(method.get_xdata()[-1])
+
+
+def test_curves_go_through_the_means(
+    study: StudyParams, metrics: pd.DataFrame, tmp_path: Path
+) -> None:
+    sweep = Sweep("K", values_of(study, FACTORS[0]), "hamjepa")
+    shown = metrics[metrics["metric"].isin(["knn_top1@20", "map_error_removed"])]
+    figure = sensitivity(shown, [sweep], {"hamjepa": "HamJEPA"}, 0.95)
+    assert figure.axes[0].get_ylabel() == "kNN@20 top-1 (%)\nminus HamJEPA"
+    for axis, metric in zip(figure.axes, ("knn_top1@20", "map_error_removed"), strict=True):
+        line = axis.get_lines()[0]
+        assert line.get_xdata().tolist() == [1, 2, 4, 8]
+        means = [values(metrics, arm, "q", metric).mean() for arm in sweep.values]
+        origin = values(metrics, "hamjepa", "q", metric).mean() if metric[0] == "k" else 0.0
+        assert line.get_ydata().tolist() == pytest.approx([mean - origin for mean in means])
+    band = figure.axes[0].collections[0].get_paths()[0].vertices
+    ours, theirs = (values(metrics, arm, "q", "knn_top1@20") for arm in ("hamjepa_k_8", "hamjepa"))
+    paired = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
+    assert band[band[:, 0] == 8, 1].min() == pytest.approx(paired.low)
+    for ending in save(figure, tmp_path, "curves"):
+        assert ending.stat().st_size > 0

@@ -1,0 +1,21 @@
+"""What carries the gain: a table and figures of the studies that have the arms for it."""
+
+for _name in STUDIES:
+    if gain_files(_name):
+
+        rule:
+            name:
+                f"gain_{_name}"
+            input:
+                selection=lambda wildcards, name=_name: plan(name).write_selection(),
+                metrics=LAYOUT.study_table(_name, "metrics"),
+            output:
+                gain_files(_name),
+            log:
+                LAYOUT.results / f"logs/gain/{_name}.log",
+            conda:
+                "../../environment.lock.yml"
+            params:
+                study=_name,
+            shell:
+                "hamjepa-audit gain --study {params.study} > {log} 2>&1"
