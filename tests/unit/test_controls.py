@@ -150,7 +150,7 @@ def test_the_coupling_ramps_as_the_potential_does(params_folder: Path) -> None:
 
 
 def test_a_rectified_state_is_the_joint_one_through_a_relu() -> None:
-    params = EncoderParams(stem="cifar", width=4, token_channels=6, token_grid=None)
+    params = EncoderParams(stem="cifar", width=8, token_channels=6, token_grid=None)
     encoder = TokenEncoder(params, "joint", seeded()).eval()
     images = torch.randn(2, 3, 16, 16, generator=seeded(1))
     joint = encoder(images)

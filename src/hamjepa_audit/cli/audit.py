@@ -87,14 +87,14 @@ def audit_figures(context: typer.Context, study: Study) -> None:
         table = read_parquet(path).to_pandas()
         return table[table["study"] == study]
 
+    differences = of_study(layout.tables(study) / "differences.parquet")
+    drawn = differences[["minuend_arm", "subtrahend_arm"]].isin(params.drawn_arms).all(axis=1)
     audit_figures(
         wanted={epochs: plan.figures(study, epochs) for epochs in params.epochs},
         claims=of_study(layout.audit_table("claims")),
         claim_differences=of_study(layout.audit_table("claim_differences")),
-        differences=of_study(layout.tables(study) / "differences.parquet"),
-        arms=Arms.of(
-            [arm.name for arm in params.arms], {arm.name: arm.title for arm in params.arms}
-        ),
+        differences=differences[drawn],
+        arms=Arms.of(params.drawn_arms, {arm.name: arm.title for arm in params.arms}),
         params=plan.params,
         folder=layout.figures(study),
     )

@@ -95,7 +95,7 @@ def figures(context: typer.Context, study: Study) -> None:
         kind: read_parquet(layout.study_table(study, kind), schema).to_pandas()
         for kind, schema in schemas.items()
     }
-    order = list(params.figure_arms or [arm.name for arm in params.arms])
+    order = params.drawn_arms
     frames = {kind: frame[frame["arm"].isin(order)] for kind, frame in frames.items()}
     titles = {arm.name: arm.title for arm in params.arms}
     study_figures(

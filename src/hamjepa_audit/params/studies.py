@@ -215,6 +215,11 @@ class StudyParams(Params):
     epochs: tuple[Count, ...] = Field(min_length=1)
     seeds: tuple[Seed, ...] = Field(min_length=1)
 
+    @property
+    def drawn_arms(self) -> list[str]:
+        """The arms of figures with a line an arm."""
+        return list(self.figure_arms or [arm.name for arm in self.arms])
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         warmup, shortest = self.optimisation.warmup_epochs, min(self.epochs)
