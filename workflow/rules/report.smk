@@ -81,7 +81,9 @@ rule page:
         verdicts=[LAYOUT.audit_table(name) for name in (*VERDICTS, "paper_consistency")],
         tables=[LAYOUT.tables(name) / table for name in STUDIES for table in TABLES],
         figures=[
-            figure for name in STUDIES for figure in figure_files(name) + audit_figure_files(name)
+            figure
+            for name in STUDIES
+            for figure in figure_files(name) + audit_figure_files(name) + gain_files(name)
         ],
     output:
         LAYOUT.page(),

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 FIGURES = (
     "claim_differences", "claims", "seeds", "differences", "power", "knn_sweep", "eigenspectra",
-    "cosine_histograms", "norm_histograms", "training_curves",
+    "cosine_histograms", "norm_histograms", "training_curves", "readouts_along_training",
+    "accuracy_against_rank", "what_carries_the_gain", "leapfrog_sensitivity", "sigreg_sensitivity",
 )  # fmt: skip
 """The figures of a study in the order in which the page shows them."""
 
@@ -84,13 +85,25 @@ def _tables(plan: "AuditPlan", params: "StudyParams", captions: Path) -> "StudyT
             _figure(plan, params.name, name, epochs, captions)
             for epochs in params.epochs
             for name in FIGURES
-            if name not in CLAIMED or name in plan.figures(params.name, epochs)
+            if _is_made(plan, params, name, epochs)
         ),
     )
 
 
 CLAIMED = ("claims", "claim_differences", "power")
-"""The figures that are made of claims: only those that `AuditPlan.figures` names are there."""
+ALONG_TRAINING = ("readouts_along_training", "accuracy_against_rank")
+OF_CONTROLS = ("what_carries_the_gain", "leapfrog_sensitivity", "sigreg_sensitivity")
+
+
+def _is_made(plan: "AuditPlan", study: "StudyParams", name: str, epochs: int) -> bool:
+    """Whether a study has what a figure shows: claims, earlier checkpoints, control arms."""
+    from hamjepa_audit.params.controls import gain_figures
+
+    if name in CLAIMED:
+        return name in plan.figures(study.name, epochs)
+    if name in ALONG_TRAINING:
+        return bool(study.checkpoints.epochs_before(epochs))
+    return name not in OF_CONTROLS or name in gain_figures(study)
 
 
 def _figure(plan: "AuditPlan", study: str, name: str, epochs: int, captions: Path) -> "FigureFile":
