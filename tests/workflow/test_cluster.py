@@ -23,7 +23,7 @@ from tests.workflow.conftest import checkout, snakemake
 
 pytestmark = pytest.mark.workflow
 PROFILES = REPOSITORY / "workflow" / "profiles"
-GPU_RULES = {"pretrain", "extract", "knn", "probe"}
+GPU_RULES = {"pretrain", "extract", "knn", "probe", "dynamics"}
 ON_SLURM = ("--workflow-profile", "workflow/profiles/slurm")
 needs_slurm = pytest.mark.skipif(
     bool(missing_programs()), reason=f"not installed: {', '.join(missing_programs())}"

@@ -178,7 +178,7 @@ def test_the_page_is_made_of_what_is_there(
     page = (copy_of_finished / "results/report/index.html").read_text()
     runs = [path.parent.name for path in copy_of_finished.glob("results/runs/*/run.json")]
     assert runs and all(run in page for run in runs)
-    assert page.count("data:image/png;base64,") == 8
+    assert page.count("data:image/png;base64,") == 9
     assert NOTHING in snakemake(copy_of_finished, "results/report")
     monkeypatch.chdir(copy_of_finished)
     status, stderr = audit(monkeypatch, capsys, "report", "--study", "cifar100")
