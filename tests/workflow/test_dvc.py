@@ -116,9 +116,9 @@ def test_a_changed_learning_rate_runs_exactly_that_arm(
     output = snakemake(folder, "-n", "results/tables")
     jobs = Counter(re.findall(r"^(?:local)?(?:rule|checkpoint) (\w+):$", output, re.MULTILINE))
     assert jobs == {
-        "pretrain": len(SEEDS), "extract": 1, "knn": 1, "probe": 1, "geometry": 1,
+        "pretrain": len(SEEDS), "extract": 1, "knn": 1, "probe": 1, "geometry": 1, "dynamics": 1,
         "collect": 1, "metrics": 1, "tables": 1, "provenance": 1, f"figures_{STUDY}": 1,
-        "audit": 1, f"audit_figures_{STUDY}": 1, f"gain_{STUDY}": 1,
+        "audit": 1, f"audit_figures_{STUDY}": 1,
     }  # fmt: skip
     trained = re.findall(r"output: results/runs/(\S+)/checkpoint", output)
     assert len(trained) == len(SEEDS)
