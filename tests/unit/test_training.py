@@ -22,7 +22,7 @@ from hamjepa_audit.training.loop import Trainer, pretrain
 from hamjepa_audit.training.model import build_model
 from hamjepa_audit.training.progress import TrainingProgress
 from tests.tiny import ARMS, EPOCHS, STUDY, copy_params
-from tests.unit.training_trace import TRACE, TRACED, stressed_params, trace
+from tests.unit.training_trace import TRACE, TRACED, stressed_params, trace, views_trace
 
 CPU = torch.device("cpu")
 
@@ -233,5 +233,14 @@ def test_training_numbers_change_only_with_their_version(
     assert stored["training_numerics"] == TRAINING_NUMERICS, "write the trace of this version"
     ours, expected = trace(stressed_params(tmp_path / "params"), images, arm), stored["arms"][arm]
     for row, stored_row in zip(ours["history"], expected["history"], strict=True):
-        assert row == pytest.approx(stored_row, rel=1e-3, abs=1e-6)
-    assert ours["norms"] == pytest.approx(expected["norms"], rel=1e-3, abs=1e-5)
+        assert row == pytest.approx(stored_row, rel=1e-5, abs=1e-8)
+    assert ours["norms"] == pytest.approx(expected["norms"], rel=1e-5, abs=1e-8)
+
+
+@pytest.mark.golden
+def test_views_change_only_with_the_version_of_training(
+    tmp_path: Path, images: torch.Tensor
+) -> None:
+    stored = json.loads(TRACE.read_text())
+    ours = views_trace(stressed_params(tmp_path / "params"), images)
+    assert ours == pytest.approx(stored["views"], rel=1e-4)

@@ -1,4 +1,9 @@
-"""The trace that guards TRAINING_NUMERICS; python -m tests.unit.training_trace writes it anew."""
+"""The trace that guards TRAINING_NUMERICS; python -m tests.unit.training_trace writes it anew.
+
+In float32 no such trace would hold on another processor: rounding moves an activation across a
+ReLU's kink, that one a gradient by 1e-3, and a dozen steps amplify it. So the runs are in float64, on
+stand-in views that every processor rounds alike; real views are traced by themselves.
+"""
 
 import json
 import tempfile
@@ -6,18 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from hamjepa_audit.data.preparation import prepare
 from hamjepa_audit.data.store import open_store
+from hamjepa_audit.data.views import normalise, random_views
 from hamjepa_audit.identity import TRAINING_NUMERICS
 from hamjepa_audit.params import load_study, resolve_run
 from hamjepa_audit.training.device import make_deterministic
-from hamjepa_audit.training.loop import pretrain
+from hamjepa_audit.params.studies import RunParams, ViewParams
+from hamjepa_audit.training import loop
+from hamjepa_audit.training.model import Model, build_model
 from tests.tiny import ARMS, EPOCHS, STUDY, copy_params, edit
 
 TRACE = Path(__file__).parent / "training_trace.json"
 TRACED = (*ARMS, "vicreg", "rdmreg", "frozen", "euler", "symplectic_euler", "volume_preserving")
+
+TRACED_IMAGES = 640
+"""Ten steps an epoch, so that the floors' directions are redrawn on the way."""
 
 
 def stressed_params(target: Path) -> Path:
@@ -25,6 +37,7 @@ def stressed_params(target: Path) -> Path:
     folder = copy_params(target)
     study, hamjepa = folder / "studies" / f"{STUDY}.yaml", folder / "arms" / "hamjepa.yaml"
     edit(study, "arms", list(TRACED))
+    edit(study, "optimisation.batch_size", 64)
     edit(study, "optimisation.learning_rate", 2e-3)
     edit(study, "optimisation.weight_decay", 0.5)
     edit(hamjepa, "objective.predictor.potential.residual_scale", 2.0)
@@ -41,17 +54,52 @@ def stressed_params(target: Path) -> Path:
     return folder
 
 
+def stand_in_views(
+    images: torch.Tensor,
+    samples: torch.Tensor,
+    params: ViewParams,
+    seed: int,
+    epoch: int,
+    views: torch.Tensor,
+) -> torch.Tensor:
+    """Views (B, 3, S, S) float64 that differ by sample, view and epoch, in exact arithmetic."""
+    x = images.double() / 256
+    x = torch.where(views.view(-1, 1, 1, 1) == 0, x, x.flip(-1))
+    shift = (samples * 7 + epoch * 3 + views * 5) % 16
+    return normalise(x * (1 + shift.view(-1, 1, 1, 1) / 16), params).contiguous()
+
+
+def double_model(run: RunParams) -> Model:
+    """The initial model in float64."""
+    model = build_model(run)
+    model.encoder.double()
+    model.objective.double()
+    return model
+
+
 def trace(params: Path, images: torch.Tensor, arm: str) -> dict[str, Any]:
     """History, and the norm of every tensor of the final checkpoint, of one arm's run."""
     run = resolve_run(load_study(params, STUDY), arm, EPOCHS, 0)
-    result = pretrain(run, images, torch.device("cpu"), arm)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "random_views", stand_in_views)
+        patch.setattr(loop, "build_model", double_model)
+        result = loop.pretrain(run, images[:TRACED_IMAGES], torch.device("cpu"), arm)
     weights = result.model.state_dict()
     norms = {name: float(value.double().norm()) for name, value in sorted(weights.items())}
     return {"history": result.history, "norms": norms}
 
 
+def views_trace(params: Path, images: torch.Tensor) -> list[float]:
+    """Root mean square of sixteen random views."""
+    run = resolve_run(load_study(params, STUDY), ARMS[0], EPOCHS, 0)
+    samples = torch.arange(8).repeat(2)
+    which = torch.arange(2).repeat_interleave(8)
+    views = random_views(images[samples], samples, run.views, run.seed, 1, which)
+    return views.double().square().mean(dim=(1, 2, 3)).sqrt().tolist()
+
+
 def main() -> None:
-    """Stores the trace of every arm."""
+    """Stores the trace of every arm, and that of views."""
     make_deterministic(threads=1)
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
@@ -59,7 +107,8 @@ def main() -> None:
         prepare(load_study(params, STUDY).data, root, root)
         images = torch.from_numpy(np.array(open_store(root / STUDY).train.images))
         arms = {arm: trace(params, images, arm) for arm in TRACED}
-    content = {"training_numerics": TRAINING_NUMERICS, "arms": arms}
+        views = views_trace(params, images)
+    content = {"training_numerics": TRAINING_NUMERICS, "arms": arms, "views": views}
     TRACE.write_text(json.dumps(content, indent=1) + "\n")
 
 

@@ -231,7 +231,7 @@ class Trainer:
         return torch.stack([*(term.detach() for term in terms.values()), total.detach(), norm])
 
     def _states(self, samples: Tensor, images: BatchImages, epoch: int) -> Tensor:
-        """States (V, B, D) float32 of two views of each image, encoded as one batch."""
+        """States (V, B, D) of two views of each image, encoded as one batch; never below float32."""
         rows = samples.repeat(VIEWS)
         twice = torch.arange(len(samples), device=rows.device).repeat(VIEWS)
         which = torch.arange(VIEWS, device=rows.device).repeat_interleave(len(samples))
@@ -240,7 +240,8 @@ class Trainer:
         ).contiguous(memory_format=torch.channels_last)
         with autocast(views.device, self.run.optimisation.gpu_precision):
             states: Tensor = self.model.encoder(views)
-        return states.float().unflatten(0, (VIEWS, len(samples)))
+        precision = torch.promote_types(states.dtype, torch.float32)
+        return states.to(precision).unflatten(0, (VIEWS, len(samples)))
 
     def _batches(self, epoch: int, steps: int) -> Sequence[Tensor]:
         """Sample indices (B,) of each step, on the CPU; what doesn't fill a batch is left out."""
