@@ -13,6 +13,7 @@ from hamjepa_audit.objectives.floors import (
     energy_budget,
     logdet_floor,
     mean_penalty,
+    moments,
     projected_spectrum,
     projection_count,
     variance_floor,
@@ -69,14 +70,15 @@ def _sigreg(case: Case) -> None:
 
 def _budget(case: Case) -> None:
     z = case.tensor("in_z", requires_grad=True)
-    loss = energy_budget(z.flatten(0, -2), case.scalars["q_target"], case.scalars["p_target"])
+    q, p = moments(z.flatten(0, -2)).halves()
+    loss = energy_budget(q, p, case.scalars["q_target"], case.scalars["p_target"])
     _check_loss(case, loss, in_z=z)
 
 
 def _variance_floor(case: Case) -> None:
     x = case.tensor("in_x", requires_grad=True)
     rows = x.flatten(0, -2)
-    loss = variance_floor(rows, case.scalars["std_floor"], case.scalars["eps"])
+    loss = variance_floor(moments(rows), case.scalars["std_floor"], case.scalars["eps"])
     case.check("exp_std", torch.sqrt(rows.var(dim=0, correction=0) + case.scalars["eps"]))
     _check_loss(case, loss, in_x=x)
 
@@ -110,7 +112,7 @@ def _logdet_floor(case: Case) -> None:
 
 def _mean_penalty(case: Case) -> None:
     z = case.tensor("in_z", requires_grad=True)
-    _check_loss(case, mean_penalty(z), in_z=z)
+    _check_loss(case, mean_penalty(moments(z.flatten(0, -2))), in_z=z)
 
 
 def _hamiltonian(case: Case) -> None:

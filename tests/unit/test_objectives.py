@@ -11,6 +11,7 @@ from torch import Tensor
 from hamjepa_audit.objectives.arms import PhaseSpaceObjective, SIGRegObjective
 from hamjepa_audit.objectives.floors import (
     logdet_floor,
+    moments,
     orthonormal_directions,
     projected_spectrum,
     projection_count,
@@ -178,7 +179,7 @@ def test_a_single_row_has_no_floor() -> None:
     row = normal(1, 4)
     directions = torch.zeros(2, 4, 1, dtype=torch.float64)
     assert float(logdet_floor(row, row, directions, 1e-4, (LIMITS, LIMITS))) == 0.0
-    assert float(variance_floor(row, 0.2, 1e-4)) == 0.0
+    assert float(variance_floor(moments(row), 0.2, 1e-4)) == 0.0
     assert projection_count(128, 1024, 10) == 9
 
 
@@ -190,3 +191,21 @@ def test_spectrum_is_invariant_to_shifts_and_participation_to_scale() -> None:
     assert torch.allclose(plain.participation, moved.participation)
     assert torch.allclose(plain.top_share, moved.top_share)
     assert float(moved.logdet - plain.logdet) == pytest.approx(math.log(9))
+
+
+def test_epps_pulley_has_the_gradient_of_the_plain_formula() -> None:
+    samples = normal(2, 7, 3, seed=5).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: epps_pulley(x, 9, 3.0), samples)
+
+
+def test_epps_pulley_keeps_no_copy_of_the_samples_for_each_frequency() -> None:
+    samples = normal(16, 8).requires_grad_()
+    kept: list[int] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        epps_pulley(samples, 101, 3.0)
+    assert sum(kept) == samples.numel() + 2 * 100 * samples.shape[1]

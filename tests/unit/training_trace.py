@@ -1,8 +1,8 @@
 """The trace that guards TRAINING_NUMERICS; python -m tests.unit.training_trace writes it anew.
 
 In float32 no such trace would hold on another processor: rounding moves an activation across a
-ReLU's kink, that one a gradient by 1e-3, and a dozen steps amplify it. So the runs are in float64, on
-stand-in views that every processor rounds alike; real views are traced by themselves.
+ReLU's kink, that one a gradient by 1e-3, and a dozen steps amplify it. So the runs are in float64,
+on stand-in views that every processor rounds alike; real views are traced by themselves.
 """
 
 import json
@@ -19,9 +19,9 @@ from hamjepa_audit.data.store import open_store
 from hamjepa_audit.data.views import normalise, random_views
 from hamjepa_audit.identity import TRAINING_NUMERICS
 from hamjepa_audit.params import load_study, resolve_run
-from hamjepa_audit.training.device import make_deterministic
 from hamjepa_audit.params.studies import RunParams, ViewParams
 from hamjepa_audit.training import loop
+from hamjepa_audit.training.device import make_deterministic
 from hamjepa_audit.training.model import Model, build_model
 from tests.tiny import ARMS, EPOCHS, STUDY, copy_params, edit
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from hamjepa_audit.models.encoder import state_dimension
-from hamjepa_audit.objectives.floors import energy_budget, mean_penalty, variance_floor
 from hamjepa_audit.params.arms import LeapfrogParams, PhaseSpaceObjectiveParams, SpectralLimits
 from hamjepa_audit.params.studies import EncoderParams, RunParams, ViewParams
 
@@ -145,6 +144,22 @@ def plain_floor(rows: Tensor, directions: Tensor, ridge: float, limits: Spectral
     )
 
 
+def plain_regularisers(rows: Tensor, params: PhaseSpaceObjectiveParams) -> Tensor:
+    """Budget, variance floors and mean penalty, weighted, each from the rows anew."""
+    q, p = rows.chunk(2, dim=-1)
+    floor = params.variance_floor
+    budget = (q.square().mean() - params.budget.q_target).square()
+    budget = budget + (p.square().mean() - params.budget.p_target).square()
+    variance = torch.zeros(())
+    for part in (q, p):
+        deviation = torch.sqrt(part.var(dim=0, correction=0) + floor.epsilon)
+        variance = variance + torch.relu(floor.minimum_std - deviation).square().mean()
+    mean = rows.mean(dim=0).square().mean()
+    return (
+        params.budget.weight * budget + floor.weight * variance + params.mean_penalty.weight * mean
+    )
+
+
 def plain_objective(
     states: Tensor,
     potential: PlainPotential,
@@ -154,19 +169,13 @@ def plain_objective(
     """HamJEPA's weighted sum; states (2, B, 2d), directions (2, d, k)."""
     rows = states.flatten(0, 1)
     q, p = rows.chunk(2, dim=-1)
-    floor, spectral = params.variance_floor, params.logdet_floor
-    variance = sum(
-        (variance_floor(part, floor.minimum_std, floor.epsilon) for part in (q, p)),
-        start=torch.zeros(()),
-    )
+    spectral = params.logdet_floor
     logdet = plain_floor(q, directions[0], spectral.ridge, spectral.q)
     logdet = logdet + plain_floor(p, directions[1], spectral.ridge, spectral.p)
     return (
         plain_prediction(states, potential, params)
-        + params.budget.weight * energy_budget(rows, params.budget.q_target, params.budget.p_target)
-        + floor.weight * variance
         + spectral.weight * logdet
-        + params.mean_penalty.weight * mean_penalty(rows)
+        + plain_regularisers(rows, params)
     )
 
 

@@ -224,7 +224,7 @@ def apply_views(images: Tensor, draws: ViewDraws, params: ViewParams) -> Tensor:
     Returns:
         (B, 3, size, size) float32 in [0, 1].
     """
-    x = crop_and_resize(images.float() / 255, draws, params.size)
+    x = crop_and_resize(images.float(), draws, params.size).div_(255)
     x = torch.where(_per_image(draws.jitter), jitter_colours(x, draws), x)
     x = torch.where(_per_image(draws.grayscale), luma(x), x)
     x = gaussian_blur(x, draws.sigma, params.blur.kernel_size)
@@ -333,9 +333,14 @@ def shift_hue(x: Tensor, turns: Tensor) -> Tensor:
         (green - blue) * inverse,
         torch.where(green == high, 2 + (blue - red) * inverse, 4 + (red - green) * inverse),
     )
-    hue = (sextant + 6 * turns.view(-1, 1, 1)).remainder_(6)
+    hue = torch.add(sextant, turns.view(-1, 1, 1), alpha=6)
+    hue.sub_(hue.div(6).floor_(), alpha=6)  # into [0, 6); remainder takes several times as long
     # How much of the chroma each channel has, by the distance of the hue from its own.
-    shares = ((hue - 3).abs_() - 1, 2 - (hue - 2).abs_(), 2 - (hue - 4).abs_())
+    shares = (
+        (hue - 3).abs_().sub_(1),
+        (hue - 2).abs_().neg_().add_(2),
+        (hue - 4).abs_().neg_().add_(2),
+    )
     return torch.stack([torch.addcmul(low, share.clamp_(0, 1), chroma) for share in shares], dim=1)
 
 

@@ -31,22 +31,28 @@ class MultilayerPerceptron(nn.Module):
         result: Tensor = last(x)
         return result
 
-    def input_gradient(self, x: Tensor) -> Tensor:
-        """Gradient of a scalar output (sizes[-1] = 1) by its input, per row, in closed form.
+    def input_gradient(self, x: Tensor, base: Tensor, base_scale: float, scale: float) -> Tensor:
+        """base_scale * base + scale * gradient of a scalar output (sizes[-1] = 1) by its input.
 
-        One pass forward and one back, itself differentiable, in place of autograd's graph of a
-        graph. The last bias has no part in it.
+        Closed form: one pass forward and one back, itself differentiable, in place of autograd's
+        graph of a graph; the last product adds what comes beside it. The last bias has no part.
+
+        Args:
+            x: (N, sizes[0]).
+            base: (N, sizes[0]), what the gradient is added to.
+            base_scale: factor of it.
+            scale: factor of the gradient.
         """
-        *hidden, last = self.layers
-        slopes = []
+        first, *others, last = self.layers
+        slopes, hidden = [], [first, *others]
         for layer in hidden:
             preactivation = layer(x)
             x = functional.gelu(preactivation)
             slopes.append(gelu_derivative(preactivation))
         backward: Tensor = last.weight
-        for layer, slope in zip(reversed(hidden), reversed(slopes), strict=True):
+        for layer, slope in zip(reversed(others), reversed(slopes[1:]), strict=True):
             backward = (backward * slope) @ layer.weight
-        return backward
+        return torch.addmm(base, backward * slopes[0], first.weight, beta=base_scale, alpha=scale)
 
 
 class Potential(nn.Module):
@@ -67,8 +73,7 @@ class Potential(nn.Module):
 
     def gradient(self, q: Tensor, ramp: float = 1.0) -> Tensor:
         """Gradient of V per row: (N, d) -> (N, d)."""
-        residual = self.residual_scale * ramp * self.residual.input_gradient(q)
-        return self.stiffness * q + residual
+        return self.residual.input_gradient(q, q, self.stiffness, self.residual_scale * ramp)
 
 
 def gelu_derivative(x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from hamjepa_audit.objectives.floors import (
     energy_budget,
     logdet_floor,
     mean_penalty,
+    moments,
     orthonormal_directions,
     projection_count,
     variance_floor,
@@ -179,19 +180,20 @@ class PhaseSpaceObjective(ArmObjective):
         """The terms for given floor directions (2, d, k) and a given ramp."""
         params = self.params
         rows = states.flatten(0, 1)
-        q, p = rows.chunk(2, dim=-1)
-        parts = [{"q": q, "p": p}[part] for part in params.variance_floor.parts]
-        floor = params.variance_floor
-        prediction = phase_space_prediction(states, self.predictor, params.prediction, ramp)
-        limits = (params.logdet_floor.q, params.logdet_floor.p)
+        known = moments(rows)
+        q, p = known.halves()
+        budget, floor, spectral = params.budget, params.variance_floor, params.logdet_floor
+        floored = [{"q": q, "p": p}[part] for part in floor.parts]
+        q_rows, p_rows = rows.chunk(2, dim=-1)
+        limits = (spectral.q, spectral.p)
         return {
-            "prediction": prediction,
-            "budget": energy_budget(rows, params.budget.q_target, params.budget.p_target),
+            "prediction": phase_space_prediction(states, self.predictor, params.prediction, ramp),
+            "budget": energy_budget(q, p, budget.q_target, budget.p_target),
             "variance_floor": torch.stack(
-                [variance_floor(part, floor.minimum_std, floor.epsilon) for part in parts]
+                [variance_floor(part, floor.minimum_std, floor.epsilon) for part in floored]
             ).sum(),
-            "logdet_floor": logdet_floor(q, p, directions, params.logdet_floor.ridge, limits),
-            "mean_penalty": mean_penalty(rows),
+            "logdet_floor": logdet_floor(q_rows, p_rows, directions, spectral.ridge, limits),
+            "mean_penalty": mean_penalty(known),
         }
 
     def _floor_directions(self, states: Tensor, step: int) -> Tensor:

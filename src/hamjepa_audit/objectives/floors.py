@@ -1,4 +1,4 @@
-"""Budgets and floors that keep phase-space states from collapsing. All take (N, ...) rows."""
+"""Budgets and floors that keep phase-space states from collapsing."""
 
 from typing import NamedTuple
 
@@ -11,35 +11,59 @@ GUARD = 1e-12
 """Added to the denominators of participation and top share, as in the author's code."""
 
 
-def energy_budget(states: Tensor, q_target: float, p_target: float) -> Tensor:
+class Moments(NamedTuple):
+    """Mean and variance of every coordinate: what budget, floor and mean penalty share."""
+
+    rows: int
+    """How many."""
+    mean: Tensor
+    """(D,)."""
+    variance: Tensor
+    """(D,), biased."""
+
+    def halves(self) -> "tuple[Moments, Moments]":
+        """Those of q and those of p."""
+        means, variances = self.mean.chunk(2), self.variance.chunk(2)
+        q, p = (Moments(self.rows, *half) for half in zip(means, variances, strict=True))
+        return q, p
+
+
+def moments(rows: Tensor) -> Moments:
+    """Moments over rows (N, D)."""
+    variance, mean = torch.var_mean(rows, dim=0, correction=0)
+    return Moments(len(rows), mean, variance)
+
+
+def energy_budget(q: Moments, p: Moments, q_target: float, p_target: float) -> Tensor:
     """(mean q^2 - q_target)^2 + (mean p^2 - p_target)^2, not centred.
 
     Args:
-        states: (N, 2d), [q; p]; means are over rows and coordinates.
+        q: moments of q; means are over rows and coordinates.
+        p: moments of p.
         q_target: target of mean q^2.
         p_target: target of mean p^2.
     """
-    q, p = states.chunk(2, dim=-1)
-    return (q.square().mean() - q_target).square() + (p.square().mean() - p_target).square()
+    q_energy, p_energy = ((part.variance + part.mean.square()).mean() for part in (q, p))
+    return (q_energy - q_target).square() + (p_energy - p_target).square()
 
 
-def variance_floor(rows: Tensor, minimum_std: float, epsilon: float) -> Tensor:
+def variance_floor(part: Moments, minimum_std: float, epsilon: float) -> Tensor:
     """Mean over coordinates of max(0, minimum_std - sqrt(var + epsilon))^2, biased variance.
 
     Args:
-        rows: (N, d). A single row has no variance: the floor is 0 there.
+        part: moments of q or p. A single row has no variance: the floor is 0 there.
         minimum_std: the floor.
         epsilon: keeps the square root's slope finite.
     """
-    if len(rows) < 2:
-        return rows.new_zeros(())
-    deviation = torch.sqrt(rows.var(dim=0, correction=0) + epsilon)
+    if part.rows < 2:
+        return part.variance.new_zeros(())
+    deviation = torch.sqrt(part.variance + epsilon)
     return torch.relu(minimum_std - deviation).square().mean()
 
 
-def mean_penalty(states: Tensor) -> Tensor:
-    """Mean over coordinates of the squared mean over rows: (N, D) -> scalar."""
-    return states.mean(dim=0).square().mean()
+def mean_penalty(states: Moments) -> Tensor:
+    """Mean over coordinates of the squared mean over rows."""
+    return states.mean.square().mean()
 
 
 class ProjectedSpectrum(NamedTuple):

@@ -1,6 +1,5 @@
 """Prediction losses: how the state of one view is to foretell the other's."""
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -48,12 +47,11 @@ def phase_space_prediction(
     Returns:
         A scalar, the mean of the two directions.
     """
-    view_a, view_b = states[0], states[1]
-    start = torch.cat([view_a, view_b])
-    target = torch.cat([view_b, view_a]).detach()
+    start = states[:2].flatten(0, 1)
+    target = states[:2].detach().flip(0).flatten(0, 1)
     direction = start.new_ones(len(start), 1)
     if params.backward == "time_reversed":
-        direction[len(view_a) :] = -1.0
+        direction[states.shape[1] :] = -1.0
     return state_distance(predictor(start, direction, ramp), target, params)
 
 

@@ -1,7 +1,12 @@
 """SIGReg: sliced Epps-Pulley statistics against the standard normal."""
 
+import math
+from typing import Any
+
 import torch
 from torch import Generator, Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 
@@ -10,7 +15,7 @@ def epps_pulley(samples: Tensor, knots: int, maximum_frequency: float) -> Tensor
 
     N * sum_j w_j [(mean cos(t_j x) - exp(-t_j^2/2))^2 + (mean sin(t_j x))^2] with t_j equally
     spaced on [0, T], w_j the trapezoid's weight, doubled for the negative half line, times
-    exp(-t_j^2/2).
+    exp(-t_j^2/2). Memory is that of a few copies of the samples, whatever the number of knots.
 
     Args:
         samples: (..., N, K): N samples of K projections; leading axes are independent tests.
@@ -18,25 +23,56 @@ def epps_pulley(samples: Tensor, knots: int, maximum_frequency: float) -> Tensor
         maximum_frequency: T.
 
     Returns:
-        (..., K). It grows with N for samples that aren't standard normal.
+        (..., K). It grows with N for samples that aren't standard normal; differentiable once.
     """
-    frequencies = torch.linspace(
-        0.0, maximum_frequency, knots, dtype=samples.dtype, device=samples.device
-    )
-    target = torch.exp(-0.5 * frequencies.square())
-    weights = _trapezoid_weights(frequencies) * target
-    angles = samples.unsqueeze(-1) * frequencies
-    real = angles.cos().mean(dim=-3) - target
-    imaginary = angles.sin().mean(dim=-3)
-    return samples.shape[-2] * ((real.square() + imaginary.square()) @ weights)
+    spacing = maximum_frequency / (knots - 1)
+    # At frequency 0 both characteristic functions are 1, whatever the samples.
+    frequencies = [spacing * knot for knot in range(1, knots)]
+    trapezoid = [2 * spacing] * (knots - 2) + [spacing]
+    targets = [math.exp(-0.5 * t * t) for t in frequencies]
+    weights = [weight * target for weight, target in zip(trapezoid, targets, strict=True)]
+    statistic: Tensor = _EppsPulley.apply(samples, frequencies, targets, weights)
+    return statistic
 
 
-def _trapezoid_weights(frequencies: Tensor) -> Tensor:
-    """Trapezoid weights on [0, T], doubled; the end points count once."""
-    spacing = frequencies[1] - frequencies[0]
-    weights = (2 * spacing).expand_as(frequencies).clone()
-    weights[0] = weights[-1] = spacing
-    return weights
+class _EppsPulley(Function):
+    """The weighted sum over frequencies, one at a time; its gradient takes the sines anew.
+
+    Left to autograd, angles and sines of all frequencies would be kept for the way back.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        samples: Tensor,
+        frequencies: list[float],
+        targets: list[float],
+        weights: list[float],
+    ) -> Tensor:
+        misses = []
+        for frequency, target in zip(frequencies, targets, strict=True):
+            angles = frequency * samples
+            misses.append((angles.cos().mean(dim=-2) - target, angles.sin().mean(dim=-2)))
+        ctx.save_for_backward(samples, *(part for miss in misses for part in miss))
+        ctx.factors = [2 * weight * t for weight, t in zip(weights, frequencies, strict=True)]
+        ctx.frequencies = frequencies
+        terms = [
+            weight * (real.square() + imaginary.square())
+            for weight, (real, imaginary) in zip(weights, misses, strict=True)
+        ]
+        return samples.shape[-2] * torch.stack(terms).sum(dim=0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
+        samples, *misses = ctx.saved_tensors
+        gradient = torch.zeros_like(samples)
+        parts = zip(ctx.frequencies, ctx.factors, misses[0::2], misses[1::2], strict=True)
+        for frequency, factor, real, imaginary in parts:
+            angles = frequency * samples
+            gradient.addcmul_(angles.cos(), imaginary.unsqueeze(-2), value=factor)
+            gradient.addcmul_(angles.sin_(), real.unsqueeze(-2), value=-factor)
+        return gradient * upstream.unsqueeze(-2), None, None, None
 
 
 def sigreg(states: Tensor, directions: Tensor, knots: int, maximum_frequency: float) -> Tensor:

@@ -231,7 +231,7 @@ class Trainer:
         return torch.stack([*(term.detach() for term in terms.values()), total.detach(), norm])
 
     def _states(self, samples: Tensor, images: BatchImages, epoch: int) -> Tensor:
-        """States (V, B, D) of two views of each image, encoded as one batch; never below float32."""
+        """States (V, B, D), float32 or above, of two views of each image encoded as one batch."""
         rows = samples.repeat(VIEWS)
         twice = torch.arange(len(samples), device=rows.device).repeat(VIEWS)
         which = torch.arange(VIEWS, device=rows.device).repeat_interleave(len(samples))
