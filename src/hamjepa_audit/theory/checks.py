@@ -227,7 +227,8 @@ def entropy_checks(params: TheoryParams) -> list[Check[Any, Any]]:
             "maximum_entropy_competitors",
             "No law on the budget has more entropy than N(0, (c/d) H^-1)",
             ABSTRACT,
-            f"nats per dimension above it, of normal laws and {len(entropy.COMPETITORS)} others",
+            "nats per dimension above it, of normal laws and "
+            f"{len(entropy.COMPETITORS)} others; share of the budget that is missed",
             covariance.optimal_covariance,
             entropy.maximum_entropy_competitor_error,
             lambda generator: geometries(params, generator),
