@@ -111,6 +111,14 @@ def with_friction(
     return q, 0.999 * p
 
 
+def with_a_mirrored_coordinate(
+    gradient: Gradient, q: Tensor, p: Tensor, step: float, steps: int
+) -> tuple[Tensor, Tensor]:
+    """Of determinant -1."""
+    q, p = leapfrog(gradient, q, p, step, steps)
+    return q * torch.where(torch.arange(q.shape[-1]) == 0, -1.0, 1.0), p
+
+
 def off_by_a_tenth(geometry: Geometry) -> Matrix:
     """On the budget, a tenth too much along one axis of H and as much too little along another."""
     eigenvalues, vectors = np.linalg.eigh(geometry.matrix)
@@ -166,7 +174,11 @@ BROKEN: dict[str, dict[str, Any]] = {
         "a kick that is no gradient": kick_that_is_no_gradient,
         "friction": with_friction,
     },
-    "volume": {"explicit Euler": euler, "friction": with_friction},
+    "volume": {
+        "explicit Euler": euler,
+        "friction": with_friction,
+        "a mirrored coordinate": with_a_mirrored_coordinate,
+    },
     "reciprocal_singular_values": {
         "explicit Euler": euler,
         "a kick that is no gradient": kick_that_is_no_gradient,
@@ -231,6 +243,16 @@ def test_a_broken_formula_fails_its_row(params: TheoryParams, name: str, how: st
     (check,) = (check for check in all_checks(params) if check.name == name)
     row = run_check(check, params, BROKEN[name][how])
     assert not row["holds"], row
+
+
+def test_a_wrong_square_root_of_the_geometry_is_found(
+    params: TheoryParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What searches for the worst task must not share the factor that the formula is made with."""
+    (check,) = (check for check in all_checks(params) if check.name == "worst_task")
+    of_inverse = property(lambda self: np.linalg.cholesky(np.linalg.inv(self.matrix)))
+    monkeypatch.setattr(Geometry, "factor", of_inverse)
+    assert not run_check(check, params)["holds"]
 
 
 def test_a_wrong_sign_in_a_kick_is_still_symplectic(params: TheoryParams) -> None:
