@@ -168,7 +168,11 @@ BROKEN: dict[str, dict[str, Any]] = {
         "S instead of its inverse": lambda s, c: c / len(s) * s,
         "no d": lambda s, c: c * np.linalg.inv(s),
     },
-    "gibbs_marginal": COVARIANCES,
+    "gibbs_marginal": COVARIANCES
+    | {
+        "a twentieth too much": lambda g: 1.05 * optimal_covariance(g),
+        "a twentieth too little": lambda g: 0.95 * optimal_covariance(g),
+    },
     "symplecticity": {
         "explicit Euler": euler,
         "a kick that is no gradient": kick_that_is_no_gradient,
@@ -253,6 +257,15 @@ def test_a_wrong_square_root_of_the_geometry_is_found(
     of_inverse = property(lambda self: np.linalg.cholesky(np.linalg.inv(self.matrix)))
     monkeypatch.setattr(Geometry, "factor", of_inverse)
     assert not run_check(check, params)["holds"]
+
+
+def test_energies_are_followed_in_several_dimensions_and_potentials(params_folder: Path) -> None:
+    (check,) = (
+        check for check in all_checks(load_theory(params_folder)) if check.name == "energy_bounded"
+    )
+    systems = list(check.instances(generator_for(0, "long run")))
+    found = {(system.dimension, system.potential.residual_scale) for system in systems}
+    assert found == {(d, scale) for d in (2, 8, 32) for scale in (0.02, 10.0)}
 
 
 def test_a_wrong_sign_in_a_kick_is_still_symplectic(params: TheoryParams) -> None:
@@ -468,7 +481,7 @@ def test_claims_without_the_experiment_are_refused(
     monkeypatch.chdir(tmp_path)
     status, error = audit(monkeypatch, capsys, "theory")
     assert status == 2 and "has no toy_transport" in error and error.count("\n") == 1
-    edit(folder / "theory.yaml", "gibbs.sample", 3)
+    edit(folder / "theory.yaml", "gibbs.coordinate", 3)
     status, error = audit(monkeypatch, capsys, "theory")
-    assert status == 2 and "did you mean 'samples'?" in error
+    assert status == 2 and "did you mean 'coordinates'?" in error
     assert not (tmp_path / "results").exists()

@@ -1,5 +1,6 @@
 """Every theorem that the paper rests on: its statement, its formula, its check, its instances."""
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -245,7 +246,7 @@ def gibbs_checks(params: TheoryParams) -> list[Check[Any, Any]]:
             THEORY,
             "in units of the expected sampling error",
             covariance.optimal_covariance,
-            gibbs.gibbs_marginal_error(params.gibbs.samples),
+            gibbs.gibbs_marginal_error(params.gibbs.coordinates),
             lambda generator: geometries(params, generator),
         )
     ]
@@ -264,10 +265,8 @@ def leapfrog_checks(params: TheoryParams) -> list[Check[Any, Any]]:
 
     def long(generator: Generator) -> Iterator[Any]:
         run = params.long_run
-        potential = potential_params(
-            params, run.residual_scale, run.hidden_width, run.hidden_layers
-        )
-        for dimension in run.dimensions:
+        for dimension, scale in itertools.product(run.dimensions, run.residual_scales):
+            potential = potential_params(params, scale, run.hidden_width, run.hidden_layers)
             yield mechanical_system(dimension, potential, run.trajectories, generator)
 
     return [
