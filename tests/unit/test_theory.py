@@ -51,6 +51,7 @@ from hamjepa_audit.theory.transport import (
     distances_by_direction,
     measure,
 )
+from hamjepa_audit.theory_numbers import NUMBERS
 from tests.tiny import audit, copy_params, edit, files_below
 
 Gradient = Callable[[Tensor], Tensor]
@@ -470,6 +471,29 @@ def test_a_row_that_fails_is_shouted(reported: Path, tmp_path: Path, claim: ToyT
     theory_tables(numbers, claim, toy, tmp_path)
     lines = (tmp_path / "theory.md").read_text().splitlines()
     assert "NO" in lines[2] and not any("| NO" in line for line in lines[3:])
+
+
+def test_a_row_that_fails_is_told_when_everything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = copy_params(tmp_path / "params")
+    for name in ("cone", "volume"):
+        edit(folder / "theory.yaml", f"tolerances.{name}", 1e-30)
+    monkeypatch.chdir(tmp_path)
+    status, error = audit(monkeypatch, capsys, "theory")
+    assert status == 1
+    last = error.splitlines()[-1]
+    assert last.startswith("error: 2 of 23 theorems' checks fail: cone, volume; ")
+    written = tmp_path / "results" / "theory" / "numbers"
+    assert {path.stem for path in written.glob("*.parquet")} == set(NUMBERS)
+    checks = pd.read_parquet(written / "checks.parquet")
+    assert checks.loc[~checks["holds"], "check"].tolist() == ["cone", "volume"]
+
+
+@pytest.mark.slow
+def test_every_row_holds_with_the_parameters_as_shipped(params_folder: Path) -> None:
+    rows = run_checks(load_theory(params_folder), print)
+    assert [row["check"] for row in rows if not row["holds"]] == []
 
 
 def test_claims_without_the_experiment_are_refused(
