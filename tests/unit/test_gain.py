@@ -48,6 +48,8 @@ def rows_of(study: StudyParams) -> pd.DataFrame:
                 for readout in arm.readouts:
                     add(arm.name, seed, readout, "map_error_removed", generator.normal() / 50, "")
                 add(arm.name, seed, "qp", "map_symplecticity_defect", generator.random() ** 9, "")
+                drift = 0.0 if arm.name == "identity" else generator.random() ** 5
+                add(arm.name, seed, "qp", "map_common_energy_drift", drift, "")
     frame = pd.DataFrame(rows, columns=METRICS_SCHEMA.names)
     return frame.assign(unit=frame["unit"].replace("", "dimensionless"))
 
@@ -147,6 +149,7 @@ def test_the_table_is_written_to_be_read(
     lines = (tmp_path / "gain.md").read_text().splitlines()
     assert len(lines) == len(table) + 2
     assert "kNN@20 top-1 (%) − SIGReg" in lines[0] and "Symplecticity defect" in lines[0]
+    assert "Common energy drift" in lines[0]
     row = table[(table["arm"] == "euler") & (table["readout"] == "q")].iloc[0]
     column = "knn_top1@20_minus_sigreg"
     text = f"{row[column]:.2f} [{row[f'{column}_ci_low']:.2f}, {row[f'{column}_ci_high']:.2f}]"
@@ -165,6 +168,10 @@ def test_the_figure_has_a_point_for_every_difference(
         baseline.get_xdata(), whole["knn_top1@20_minus_sigreg"].to_numpy(), equal_nan=True
     )
     assert np.isnan(method.get_xdata()[-1])
+    (drifts,) = figure.axes[-1].get_lines()
+    expected = whole["map_common_energy_drift"].clip(lower=1e-16).to_numpy()
+    assert np.array_equal(drifts.get_xdata(), expected, equal_nan=True)
+    assert expected[whole["arm"] == "identity"] == 1e-16 and np.isnan(expected[0])
 
 
 def test_curves_go_through_the_means(

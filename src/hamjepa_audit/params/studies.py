@@ -142,11 +142,15 @@ class GeometryParams(Params):
 
 
 class DynamicsParams(Params):
-    """What trained predictors do to held-out states."""
+    """What trained predictors do to held-out states.
+
+    All are followed by one energy, (|p|^2 + stiffness |q|^2) / 2, whatever they conserve.
+    """
 
     jacobian_states: Count
     rollout_states: Count
     rollout_applications: Count
+    stiffness: NonNegative
     seed: Seed
 
 

@@ -1,5 +1,6 @@
 """Figures of what carries the gain, and of how it depends on a setting."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -25,11 +26,18 @@ from hamjepa_audit.statistics.summaries import READOUTS
 WHOLE = ("qp", "all")
 """Readouts of the whole state, the one that every arm has."""
 
-SHOWN_DYNAMICS = {"map_error_removed": "linear", "map_symplecticity_defect": "log"}
+SHOWN_DYNAMICS = {
+    "map_error_removed": "linear",
+    "map_symplecticity_defect": "log",
+    "map_common_energy_drift": "log",
+}
 """What is drawn beside the accuracies, and on which axis."""
 
 EXACT = 1e-16
-"""Symplecticity defects below this are rounding, and are drawn here."""
+"""What is below this on a logarithmic axis is rounding, and is drawn here."""
+
+LABEL_WIDTH = 12
+"""Letters of a line below a narrow panel."""
 
 ROW_HEIGHT = 0.26
 """Inches an arm."""
@@ -76,10 +84,10 @@ def what_carries_the_gain(
         values = rows[metric].clip(lower=EXACT) if scale == "log" else rows[metric]
         axis.set_xscale(scale)
         axis.plot(values, places, "o", color=COLOURS[2])
-        axis.set_xlabel(HEADINGS[metric].replace(" ", "\n", 1))
+        axis.set_xlabel(textwrap.fill(HEADINGS[metric], LABEL_WIDTH))
         if scale == "linear":
             axis.axvline(0.0, color="black", linewidth=0.8)
-            axis.xaxis.set_major_locator(MaxNLocator(nbins=3))
+            axis.xaxis.set_major_locator(MaxNLocator(nbins=2))
     axes[0].set_yticks(places, labels=[titles[arm] for arm in rows["arm"]])
     axes[0].set_ylim(len(rows) - 0.4, -0.6)
     note = f"Whole states. Paired differences over seeds, {100 * confidence:g}% t intervals"

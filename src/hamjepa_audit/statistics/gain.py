@@ -16,6 +16,8 @@ DYNAMICS = (
     "map_log_abs_determinant",
     "map_reversal_error",
     "map_growth_rate",
+    "map_common_energy_drift",
+    "map_common_energy_growth",
     "map_energy_drift",
 )
 """What is shown of a trained predictor beside its arm's accuracies."""
