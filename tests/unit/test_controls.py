@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hamjepa_audit.identity import run_id
 from hamjepa_audit.models.encoder import TokenEncoder
 from hamjepa_audit.models.predictors import build_predictor, residual_ramp
+from hamjepa_audit.objectives.arms import build_objective
 from hamjepa_audit.params import load_study, resolve_run
 from hamjepa_audit.params.arms import Predictor
 from hamjepa_audit.params.loading import study_names
@@ -158,6 +159,57 @@ def test_a_rectified_state_is_the_joint_one_through_a_relu() -> None:
     encoder.state = "rectified"
     assert torch.equal(encoder(images), joint.clamp(min=0))
     assert bool((joint < 0).any())
+
+
+@pytest.mark.parametrize("name", CONTROLLED)
+def test_what_the_baselines_controls_change(params_folder: Path, name: str) -> None:
+    """Nothing but what their names say, so that a difference has one cause."""
+    arms = {
+        arm.name: arm.model_dump(exclude={"name", "title"})
+        for arm in load_study(params_folder, name).arms
+    }
+    sigreg, clipping = arms["sigreg"], arms["hamjepa"]["clipping"]
+    assert sigreg["clipping"] is None and clipping["maximum_norm"] == 1.0
+    assert arms["sigreg_clip"] == sigreg | {"clipping": clipping}
+    assert sigreg["state"] == "joint"
+    assert arms["sigreg_split"] == sigreg | {"state": "phase_space"}
+    changed = {"prediction_weight": 0.98, "directions": 1024, "knots": 17}
+    assert arms["sigreg_lejepa"] == sigreg | {"objective": sigreg["objective"] | changed}
+
+
+def test_a_split_names_coordinates_and_changes_none() -> None:
+    """The split state holds the joint one's coordinates, in another order."""
+    params = EncoderParams(stem="cifar", width=8, token_channels=6, token_grid=None)
+    encoder = TokenEncoder(params, "joint", seeded()).eval()
+    images = torch.randn(2, 3, 16, 16, generator=seeded(1))
+    joint = encoder(images)
+    encoder.state = "phase_space"
+    split = encoder(images)
+    assert torch.equal(joint.sort(dim=1).values, split.sort(dim=1).values)
+    assert not torch.equal(joint, split)
+
+
+def test_lejepas_total_is_a_mean_of_its_terms(params_folder: Path) -> None:
+    """(1 - lambda) prediction + lambda SIGReg, where the baseline's has prediction whole."""
+    arms = {arm.name: arm for arm in load_study(params_folder, "digits_controls").arms}
+    states = torch.randn(2, 20, 8, dtype=torch.float64, generator=seeded(3))
+    for name, whole in (("sigreg_lejepa", 1 - 0.02), ("sigreg", 1.0)):
+        objective = build_objective(arms[name].objective, 8, seed=0)
+        terms = objective.terms(states, 0, 1)
+        expected = whole * float(terms["prediction"]) + 0.02 * float(terms["sigreg"])
+        assert float(objective.total(terms)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_weights_of_lejepa_that_contradict_each_other_are_refused(folder: Path) -> None:  # noqa: F811
+    """An arm inherits another weight of the baseline's, and its 1 - weight would be wrong."""
+    path = "arm_overrides.sigreg.objective.weight"
+    edit(folder / "studies" / "digits_controls.yaml", path, 0.05)
+    said = message(folder, "digits_controls")
+    assert "prediction_weight is 0.98 but weight is 0.05" in said
+    assert "give it 1 (the paper's) or 1 - weight = 0.95 (LeJEPA's)" in said
+    path = "arm_overrides.sigreg_lejepa.objective.prediction_weight"
+    edit(folder / "studies" / "digits_controls.yaml", path, 0.95)
+    load_study(folder, "digits_controls")
 
 
 @pytest.mark.parametrize("name", CONTROLLED)
