@@ -53,7 +53,11 @@ class Sweep(NamedTuple):
 
 @styled
 def what_carries_the_gain(
-    table: pd.DataFrame, titles: Mapping[str, str], params: GainParams, confidence: float
+    table: pd.DataFrame,
+    titles: Mapping[str, str],
+    params: GainParams,
+    confidence: float,
+    margins: Mapping[str, float],
 ) -> Figure:
     """A row an arm: paired differences from both references in accuracy, and what its map does.
 
@@ -64,6 +68,7 @@ def what_carries_the_gain(
         titles: each arm's name.
         params: the references and accuracies that it was made with.
         confidence: level of the intervals.
+        margins: of each accuracy, within which a difference is small, in its unit.
     """
     rows = table[table["readout"].isin(WHOLE)].reset_index(drop=True)
     height = ROW_HEIGHT * len(rows) + 1.5
@@ -77,6 +82,10 @@ def what_carries_the_gain(
         ):
             _forest(axis, rows, places + offset, f"{metric}_minus_{arm}", titles[arm], colour)
         axis.axvline(0.0, color="black", linewidth=0.8)
+        margin = margins[metric]
+        axis.axvspan(
+            -margin, margin, color="black", alpha=0.12, linewidth=0, label="equivalence margin"
+        )
         axis.set_xlabel(f"{OVERVIEW.get(metric, metric)},\ndifference (points)")
     for axis, (metric, scale) in zip(
         axes[-len(SHOWN_DYNAMICS) :], SHOWN_DYNAMICS.items(), strict=True
@@ -84,7 +93,7 @@ def what_carries_the_gain(
         values = rows[metric].clip(lower=EXACT) if scale == "log" else rows[metric]
         axis.set_xscale(scale)
         axis.plot(values, places, "o", color=COLOURS[2])
-        axis.set_xlabel(textwrap.fill(HEADINGS[metric], LABEL_WIDTH))
+        axis.set_xlabel(textwrap.fill(HEADINGS[metric], LABEL_WIDTH, break_long_words=False))
         if scale == "linear":
             axis.axvline(0.0, color="black", linewidth=0.8)
             axis.xaxis.set_major_locator(MaxNLocator(nbins=2))

@@ -71,9 +71,9 @@ def _fields(row: dict[Hashable, Any], params: GainParams, references: Sequence[s
 
 
 def _interval(row: dict[Hashable, Any], column: str) -> str:
-    """'1.20 [0.31, 2.09]'."""
+    """'1.20 [0.31, 2.09], differs'."""
     difference = number(row[column], "percent")
     if pd.isna(row[f"{column}_ci_low"]):
         return difference
     bounds = (number(row[f"{column}_{end}"], "percent") for end in ("ci_low", "ci_high"))
-    return f"{difference} [{', '.join(bounds)}]"
+    return f"{difference} [{', '.join(bounds)}], {row[f'{column}_reading']}"
