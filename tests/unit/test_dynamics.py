@@ -197,10 +197,10 @@ def test_a_rollout_that_runs_away_ends_and_its_rate_is_per_application() -> None
 
 
 def test_a_forward_backward_flow_is_measured_as_it_was_trained(params_folder: Path) -> None:
-    """With 'forward' both flows run with +dt."""
+    """With 'forward' both flows run with +dt; two of three epochs into the ramp."""
     predictor = predictor_of(params_folder, "euler")
     study = load_study(params_folder, "digits_controls")
-    run = resolve_run(study, "euler", 8, 0)
+    run = resolve_run(study, "euler", 8, 0).model_copy(update={"epochs": 2})
     tree = run.arm.objective.model_copy(  # type: ignore[union-attr]
         update={"prediction": PREDICTION.model_copy(update={"backward": "forward"})}
     )
@@ -213,7 +213,7 @@ def test_a_forward_backward_flow_is_measured_as_it_was_trained(params_folder: Pa
     ones = VIEWS.new_ones(30, 1)
     with torch.no_grad():
         errors = [
-            (predictor(VIEWS[i], ones, 0.8) - VIEWS[1 - i])[:, :6].square().mean() for i in (0, 1)
+            (predictor(VIEWS[i], ones, 2 / 3) - VIEWS[1 - i])[:, :6].square().mean() for i in (0, 1)
         ]
     plain = (VIEWS[0] - VIEWS[1])[:, :6].square().mean()
     removed = 1 - float((errors[0] + errors[1]) / 2 / plain)
