@@ -220,6 +220,34 @@ def test_a_forward_backward_flow_is_measured_as_it_was_trained(params_folder: Pa
     assert both[1]["q", "map_error_removed"] == pytest.approx(removed)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arm", "moved_q", "moved_p", "defect"),
+    [("hamjepa", 0.10, 0.01, 0.0), ("euler", 0.10, 0.01, 5e-4), ("mlp", 0.14, 0.14, 0.17)],
+)
+def test_how_small_the_papers_maps_are(
+    params_folder: Path, arm: str, moved_q: float, moved_p: float, defect: float
+) -> None:
+    """What README says of initial weights, on standard normal states of the paper's size."""
+    study = load_study(params_folder, "cifar100_controls")
+    run = resolve_run(study, arm, 30, 0)
+    dimension = study.encoder.state_dimension(study.views.size)
+    views = torch.randn(2, 16, dimension, dtype=torch.float64, generator=seeded())
+    objective: Any = run.arm.objective
+    predictor = build_predictor(objective.predictor, dimension, seeded())
+    few = run.evaluation.dynamics.model_copy(
+        update={"jacobian_states": 1, "rollout_states": 1, "rollout_applications": 1}
+    )
+    evaluation = run.evaluation.model_copy(update={"dynamics": few})
+    changed = run.model_copy(update={"evaluation": evaluation})
+    rows = dynamics_measurements(changed, predictor, *views)
+    found = {(row.readout, row.metric): row.value for row in rows}
+    assert dimension == 2048
+    assert found["q", "map_displacement"] == pytest.approx(moved_q, rel=0.1)
+    assert found["p", "map_displacement"] == pytest.approx(moved_p, rel=0.1)
+    assert found["qp", "map_symplecticity_defect"] == pytest.approx(defect, rel=0.1, abs=1e-12)
+
+
 def test_measurements_by_another_common_energy_are_other_measurements(params_folder: Path) -> None:
     params = load_study(params_folder, "digits").evaluation.dynamics
     stiffer = params.model_copy(update={"stiffness": 0.2})
