@@ -24,6 +24,7 @@ TINY_THEORY = {
     "maps.dimensions": [2, 8],
     "maps.hidden_width": 16,
     "long_run.steps": 5000,
+    "long_run.dimensions": [2, 8],
     "long_run.trajectories": 16,
     "toy_transport.refined": 2,
     "toy_transport.refined_samples": 512,

@@ -15,6 +15,10 @@ class TrainingDivergedError(UserError):
     """A loss term stopped being finite."""
 
 
+class CheckFailedError(Exception):
+    """What was checked does not hold; the command line prints it as one line and exits with 1."""
+
+
 def nearest(word: object, allowed: Iterable[str]) -> str:
     """A hint for a mistyped `word`: the nearest allowed one, or all of them.
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hamjepa_audit.identity import evaluation_digest
 from hamjepa_audit.models.predictors import build_predictor
 from hamjepa_audit.params import load_study, resolve_run
 from hamjepa_audit.params.arms import PredictionParams
@@ -67,6 +68,9 @@ def test_explicit_euler_on_a_quadratic_potential(params_folder: Path) -> None:
     assert found["qp", "map_symplecticity_defect"] == pytest.approx(factor - 1)
     assert found["qp", "map_energy_drift"] == pytest.approx(factor**1000 - 1, rel=1e-9)
     assert found["qp", "map_growth_rate"] == pytest.approx(math.log(factor) / 2, abs=1e-3)
+    # The Hamiltonian is the common energy here.
+    assert found["qp", "map_common_energy_drift"] == pytest.approx(factor**1000 - 1, rel=1e-9)
+    assert found["qp", "map_common_energy_growth"] == pytest.approx(math.log(factor))
     assert found["q", "potential_hessian_min"] == pytest.approx(0.1)
     assert found["q", "potential_hessian_max"] == pytest.approx(0.1)
     assert found["q", "map_learned_force_share"] == 0.0
@@ -79,6 +83,34 @@ def test_leapfrog_on_a_quadratic_potential(params_folder: Path) -> None:
     assert abs(found["qp", "map_growth_rate"]) < 1e-3
     # The energy that leapfrog keeps exactly is off by a share of a dt^2 / 4 from H.
     assert 1e-4 < found["qp", "map_energy_drift"] < 0.1 * 0.3**2 / 2
+    own, common = (found["qp", f"map_{kind}_drift"] for kind in ("energy", "common_energy"))
+    assert common == pytest.approx(own, rel=1e-9)
+    assert abs(found["qp", "map_common_energy_growth"]) < 1e-5
+
+
+@pytest.mark.parametrize("arm", ["mlp_dt_scaled", "volume_preserving", "hamjepa", "identity"])
+def test_the_common_energy_of_every_map_by_plain_sums(params_folder: Path, arm: str) -> None:
+    """(|p|^2 + 0.1 |q|^2) / 2 along a rollout, state by state."""
+    predictor = predictor_of(params_folder, arm)
+    states = VIEWS[0, :4]
+    ones = states.new_ones(4, 1)
+
+    def energies(rows: Tensor) -> Tensor:
+        q, p = rows[:, :6], rows[:, 6:]
+        return torch.stack([(x @ x + 0.1 * (y @ y)) / 2 for x, y in zip(p, q, strict=True)])
+
+    recorded = [energies(states)]
+    with torch.no_grad():
+        for _ in range(7):
+            states = predictor(states, ones, 1.0)
+            recorded.append(energies(states))
+    along = torch.stack(recorded)
+    found = rollout(Trained(predictor, 1.0, PREDICTION), VIEWS[0, :4], 7, stiffness=0.1)
+    drift = ((along - along[0]).abs() / along[0]).amax(0).mean()
+    assert found["map_common_energy_drift"] == pytest.approx(float(drift))
+    growth = math.log(float(along[-1].mean() / along[0].mean())) / 7
+    assert found["map_common_energy_growth"] == pytest.approx(growth)
+    assert ("map_energy_drift" in found) == (arm == "hamjepa")
 
 
 def test_a_learned_potential_and_its_hessian(params_folder: Path) -> None:
@@ -142,6 +174,8 @@ def test_the_identity_removes_nothing_and_has_no_potential(params_folder: Path) 
         assert found["qp", f"map_{metric}"] == 0.0
     names = {metric for _, metric in found}
     assert not {"map_energy_drift", "map_learned_force_share"} & names
+    assert found["qp", "map_common_energy_drift"] == 0.0
+    assert found["qp", "map_common_energy_growth"] == 0.0
     assert not [name for name in names if name.startswith("potential")]
 
 
@@ -153,16 +187,20 @@ class Tenfold(nn.Module):
 
 
 def test_a_rollout_that_runs_away_ends_and_its_rate_is_per_application() -> None:
-    found = rollout(Trained(Tenfold(), 1.0, PREDICTION), VIEWS[0], 10_000)
-    assert found == {"map_growth_rate": pytest.approx(math.log(10))}
+    found = rollout(Trained(Tenfold(), 1.0, PREDICTION), VIEWS[0], 10_000, stiffness=0.1)
+    assert found.pop("map_common_energy_drift") >= 0.99e12
+    assert found == {
+        "map_growth_rate": pytest.approx(math.log(10)),
+        "map_common_energy_growth": pytest.approx(2 * math.log(10)),
+    }
     assert reversal_error(Trained(Tenfold(), 1.0, PREDICTION), VIEWS[0]) == pytest.approx(99.0)
 
 
 def test_a_forward_backward_flow_is_measured_as_it_was_trained(params_folder: Path) -> None:
-    """With 'forward' both flows run with +dt."""
+    """With 'forward' both flows run with +dt; two of three epochs into the ramp."""
     predictor = predictor_of(params_folder, "euler")
     study = load_study(params_folder, "digits_controls")
-    run = resolve_run(study, "euler", 8, 0)
+    run = resolve_run(study, "euler", 8, 0).model_copy(update={"epochs": 2})
     tree = run.arm.objective.model_copy(  # type: ignore[union-attr]
         update={"prediction": PREDICTION.model_copy(update={"backward": "forward"})}
     )
@@ -175,8 +213,51 @@ def test_a_forward_backward_flow_is_measured_as_it_was_trained(params_folder: Pa
     ones = VIEWS.new_ones(30, 1)
     with torch.no_grad():
         errors = [
-            (predictor(VIEWS[i], ones, 0.8) - VIEWS[1 - i])[:, :6].square().mean() for i in (0, 1)
+            (predictor(VIEWS[i], ones, 2 / 3) - VIEWS[1 - i])[:, :6].square().mean() for i in (0, 1)
         ]
     plain = (VIEWS[0] - VIEWS[1])[:, :6].square().mean()
     removed = 1 - float((errors[0] + errors[1]) / 2 / plain)
     assert both[1]["q", "map_error_removed"] == pytest.approx(removed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arm", "moved_q", "moved_p", "defect"),
+    [("hamjepa", 0.10, 0.01, 0.0), ("euler", 0.10, 0.01, 5e-4), ("mlp", 0.14, 0.14, 0.17)],
+)
+def test_how_small_the_papers_maps_are(
+    params_folder: Path, arm: str, moved_q: float, moved_p: float, defect: float
+) -> None:
+    """What README says of initial weights, on standard normal states of the paper's size."""
+    study = load_study(params_folder, "cifar100_controls")
+    run = resolve_run(study, arm, 30, 0)
+    dimension = study.encoder.state_dimension(study.views.size)
+    views = torch.randn(2, 16, dimension, dtype=torch.float64, generator=seeded())
+    objective: Any = run.arm.objective
+    predictor = build_predictor(objective.predictor, dimension, seeded())
+    few = run.evaluation.dynamics.model_copy(
+        update={"jacobian_states": 1, "rollout_states": 1, "rollout_applications": 1}
+    )
+    evaluation = run.evaluation.model_copy(update={"dynamics": few})
+    changed = run.model_copy(update={"evaluation": evaluation})
+    rows = dynamics_measurements(changed, predictor, *views)
+    found = {(row.readout, row.metric): row.value for row in rows}
+    assert dimension == 2048
+    assert found["q", "map_displacement"] == pytest.approx(moved_q, rel=0.1)
+    assert found["p", "map_displacement"] == pytest.approx(moved_p, rel=0.1)
+    assert found["qp", "map_symplecticity_defect"] == pytest.approx(defect, rel=0.1, abs=1e-12)
+
+
+def test_measurements_by_another_common_energy_are_other_measurements(params_folder: Path) -> None:
+    params = load_study(params_folder, "digits").evaluation.dynamics
+    stiffer = params.model_copy(update={"stiffness": 0.2})
+    assert params.stiffness == 0.1
+    assert evaluation_digest(params) != evaluation_digest(stiffer)
+
+
+@pytest.mark.parametrize("name", ["digits_controls", "cifar100", "imagenet100"])
+def test_the_common_energy_is_of_hamjepas_stiffness(params_folder: Path, name: str) -> None:
+    study = load_study(params_folder, name)
+    (hamjepa,) = (arm for arm in study.arms if arm.name == "hamjepa")
+    potential = hamjepa.objective.predictor.potential  # type: ignore[union-attr]
+    assert study.evaluation.dynamics.stiffness == potential.stiffness

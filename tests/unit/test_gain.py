@@ -7,20 +7,23 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from hamjepa_audit.errors import UserError
 from hamjepa_audit.metrics import METRICS_SCHEMA
 from hamjepa_audit.params import StudyParams, load_study
+from hamjepa_audit.params.audit import load_audit
 from hamjepa_audit.params.controls import FACTORS, gain_figures, has_gain, values_of
 from hamjepa_audit.params.studies import GainParams
 from hamjepa_audit.reporting.gain_figures import Sweep, sensitivity, what_carries_the_gain
 from hamjepa_audit.reporting.gain_tables import write_gain_table
 from hamjepa_audit.reporting.style import save
-from hamjepa_audit.statistics.gain import gain
+from hamjepa_audit.statistics.gain import Equivalence, gain
 from tests.unit.test_params import folder  # noqa: F401
 
 SIDES = GainParams(
     baseline="sigreg", method="hamjepa", accuracies=("knn_top1@20", "linear_probe_top1")
 )
 SEEDS = (0, 1, 2)
+EQUIVALENCE = Equivalence({name: 1.0 for name in SIDES.accuracies}, minimum_seeds=3)
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +51,8 @@ def rows_of(study: StudyParams) -> pd.DataFrame:
                 for readout in arm.readouts:
                     add(arm.name, seed, readout, "map_error_removed", generator.normal() / 50, "")
                 add(arm.name, seed, "qp", "map_symplecticity_defect", generator.random() ** 9, "")
+                drift = 0.0 if arm.name == "identity" else generator.random() ** 5
+                add(arm.name, seed, "qp", "map_common_energy_drift", drift, "")
     frame = pd.DataFrame(rows, columns=METRICS_SCHEMA.names)
     return frame.assign(unit=frame["unit"].replace("", "dimensionless"))
 
@@ -59,7 +64,7 @@ def metrics(study: StudyParams) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def table(study: StudyParams, metrics: pd.DataFrame) -> pd.DataFrame:
-    return gain(metrics, [arm.name for arm in study.arms], SIDES, 0.95)
+    return gain(metrics, [arm.name for arm in study.arms], SIDES, 0.95, EQUIVALENCE)
 
 
 def values(metrics: pd.DataFrame, arm: str, readout: str, metric: str) -> np.ndarray:
@@ -117,6 +122,58 @@ def test_dynamics_stand_beside_the_arm_they_are_of(
     assert np.isnan(by_arm.loc[("sigreg", "all"), "map_error_removed"])
 
 
+def with_differences(metrics: pd.DataFrame, by_arm: dict[str, list[float]]) -> pd.DataFrame:
+    """Whole states' accuracies of some arms so many points above HamJEPA's, seed by seed."""
+    changed = metrics.copy()
+    for metric in SIDES.accuracies:
+        reference = values(metrics, "hamjepa", "qp", metric)
+        for arm, differences in by_arm.items():
+            for seed, difference in zip(SEEDS, differences, strict=True):
+                key = (changed["arm"] == arm) & (changed["readout"] == "qp")
+                key &= (changed["metric"] == metric) & (changed["seed"] == seed)
+                changed.loc[key, "value"] = reference[seed] + difference
+    return changed
+
+
+def test_a_small_difference_is_told_from_one_that_is_not_settled(
+    study: StudyParams, metrics: pd.DataFrame
+) -> None:
+    cases = {
+        "identity": [0.1, -0.1, 0.05],  # small
+        "frozen": [0.21, 0.2, 0.19],  # not zero, but small
+        "mlp": [-5.0, -5.2, -4.9],
+        "quadratic": [1.0, -2.0, 3.0],
+        "euler": [1.2, 1.25, 1.1],  # not zero, and not shown to be small
+        "volume_preserving": [0.8, -0.7, 0.5],  # a mean within the margin shows nothing
+    }
+    order = [arm.name for arm in study.arms]
+    changed = with_differences(metrics, cases)
+    rows = gain(changed, order, SIDES, 0.95, EQUIVALENCE)
+    whole = rows[rows["readout"] == "qp"].set_index("arm")
+    column = "linear_probe_top1_minus_hamjepa"
+    assert whole.loc[list(cases), f"{column}_reading"].tolist() == [
+        "within margin", "within margin", "differs", "undecided", "differs", "undecided",
+    ]  # fmt: skip
+    for arm, differences in cases.items():
+        sides = [
+            stats.ttest_1samp(differences, -1.0, alternative="greater").pvalue,
+            stats.ttest_1samp(differences, 1.0, alternative="less").pvalue,
+        ]
+        assert whole.loc[arm, f"{column}_p_equivalence"] == pytest.approx(max(sides), rel=1e-6)
+    assert pd.isna(whole.loc["hamjepa", f"{column}_reading"])
+    few = gain(changed, order, SIDES, 0.95, EQUIVALENCE._replace(minimum_seeds=4))
+    assert set(few[f"{column}_reading"].dropna()) == {"undecided"}
+
+
+def test_margins_are_those_of_the_accuracies(params_folder: Path) -> None:
+    audit = load_audit(params_folder)
+    assert [audit.absolute_margin(name) for name in SIDES.accuracies] == [1.0, 1.0]
+    with pytest.raises(UserError, match="'effective_rank' is a share of a paper's value"):
+        audit.absolute_margin("effective_rank")
+    with pytest.raises(UserError, match="no equivalence margin for the metric 'loss'"):
+        audit.absolute_margin("loss")
+
+
 def test_settings_and_the_arms_that_vary_them(study: StudyParams) -> None:
     found = {factor.symbol: values_of(study, factor) for factor in FACTORS}
     assert found["K"] == {"hamjepa_k_1": 1, "hamjepa": 2, "hamjepa_k_4": 4, "hamjepa_k_8": 8}
@@ -147,17 +204,18 @@ def test_the_table_is_written_to_be_read(
     lines = (tmp_path / "gain.md").read_text().splitlines()
     assert len(lines) == len(table) + 2
     assert "kNN@20 top-1 (%) − SIGReg" in lines[0] and "Symplecticity defect" in lines[0]
+    assert "Common energy drift" in lines[0]
     row = table[(table["arm"] == "euler") & (table["readout"] == "q")].iloc[0]
     column = "knn_top1@20_minus_sigreg"
     text = f"{row[column]:.2f} [{row[f'{column}_ci_low']:.2f}, {row[f'{column}_ci_high']:.2f}]"
-    assert text in next(line for line in lines if "Explicit Euler" in line)
+    assert f"{text}, undecided" in next(line for line in lines if "Explicit Euler" in line)
 
 
 def test_the_figure_has_a_point_for_every_difference(
     study: StudyParams, table: pd.DataFrame
 ) -> None:
     titles = {arm.name: arm.title for arm in study.arms}
-    figure = what_carries_the_gain(table, titles, SIDES, 0.95)
+    figure = what_carries_the_gain(table, titles, SIDES, 0.95, EQUIVALENCE.margins)
     assert next(label.get_text() for label in figure.axes[0].get_yticklabels()) == "SIGReg"
     baseline, method = (container[0] for container in figure.axes[0].containers)
     whole = table[table["readout"].isin(["qp", "all"])]
@@ -165,6 +223,13 @@ def test_the_figure_has_a_point_for_every_difference(
         baseline.get_xdata(), whole["knn_top1@20_minus_sigreg"].to_numpy(), equal_nan=True
     )
     assert np.isnan(method.get_xdata()[-1])
+    (drifts,) = figure.axes[-1].get_lines()
+    for axis in figure.axes[:2]:
+        (band,) = axis.patches
+        assert (band.get_x(), band.get_width()) == (-1.0, 2.0)
+    expected = whole["map_common_energy_drift"].clip(lower=1e-16).to_numpy()
+    assert np.array_equal(drifts.get_xdata(), expected, equal_nan=True)
+    assert expected[whole["arm"] == "identity"] == 1e-16 and np.isnan(expected[0])
 
 
 def test_curves_go_through_the_means(

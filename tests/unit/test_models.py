@@ -7,7 +7,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from hamjepa_audit.models.encoder import TokenEncoder, state_dimension
+from hamjepa_audit.models.encoder import TokenEncoder
 from hamjepa_audit.models.hamiltonian import Potential, energy
 from hamjepa_audit.models.integrators import leapfrog
 from hamjepa_audit.models.predictors import (
@@ -76,7 +76,7 @@ def test_state_dimension_is_that_of_the_encoders_output(
 ) -> None:
     params = EncoderParams(stem=stem, width=8, token_channels=6, token_grid=grid)
     encoder = TokenEncoder(params, "phase_space", seeded()).eval()
-    assert encoder(torch.zeros(1, 3, size, size)).shape == (1, state_dimension(params, size))
+    assert encoder(torch.zeros(1, 3, size, size)).shape == (1, params.state_dimension(size))
 
 
 def test_the_state_is_q_then_p_token_by_token() -> None:

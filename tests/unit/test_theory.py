@@ -51,6 +51,7 @@ from hamjepa_audit.theory.transport import (
     distances_by_direction,
     measure,
 )
+from hamjepa_audit.theory_numbers import NUMBERS
 from tests.tiny import audit, copy_params, edit, files_below
 
 Gradient = Callable[[Tensor], Tensor]
@@ -111,9 +112,27 @@ def with_friction(
     return q, 0.999 * p
 
 
+def with_a_mirrored_coordinate(
+    gradient: Gradient, q: Tensor, p: Tensor, step: float, steps: int
+) -> tuple[Tensor, Tensor]:
+    """Of determinant -1."""
+    q, p = leapfrog(gradient, q, p, step, steps)
+    return q * torch.where(torch.arange(q.shape[-1]) == 0, -1.0, 1.0), p
+
+
+def off_by_a_tenth(geometry: Geometry) -> Matrix:
+    """On the budget, a tenth too much along one axis of H and as much too little along another."""
+    eigenvalues, vectors = np.linalg.eigh(geometry.matrix)
+    shares = np.ones(geometry.dimension)
+    shares[:2] = 1.1, 0.9
+    return geometry.budget / geometry.dimension * (vectors * (shares / eigenvalues)) @ vectors.T
+
+
 COVARIANCES = {
     "H instead of its inverse": geometry_instead_of_inverse,
     "c instead of c/d": lambda g: g.budget * np.linalg.inv(g.matrix),
+    "half of the budget": lambda g: optimal_covariance(g) / 2,
+    "off by a tenth on the budget": off_by_a_tenth,
 }
 BROKEN: dict[str, dict[str, Any]] = {
     "worst_task": {
@@ -125,10 +144,7 @@ BROKEN: dict[str, dict[str, Any]] = {
     "minimax_value": COVARIANCES,
     "minimax_optimiser": COVARIANCES,
     "maximum_entropy_optimiser": COVARIANCES,
-    "maximum_entropy_competitors": {
-        "H instead of its inverse": geometry_instead_of_inverse,
-        "half of the budget": lambda g: optimal_covariance(g) / 2,
-    },
+    "maximum_entropy_competitors": COVARIANCES,
     "price_of_isotropy": {
         "smallest eigenvalue": lambda g: float(
             g.dimension * np.linalg.eigvalsh(g.matrix)[0] / np.trace(g.matrix)
@@ -153,13 +169,21 @@ BROKEN: dict[str, dict[str, Any]] = {
         "S instead of its inverse": lambda s, c: c / len(s) * s,
         "no d": lambda s, c: c * np.linalg.inv(s),
     },
-    "gibbs_marginal": COVARIANCES,
+    "gibbs_marginal": COVARIANCES
+    | {
+        "a twentieth too much": lambda g: 1.05 * optimal_covariance(g),
+        "a twentieth too little": lambda g: 0.95 * optimal_covariance(g),
+    },
     "symplecticity": {
         "explicit Euler": euler,
         "a kick that is no gradient": kick_that_is_no_gradient,
         "friction": with_friction,
     },
-    "volume": {"explicit Euler": euler, "friction": with_friction},
+    "volume": {
+        "explicit Euler": euler,
+        "friction": with_friction,
+        "a mirrored coordinate": with_a_mirrored_coordinate,
+    },
     "reciprocal_singular_values": {
         "explicit Euler": euler,
         "a kick that is no gradient": kick_that_is_no_gradient,
@@ -224,6 +248,25 @@ def test_a_broken_formula_fails_its_row(params: TheoryParams, name: str, how: st
     (check,) = (check for check in all_checks(params) if check.name == name)
     row = run_check(check, params, BROKEN[name][how])
     assert not row["holds"], row
+
+
+def test_a_wrong_square_root_of_the_geometry_is_found(
+    params: TheoryParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What searches for the worst task must not share the factor that the formula is made with."""
+    (check,) = (check for check in all_checks(params) if check.name == "worst_task")
+    of_inverse = property(lambda self: np.linalg.cholesky(np.linalg.inv(self.matrix)))
+    monkeypatch.setattr(Geometry, "factor", of_inverse)
+    assert not run_check(check, params)["holds"]
+
+
+def test_energies_are_followed_in_several_dimensions_and_potentials(params_folder: Path) -> None:
+    (check,) = (
+        check for check in all_checks(load_theory(params_folder)) if check.name == "energy_bounded"
+    )
+    systems = list(check.instances(generator_for(0, "long run")))
+    found = {(system.dimension, system.potential.residual_scale) for system in systems}
+    assert found == {(d, scale) for d in (2, 8, 32) for scale in (0.02, 10.0)}
 
 
 def test_a_wrong_sign_in_a_kick_is_still_symplectic(params: TheoryParams) -> None:
@@ -430,6 +473,29 @@ def test_a_row_that_fails_is_shouted(reported: Path, tmp_path: Path, claim: ToyT
     assert "NO" in lines[2] and not any("| NO" in line for line in lines[3:])
 
 
+def test_a_row_that_fails_is_told_when_everything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = copy_params(tmp_path / "params")
+    for name in ("cone", "volume"):
+        edit(folder / "theory.yaml", f"tolerances.{name}", 1e-30)
+    monkeypatch.chdir(tmp_path)
+    status, error = audit(monkeypatch, capsys, "theory")
+    assert status == 1
+    last = error.splitlines()[-1]
+    assert last.startswith("error: 2 of 23 theorems' checks fail: cone, volume; ")
+    written = tmp_path / "results" / "theory" / "numbers"
+    assert {path.stem for path in written.glob("*.parquet")} == set(NUMBERS)
+    checks = pd.read_parquet(written / "checks.parquet")
+    assert checks.loc[~checks["holds"], "check"].tolist() == ["cone", "volume"]
+
+
+@pytest.mark.slow
+def test_every_row_holds_with_the_parameters_as_shipped(params_folder: Path) -> None:
+    rows = run_checks(load_theory(params_folder), print)
+    assert [row["check"] for row in rows if not row["holds"]] == []
+
+
 def test_claims_without_the_experiment_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -439,7 +505,7 @@ def test_claims_without_the_experiment_are_refused(
     monkeypatch.chdir(tmp_path)
     status, error = audit(monkeypatch, capsys, "theory")
     assert status == 2 and "has no toy_transport" in error and error.count("\n") == 1
-    edit(folder / "theory.yaml", "gibbs.sample", 3)
+    edit(folder / "theory.yaml", "gibbs.coordinate", 3)
     status, error = audit(monkeypatch, capsys, "theory")
-    assert status == 2 and "did you mean 'samples'?" in error
+    assert status == 2 and "did you mean 'coordinates'?" in error
     assert not (tmp_path / "results").exists()

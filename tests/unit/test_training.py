@@ -96,6 +96,22 @@ def test_an_epoch_takes_every_image_once_and_drops_the_rest(
     assert sorted(epoch_order(0, 1, 50)) == list(range(50))
 
 
+@pytest.mark.parametrize(("arm", "stays"), [("frozen", True), ("hamjepa", False)])
+def test_training_leaves_a_frozen_potential_as_it_was(
+    params: Path, images: torch.Tensor, arm: str, stays: bool
+) -> None:
+    """To the bit, weight decay included."""
+    study = load_study(params, "digits_controls").model_copy(update={"epochs": (EPOCHS,)})
+    run = resolve_run(study, arm, EPOCHS, 0)
+    before = build_model(run).state_dict()
+    after = pretrain(run, images, CPU, arm).model.state_dict()
+    kept = {name: torch.equal(value, after[name]) for name, value in before.items()}
+    potential = [name for name in kept if name.startswith("objective.predictor.potential")]
+    assert len(potential) == 6 and "encoder.stem.0.weight" in kept
+    assert not kept["encoder.stem.0.weight"]
+    assert all(kept[name] for name in potential) == stays
+
+
 def test_learning_rates_of_the_groups(params: Path, images: torch.Tensor) -> None:
     run = run_of(params, "hamjepa")
     slow = run.model_copy(update={"arm": run.arm.model_copy(

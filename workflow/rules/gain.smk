@@ -7,6 +7,7 @@ for _name in STUDIES:
             name:
                 f"gain_{_name}"
             input:
+                claims_selection,
                 selection=lambda wildcards, name=_name: plan(name).write_selection(),
                 metrics=LAYOUT.study_table(_name, "metrics"),
             output:

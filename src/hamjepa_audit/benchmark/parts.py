@@ -17,7 +17,6 @@ from hamjepa_audit.evaluation.features import plain_features
 from hamjepa_audit.evaluation.knn import knn_accuracies
 from hamjepa_audit.evaluation.probe import probe_measurements
 from hamjepa_audit.evaluation.readouts import readout
-from hamjepa_audit.models.encoder import state_dimension
 from hamjepa_audit.objectives.floors import orthonormal_directions, projection_count
 from hamjepa_audit.objectives.prediction import phase_space_prediction
 from hamjepa_audit.params.arms import LeapfrogParams, PhaseSpaceObjectiveParams
@@ -161,7 +160,7 @@ def _states_and_directions(
     bench: Bench, params: PhaseSpaceObjectiveParams
 ) -> tuple[Tensor, Tensor]:
     """Random states (V, B, 2d) and directions of the floors (2, d, k)."""
-    dimension = state_dimension(bench.run.encoder, bench.run.views.size) // 2
+    dimension = bench.run.encoder.state_dimension(bench.run.views.size) // 2
     source = torch.Generator().manual_seed(2)
     states = torch.randn(VIEWS, bench.batch, 2 * dimension, generator=source)
     count = projection_count(params.logdet_floor.directions, dimension, states[..., 0].numel())

@@ -13,7 +13,6 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from hamjepa_audit.models.encoder import state_dimension
 from hamjepa_audit.params.arms import LeapfrogParams, PhaseSpaceObjectiveParams, SpectralLimits
 from hamjepa_audit.params.studies import EncoderParams, RunParams, ViewParams
 
@@ -189,7 +188,7 @@ class PlainTrainer:
         leapfrog: LeapfrogParams,
         images: Tensor,
     ) -> None:
-        dimension = state_dimension(run.encoder, run.views.size) // 2
+        dimension = run.encoder.state_dimension(run.views.size) // 2
         self.encoder = PlainEncoder(run.encoder)
         self.potential = PlainPotential(leapfrog, dimension)
         self.objective = objective

@@ -19,10 +19,11 @@ def gain(context: typer.Context, study: Study) -> None:
     from hamjepa_audit.files import read_json, read_parquet
     from hamjepa_audit.metrics import METRICS_SCHEMA
     from hamjepa_audit.params import load_study
+    from hamjepa_audit.params.audit import load_audit
     from hamjepa_audit.params.controls import has_gain
     from hamjepa_audit.reporting.gain_tables import write_gain_table
     from hamjepa_audit.reporting.style import save
-    from hamjepa_audit.statistics.gain import gain as gain_of
+    from hamjepa_audit.statistics.gain import Equivalence, gain as gain_of
     from hamjepa_audit.table_provenance import origin_of
 
     layout = layout_of(context)
@@ -36,8 +37,11 @@ def gain(context: typer.Context, study: Study) -> None:
     metrics = read_parquet(layout.study_table(study, "metrics"), METRICS_SCHEMA).to_pandas()
     arms = [arm.name for arm in params.arms]
     titles = {arm.name: arm.title for arm in params.arms}
-    table = gain_of(metrics, arms, sides, params.statistics.confidence)
-    figures = _figures(metrics, table, params, titles)
+    audit = load_audit(layout.params)
+    margins = {metric: audit.absolute_margin(metric) for metric in sides.accuracies}
+    equivalence = Equivalence(margins, audit.minimum_seeds)
+    table = gain_of(metrics, arms, sides, params.statistics.confidence, equivalence)
+    figures = _figures(metrics, table, params, titles, margins)
     origin = origin_of(read_json(layout.selection(study)))
     write_gain_table(table, titles, sides, layout.tables(study), origin)
     for name, figure in figures.items():
@@ -46,7 +50,11 @@ def gain(context: typer.Context, study: Study) -> None:
 
 
 def _figures(
-    metrics: "pd.DataFrame", table: "pd.DataFrame", params: "StudyParams", titles: dict[str, str]
+    metrics: "pd.DataFrame",
+    table: "pd.DataFrame",
+    params: "StudyParams",
+    titles: dict[str, str],
+    margins: dict[str, float],
 ) -> dict[str, "Figure"]:
     """The figures by file name, for each number of epochs."""
     from hamjepa_audit.params.controls import FACTORS, gain_figures, values_of
@@ -61,7 +69,7 @@ def _figures(
         for name in gain_figures(params):
             if name == "what_carries_the_gain":
                 rows = table[table["epochs"] == epochs]
-                figure = what_carries_the_gain(rows, titles, sides, confidence)
+                figure = what_carries_the_gain(rows, titles, sides, confidence, margins)
             else:
                 sweeps = [
                     Sweep(factor.symbol, values, getattr(sides, factor.side))

@@ -21,7 +21,7 @@ from hamjepa_audit.cli import (
     runs,
     theory,
 )
-from hamjepa_audit.errors import UserError
+from hamjepa_audit.errors import CheckFailedError, UserError
 from hamjepa_audit.layout import Layout
 
 USER_CAN_MEND = 2
@@ -71,7 +71,10 @@ class Terminated(BaseException):
 
 
 def main() -> None:
-    """Runs a command; what the user can mend is one line on stderr and exit status 2."""
+    """Runs a command; what the user can mend is one line on stderr and exit status 2.
+
+    A check that fails is one line, too, with exit status 1.
+    """
     debug = "--debug" in sys.argv[1:]
     signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -79,6 +82,8 @@ def main() -> None:
     except (UserError, typer.TyperException) as error:
         message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
         _fail(message, USER_CAN_MEND, debug)
+    except CheckFailedError as error:
+        _fail(str(error), FAILED, debug)
     except (KeyboardInterrupt, typer.Abort):
         _fail(f"interrupted; {NEXT}", INTERRUPTED, debug)
     except Terminated:

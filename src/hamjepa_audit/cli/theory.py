@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hamjepa_audit.cli.options import Threads, layout_of
-from hamjepa_audit.errors import UserError
+from hamjepa_audit.errors import CheckFailedError, UserError
 
 if TYPE_CHECKING:
     from hamjepa_audit.params.claims import ToyTransport
@@ -18,7 +18,10 @@ ClaimsFile = Annotated[
 
 
 def theory(context: typer.Context, claims: ClaimsFile = None, threads: Threads = None) -> None:
-    """Check the theorems on random instances, and try the paper's toy experiment."""
+    """Check the theorems on random instances, and try the paper's toy experiment.
+
+    Ends with status 1 if a check fails, when all numbers are written.
+    """
     from hamjepa_audit.files import write_parquet
     from hamjepa_audit.params.theory import load_theory
     from hamjepa_audit.theory.numbers import theory_numbers
@@ -32,6 +35,13 @@ def theory(context: typer.Context, claims: ClaimsFile = None, threads: Threads =
     for name, table in tables.items():
         write_parquet(layout.theory_numbers(name), table)
         typer.echo(layout.theory_numbers(name))
+    checks = tables["checks"].to_pylist()
+    failing = [row["check"] for row in checks if not row["holds"]]
+    if failing:
+        raise CheckFailedError(
+            f"{len(failing)} of {len(checks)} theorems' checks fail: {', '.join(failing)}; "
+            f"theory-report makes their table"
+        )
 
 
 def theory_report(context: typer.Context, claims: ClaimsFile = None) -> None:

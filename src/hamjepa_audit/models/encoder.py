@@ -106,16 +106,6 @@ class TokenEncoder(nn.Module):
         return torch.cat([q.flatten(1), p.flatten(1)], dim=1)
 
 
-def state_dimension(params: EncoderParams, image_size: int) -> int:
-    """Length 2d of a state for images of `image_size` pixels."""
-    grid = params.token_grid
-    if grid is None:
-        # Two strided stages, and two more halvings in the ImageNet stem; odd sizes round up.
-        halvings = 2 if params.stem == "cifar" else 4
-        grid = -(-image_size // 2**halvings)
-    return grid * grid * params.token_channels
-
-
 def _stem(kind: Literal["cifar", "imagenet"], width: int) -> nn.Sequential:
     if kind == "cifar":
         convolution = nn.Conv2d(3, width, 3, padding=1, bias=False)

@@ -1,5 +1,6 @@
 """What an arm is: how the state is read, the predictor, the objective, the clipping."""
 
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -166,7 +167,10 @@ class PhaseSpaceObjectiveParams(Params):
 
 
 class SIGRegObjectiveParams(Params):
-    """LeJEPA's objective: prediction of the views' mean, SIGReg on each view."""
+    """LeJEPA's objective: prediction of the views' mean, SIGReg on each view.
+
+    The prediction has the weight 1, as in the paper, or 1 - weight, as in LeJEPA.
+    """
 
     kind: Literal["sigreg"]
     weight: NonNegative
@@ -174,6 +178,16 @@ class SIGRegObjectiveParams(Params):
     directions: Count
     knots: Annotated[int, Field(ge=2)]
     maximum_frequency: Positive
+
+    @model_validator(mode="after")
+    def _weights_fit(self) -> Self:
+        rest = 1 - self.weight
+        if self.prediction_weight != 1 and not math.isclose(self.prediction_weight, rest):
+            raise ValueError(
+                f"prediction_weight is {self.prediction_weight:g} but weight is {self.weight:g}: "
+                f"give it 1 (the paper's) or 1 - weight = {rest:g} (LeJEPA's)"
+            )
+        return self
 
 
 class VICRegObjectiveParams(Params):

@@ -91,9 +91,27 @@ class AuditParams(Params):
         Raises:
             UserError: no margin is declared for the metric.
         """
+        return self._margin_params(metric).around(value)
+
+    def absolute_margin(self, metric: str) -> float:
+        """The margin around a difference of two of our arms, in the metric's unit.
+
+        Raises:
+            UserError: no margin is declared for the metric, or one that only a value of the paper
+                gives a size.
+        """
+        margin = self._margin_params(metric)
+        if margin.absolute is None:
+            raise UserError(
+                f"the equivalence margin for '{metric}' is a share of a paper's value, which arms "
+                f"are not compared with; give it an absolute one in statistics.yaml"
+            )
+        return margin.absolute
+
+    def _margin_params(self, metric: str) -> MarginParams:
         for margin in self.margins:
             if any(fnmatchcase(metric, pattern) for pattern in margin.metrics):
-                return margin.around(value)
+                return margin
         raise UserError(
             f"no equivalence margin for the metric '{metric}'; add it to margins in statistics.yaml"
         )

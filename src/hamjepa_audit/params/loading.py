@@ -4,7 +4,7 @@ A study file is merged over `protocol.yaml` (or over the study it `extends`); an
 arm it `extends`. A study may take its arms from a `selection`, a part of a study that several
 share (params/selections), which is merged before its own settings. It may override settings of an
 arm under `arm_overrides`; an arm inherits the overrides of the arm that it extends, so that the
-ablations stay equal to HamJEPA in all else.
+ablations stay equal to HamJEPA in all else. A hidden width may follow HamJEPA's by a word (widths).
 """
 
 import json
@@ -17,8 +17,10 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from hamjepa_audit.errors import UserError, nearest
+from hamjepa_audit.params.arms import ArmParams
 from hamjepa_audit.params.base import Params
 from hamjepa_audit.params.studies import RunParams, StudyParams
+from hamjepa_audit.params.widths import FOLLOWED, Word, with_width, word_of
 
 Tree = dict[str, Any]
 _Model = TypeVar("_Model", bound=Params)
@@ -57,8 +59,14 @@ def load_study(folder: Path, name: str) -> StudyParams:
         _require_arm(folder, arm, f"{where}: arm_overrides")
         if not isinstance(override, dict):
             raise UserError(f"{where}: arm_overrides.{arm} is {override!r}: give it a mapping")
-    tree["arms"] = [_arm_tree(folder, arm, overrides, where, ()) for arm in arms]
-    return validate(StudyParams, tree | {"name": name}, where)
+    trees = [_arm_tree(folder, arm, overrides, where, ()) for arm in arms]
+    words = {arm["name"]: word for arm in trees if (word := word_of(arm, where))}
+    tree["arms"] = [_numbered(arm, words.get(arm["name"])) for arm in trees]
+    study = validate(StudyParams, tree | {"name": name}, where)
+    if not words:
+        return study
+    followed = _arm_tree(folder, FOLLOWED, overrides, where, ())
+    return _with_widths(study, words, validate(ArmParams, followed, f"{where}: arm '{FOLLOWED}'"))
 
 
 def resolve_run(study: StudyParams, arm: str, epochs: int, seed: int) -> RunParams:
@@ -134,6 +142,26 @@ def _arm_tree(folder: Path, name: str, overrides: Tree, where: str, seen: tuple[
     if parent is not None:
         tree = merge(_arm_tree(folder, parent, overrides, where, (*seen, name)), tree)
     return merge(tree, overrides.get(name, {})) | {"name": name}
+
+
+def _numbered(arm: Tree, word: Word | None) -> Tree:
+    """An arm with any width in the place of a word, which is known when the arm is validated."""
+    if word is None:
+        return arm
+    number: Any = 1
+    for key in reversed(word.path):
+        number = {key: number}
+    return merge(arm, number)
+
+
+def _with_widths(study: StudyParams, words: dict[str, Word], followed: ArmParams) -> StudyParams:
+    """The study with the widths that words in its arms mean."""
+    dimension = study.encoder.state_dimension(study.views.size)
+    arms = [
+        with_width(arm, words[arm.name].meaning, followed, dimension) if arm.name in words else arm
+        for arm in study.arms
+    ]
+    return study.model_copy(update={"arms": tuple(arms)})
 
 
 def _require_arm(folder: Path, name: str, where: str) -> None:

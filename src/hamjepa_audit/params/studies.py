@@ -36,6 +36,15 @@ class EncoderParams(Params):
     token_channels: Annotated[int, Field(ge=2, multiple_of=2)]
     token_grid: Count | None
 
+    def state_dimension(self, image_size: int) -> int:
+        """Length 2d of a state for images of `image_size` pixels."""
+        grid = self.token_grid
+        if grid is None:
+            # Two strided stages, and two more halvings in the ImageNet stem; odd sizes round up.
+            halvings = 2 if self.stem == "cifar" else 4
+            grid = -(-image_size // 2**halvings)
+        return grid * grid * self.token_channels
+
 
 class JitterParams(Params):
     """Colour jitter: strengths as in torchvision's ColorJitter."""
@@ -142,11 +151,15 @@ class GeometryParams(Params):
 
 
 class DynamicsParams(Params):
-    """What trained predictors do to held-out states."""
+    """What trained predictors do to held-out states.
+
+    All are followed by one energy, (|p|^2 + stiffness |q|^2) / 2, whatever they conserve.
+    """
 
     jacobian_states: Count
     rollout_states: Count
     rollout_applications: Count
+    stiffness: NonNegative
     seed: Seed
 
 

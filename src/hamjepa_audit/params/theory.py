@@ -37,9 +37,9 @@ class TaskParams(Params):
 
 
 class GibbsParams(Params):
-    """Draws of the Gibbs law."""
+    """Draws of the Gibbs law: as many as have this many coordinates of q, and at least one."""
 
-    samples: Count
+    coordinates: Count
 
 
 class SpectrumParams(Params):
@@ -74,7 +74,7 @@ class EnergyOrderParams(Params):
 
 
 class LongRunParams(Params):
-    """Energies over many steps."""
+    """Energies over many steps, of every dimension with every residual scale."""
 
     steps: Count
     step_size: Positive
@@ -82,7 +82,7 @@ class LongRunParams(Params):
     dimensions: Several
     hidden_width: Count
     hidden_layers: Count
-    residual_scale: NonNegative
+    residual_scales: tuple[NonNegative, ...] = Field(min_length=1)
     trajectories: Count
 
 

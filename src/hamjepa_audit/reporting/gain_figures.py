@@ -1,5 +1,6 @@
 """Figures of what carries the gain, and of how it depends on a setting."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -25,11 +26,18 @@ from hamjepa_audit.statistics.summaries import READOUTS
 WHOLE = ("qp", "all")
 """Readouts of the whole state, the one that every arm has."""
 
-SHOWN_DYNAMICS = {"map_error_removed": "linear", "map_symplecticity_defect": "log"}
+SHOWN_DYNAMICS = {
+    "map_error_removed": "linear",
+    "map_symplecticity_defect": "log",
+    "map_common_energy_drift": "log",
+}
 """What is drawn beside the accuracies, and on which axis."""
 
 EXACT = 1e-16
-"""Symplecticity defects below this are rounding, and are drawn here."""
+"""What is below this on a logarithmic axis is rounding, and is drawn here."""
+
+LABEL_WIDTH = 12
+"""Letters of a line below a narrow panel."""
 
 ROW_HEIGHT = 0.26
 """Inches an arm."""
@@ -45,7 +53,11 @@ class Sweep(NamedTuple):
 
 @styled
 def what_carries_the_gain(
-    table: pd.DataFrame, titles: Mapping[str, str], params: GainParams, confidence: float
+    table: pd.DataFrame,
+    titles: Mapping[str, str],
+    params: GainParams,
+    confidence: float,
+    margins: Mapping[str, float],
 ) -> Figure:
     """A row an arm: paired differences from both references in accuracy, and what its map does.
 
@@ -56,6 +68,7 @@ def what_carries_the_gain(
         titles: each arm's name.
         params: the references and accuracies that it was made with.
         confidence: level of the intervals.
+        margins: of each accuracy, within which a difference is small, in its unit.
     """
     rows = table[table["readout"].isin(WHOLE)].reset_index(drop=True)
     height = ROW_HEIGHT * len(rows) + 1.5
@@ -69,6 +82,10 @@ def what_carries_the_gain(
         ):
             _forest(axis, rows, places + offset, f"{metric}_minus_{arm}", titles[arm], colour)
         axis.axvline(0.0, color="black", linewidth=0.8)
+        margin = margins[metric]
+        axis.axvspan(
+            -margin, margin, color="black", alpha=0.12, linewidth=0, label="equivalence margin"
+        )
         axis.set_xlabel(f"{OVERVIEW.get(metric, metric)},\ndifference (points)")
     for axis, (metric, scale) in zip(
         axes[-len(SHOWN_DYNAMICS) :], SHOWN_DYNAMICS.items(), strict=True
@@ -76,10 +93,10 @@ def what_carries_the_gain(
         values = rows[metric].clip(lower=EXACT) if scale == "log" else rows[metric]
         axis.set_xscale(scale)
         axis.plot(values, places, "o", color=COLOURS[2])
-        axis.set_xlabel(HEADINGS[metric].replace(" ", "\n", 1))
+        axis.set_xlabel(textwrap.fill(HEADINGS[metric], LABEL_WIDTH, break_long_words=False))
         if scale == "linear":
             axis.axvline(0.0, color="black", linewidth=0.8)
-            axis.xaxis.set_major_locator(MaxNLocator(nbins=3))
+            axis.xaxis.set_major_locator(MaxNLocator(nbins=2))
     axes[0].set_yticks(places, labels=[titles[arm] for arm in rows["arm"]])
     axes[0].set_ylim(len(rows) - 0.4, -0.6)
     note = f"Whole states. Paired differences over seeds, {100 * confidence:g}% t intervals"

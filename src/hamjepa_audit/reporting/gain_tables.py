@@ -19,7 +19,9 @@ HEADINGS = {
     "map_log_abs_determinant": "Log |det|",
     "map_reversal_error": "Reversal error",
     "map_growth_rate": "Growth per application",
-    "map_energy_drift": "Energy drift",
+    "map_common_energy_drift": "Common energy drift",
+    "map_common_energy_growth": "Common energy growth",
+    "map_energy_drift": "Own energy drift",
 }
 
 
@@ -69,9 +71,9 @@ def _fields(row: dict[Hashable, Any], params: GainParams, references: Sequence[s
 
 
 def _interval(row: dict[Hashable, Any], column: str) -> str:
-    """'1.20 [0.31, 2.09]'."""
+    """'1.20 [0.31, 2.09], differs'."""
     difference = number(row[column], "percent")
     if pd.isna(row[f"{column}_ci_low"]):
         return difference
     bounds = (number(row[f"{column}_{end}"], "percent") for end in ("ci_low", "ci_high"))
-    return f"{difference} [{', '.join(bounds)}]"
+    return f"{difference} [{', '.join(bounds)}], {row[f'{column}_reading']}"

@@ -1,10 +1,14 @@
 """What carries the gain: every arm against the baseline and against the method, paired by seed."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from hamjepa_audit.params.studies import GainParams
+from hamjepa_audit.statistics.equivalence import tost
+from hamjepa_audit.statistics.hypothesis_tests import of_mean
 from hamjepa_audit.statistics.paired import paired_differences
 from hamjepa_audit.statistics.summaries import summarise
 
@@ -16,6 +20,8 @@ DYNAMICS = (
     "map_log_abs_determinant",
     "map_reversal_error",
     "map_growth_rate",
+    "map_common_energy_drift",
+    "map_common_energy_growth",
     "map_energy_drift",
 )
 """What is shown of a trained predictor beside its arm's accuracies."""
@@ -25,9 +31,28 @@ BY_READOUT = ("map_error_removed", "map_displacement_share")
 
 ROW = ["epochs", "arm", "readout"]
 
+PARTS = ("ci_low", "ci_high", "p", "n", "p_equivalence", "reading")
+"""What stands beside a difference."""
+
+WITHIN, DIFFERS, UNDECIDED = "within margin", "differs", "undecided"
+"""Readings of a difference: shown to be small; not shown to be, but not to be zero; neither."""
+
+
+class Equivalence(NamedTuple):
+    """What counts as as good as a reference."""
+
+    margins: Mapping[str, float]
+    """Of each accuracy, in its unit."""
+    minimum_seeds: int
+    """Nothing is decided from fewer."""
+
 
 def gain(
-    metrics: pd.DataFrame, arm_order: Sequence[str], params: GainParams, confidence: float
+    metrics: pd.DataFrame,
+    arm_order: Sequence[str],
+    params: GainParams,
+    confidence: float,
+    equivalence: Equivalence,
 ) -> pd.DataFrame:
     """One row per number of epochs, arm and readout, at the last epoch.
 
@@ -38,13 +63,15 @@ def gain(
         metrics: the long metric table (METRICS_SCHEMA) of one study.
         arm_order: every arm in it, in the order of the rows.
         params: the two references, and which accuracies.
-        confidence: level of the intervals, in (0, 1).
+        confidence: level of the intervals and of each reading, in (0, 1).
+        equivalence: what a difference is held against.
 
     Returns:
         ROW, and for each accuracy METRIC_ with mean, sd, n; then for each reference
         METRIC_minus_REFERENCE, the mean paired difference in the metric's unit, and that with
-        _ci_low, _ci_high, _p, _n (see `paired_differences`), missing in the reference's own rows;
-        then the means over seeds of DYNAMICS, missing where there is no such predictor.
+        _ci_low, _ci_high, _p, _n (see `paired_differences`), _p_equivalence (see `tost`) and
+        _reading, of WITHIN, DIFFERS, UNDECIDED, missing in the reference's own rows; the
+        means over seeds of DYNAMICS, missing where there is no such predictor.
 
     Raises:
         UserError: the metrics are unusable (see `statistics.checked`).
@@ -55,7 +82,7 @@ def gain(
     for reference in (params.baseline, params.method):
         order = [reference, *(arm for arm in arm_order if arm != reference)]
         found = paired_differences(accuracies, order, confidence)
-        of_reference = found[found["subtrahend_arm"] == reference]
+        of_reference = _read(found[found["subtrahend_arm"] == reference], confidence, equivalence)
         table = _with_differences(table, of_reference, reference, params.accuracies)
     table = _with_dynamics(table, final)
     rank = {arm: position for position, arm in enumerate(arm_order)}
@@ -63,6 +90,17 @@ def gain(
     return table.sort_values(
         ROW, key=lambda x: x.map(rank) if x.name == "arm" else x.map(lambda v: parts.get(v, v))
     ).reset_index(drop=True)
+
+
+def _read(differences: pd.DataFrame, confidence: float, equivalence: Equivalence) -> pd.DataFrame:
+    """Differences with `p_equivalence` and `reading`, each test by itself, as the intervals are."""
+    estimate = of_mean(*(differences[x] for x in ("mean_difference", "sd", "n")))
+    p_equivalence = tost(estimate, differences["metric"].map(equivalence.margins))
+    small = p_equivalence < 1 - confidence
+    not_zero = (differences["p"] < 1 - confidence).to_numpy()
+    enough = (differences["n"] >= equivalence.minimum_seeds).to_numpy()
+    reading = np.select([~enough, small, not_zero], [UNDECIDED, WITHIN, DIFFERS], UNDECIDED)
+    return differences.assign(p_equivalence=p_equivalence, reading=reading)
 
 
 def compared_readout(readout: str, available: Sequence[str]) -> str:
@@ -92,7 +130,7 @@ def _with_differences(
         column = f"{metric}_minus_{reference}"
         names: Mapping[str, str] = {
             "minuend_arm": "arm", "minuend_readout": "readout", "mean_difference": column,
-            **{part: f"{column}_{part}" for part in ("ci_low", "ci_high", "p", "n")},
+            **{part: f"{column}_{part}" for part in PARTS},
         }  # fmt: skip
         rows = chosen[chosen["metric"] == metric][["epochs", *names]].rename(columns=names)
         table = table.merge(rows, how="left", on=ROW, validate="one_to_one")

@@ -1,5 +1,6 @@
 """Every theorem that the paper rests on: its statement, its formula, its check, its instances."""
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -140,7 +141,7 @@ def covariance_checks(params: TheoryParams) -> list[Check[Any, Any]]:
             "worst_task",
             "V(S) = max of w'Sw over w'H^-1 w <= 1 is lmax(H^1/2 S H^1/2)",
             THEORY,
-            "relative, against the maximum found by ascent",
+            "relative, against the maximum found by ascent and that eigenvalue",
             covariance.worst_task_value,
             covariance.worst_task_error,
             every,
@@ -227,7 +228,8 @@ def entropy_checks(params: TheoryParams) -> list[Check[Any, Any]]:
             "maximum_entropy_competitors",
             "No law on the budget has more entropy than N(0, (c/d) H^-1)",
             ABSTRACT,
-            f"nats per dimension above it, of normal laws and {len(entropy.COMPETITORS)} others",
+            "nats per dimension above it, of normal laws and "
+            f"{len(entropy.COMPETITORS)} others; share of the budget that is missed",
             covariance.optimal_covariance,
             entropy.maximum_entropy_competitor_error,
             lambda generator: geometries(params, generator),
@@ -244,7 +246,7 @@ def gibbs_checks(params: TheoryParams) -> list[Check[Any, Any]]:
             THEORY,
             "in units of the expected sampling error",
             covariance.optimal_covariance,
-            gibbs.gibbs_marginal_error(params.gibbs.samples),
+            gibbs.gibbs_marginal_error(params.gibbs.coordinates),
             lambda generator: geometries(params, generator),
         )
     ]
@@ -263,10 +265,8 @@ def leapfrog_checks(params: TheoryParams) -> list[Check[Any, Any]]:
 
     def long(generator: Generator) -> Iterator[Any]:
         run = params.long_run
-        potential = potential_params(
-            params, run.residual_scale, run.hidden_width, run.hidden_layers
-        )
-        for dimension in run.dimensions:
+        for dimension, scale in itertools.product(run.dimensions, run.residual_scales):
+            potential = potential_params(params, scale, run.hidden_width, run.hidden_layers)
             yield mechanical_system(dimension, potential, run.trajectories, generator)
 
     return [
@@ -283,7 +283,7 @@ def leapfrog_checks(params: TheoryParams) -> list[Check[Any, Any]]:
             "volume",
             "det A = 1",
             THEORY,
-            "log |det A|",
+            "log |det A|; infinite where det A is not positive",
             leapfrog,
             maps.volume_error(size, steps),
             one,

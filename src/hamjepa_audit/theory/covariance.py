@@ -70,21 +70,35 @@ def worst_geometry(covariance: Matrix, limit: float) -> Matrix:
 
 
 def worst_task_error(geometry: Geometry, generator: Generator, formula: Value) -> float:
-    """The largest w'S w that is found by ascending it, against the formula; relative."""
+    """Relative: the formula against the largest w'S w found, and against lmax(H^1/2 S H^1/2).
+
+    Both from H itself, not from `Geometry.factor`, which the formula is made with.
+    """
     covariance = covariance_on_budget(geometry, generator)
-    factor = geometry.factor
-    whitened = factor.T @ covariance @ factor
+    claimed = formula(geometry, covariance)
+    root = square_root(geometry.matrix)
+    inverse = np.linalg.inv(geometry.matrix)
 
     def negative_quotient(z: Matrix) -> tuple[float, Matrix]:
-        # w = C z, so that w'S w / w'H^-1 w is this quotient.
-        product, norm = whitened @ z, z @ z
-        quotient = (z @ product) / norm
-        return -float(quotient), -2 * (product - quotient * z) / norm
+        # -w'S w / w'H^-1 w at w = H^1/2 z, in which no condition number stalls the ascent.
+        w = root @ z
+        upper, lower = covariance @ w, inverse @ w
+        norm = w @ lower
+        quotient = (w @ upper) / norm
+        return -float(quotient), -2 * root @ (upper - quotient * lower) / norm
 
     start = generator.standard_normal(geometry.dimension)
     options = {"maxiter": 5000, "maxfun": 10000, "ftol": 1e-15, "gtol": 1e-12}
     found = minimize(negative_quotient, start, jac=True, method="L-BFGS-B", options=options)
-    return abs(-found.fun / formula(geometry, covariance) - 1)
+    largest = largest_eigenvalue(root @ covariance @ root)
+    return max(abs(-found.fun / claimed - 1), abs(largest / claimed - 1))
+
+
+def square_root(matrix: Matrix) -> Matrix:
+    """The symmetric root of a symmetric positive definite matrix."""
+    eigenvalues, vectors = np.linalg.eigh(matrix)
+    root: Matrix = (vectors * np.sqrt(eigenvalues)) @ vectors.T
+    return root
 
 
 def minimax_value_error(geometry: Geometry, _: Generator, formula: Covariance) -> float:

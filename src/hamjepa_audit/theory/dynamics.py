@@ -77,15 +77,17 @@ def measure_dynamics(
 
     For q, p and qp: `map_displacement`, `map_view_distance`, `map_displacement_share`,
     `map_error_removed`. For qp: `map_loss_removed`, `map_log_abs_determinant`,
-    `map_symplecticity_defect`, `map_reversal_error`, `map_growth_rate`, and of maps of a
-    Hamiltonian `map_energy_drift`. For q, of maps with a force: `map_learned_force_share`; with a
+    `map_symplecticity_defect`, `map_reversal_error`, `map_growth_rate`,
+    `map_common_energy_drift`, `map_common_energy_growth`, and of maps of a Hamiltonian
+    `map_energy_drift`. For q, of maps with a force: `map_learned_force_share`; with a
     potential: `potential_hessian_` with min, q10, q50, q90, max.
 
     Args:
         trained: the predictor.
         view_a: (N, 2d) float64 states [q; p] of one view of held-out images.
         view_b: (N, 2d) float64, of another view of the same images.
-        params: numbers of states and applications, and the seed that draws the states.
+        params: numbers of states and applications, the seed that draws the states, and the
+            stiffness of the energy that all maps are followed by.
     """
     order = torch.randperm(len(view_a), generator=generator(Stream.DYNAMICS, params.seed))
     chosen = view_a[order.to(view_a.device)]
@@ -96,7 +98,7 @@ def measure_dynamics(
         "map_log_abs_determinant": _mean([log_abs_determinant(matrix) for matrix in jacobians]),
         "map_symplecticity_defect": _mean([symplecticity_defect(matrix) for matrix in jacobians]),
         "map_reversal_error": reversal_error(trained, view_a),
-        **rollout(trained, more, params.rollout_applications),
+        **rollout(trained, more, params.rollout_applications, params.stiffness),
     }
     rows = [*_moves(trained, view_a, view_b)]
     rows += [Measurement("qp", name, value, "dimensionless") for name, value in whole.items()]
@@ -139,28 +141,59 @@ def loss_removed(trained: Trained, view_a: Tensor, view_b: Tensor) -> float:
 
 
 @torch.no_grad()
-def rollout(trained: Trained, states: Tensor, applications: int) -> dict[str, float]:
+def rollout(
+    trained: Trained, states: Tensor, applications: int, stiffness: float
+) -> dict[str, float]:
     """The map applied again and again, far beyond what it was trained for.
 
+    Args:
+        trained: the predictor.
+        states: (N, 2d) float64, where it starts.
+        applications: how often the map is applied; fewer where states run away.
+        stiffness: a of the common energy.
+
     Returns:
-        `map_growth_rate`, the logarithm of the states' growth (root mean square) per application;
-        of maps of a Hamiltonian also `map_energy_drift`, mean over states of the largest
-        |H - H_0| / |H_0| on the way. States that have become RUNAWAY times as large end the
-        rollout, the growth rate being per application until then.
+        `map_growth_rate`, the logarithm of the states' growth (root mean square) per application,
+        and `map_common_energy_growth`, that of the mean common energy's. `map_common_energy_drift`
+        and, of maps of a Hamiltonian, `map_energy_drift` for its own: mean over states of the
+        largest |H - H_0| / |H_0| on the way. States that have become RUNAWAY times as large end
+        the rollout: rates are per application until then, drifts what it was until then.
     """
-    predictor = trained.predictor
-    potential = predictor.potential if isinstance(predictor, HamiltonianPredictor) else None
-    start, size = states, _rms(states)
-    drift, done = torch.zeros(len(states), dtype=states.dtype, device=states.device), 0
-    before = energy(potential, start, trained.ramp) if potential is not None else drift
+    energies = _energies(trained, stiffness)
+    size, done = _rms(states), 0
+    start = {name: of(states) for name, of in energies.items()}
+    now = start
+    drifts = {name: torch.zeros_like(value) for name, value in start.items()}
     while done < applications and bool(_rms(states) < RUNAWAY * size):
         states = trained.forward(states)
         done += 1
-        if potential is not None:
-            now = energy(potential, states, trained.ramp)
-            drift = torch.maximum(drift, (now - before).abs() / before.abs())
-    found = {"map_growth_rate": math.log(float(_rms(states) / size)) / done}
-    return found | ({"map_energy_drift": float(drift.mean())} if potential is not None else {})
+        now = {name: of(states) for name, of in energies.items()}
+        for name, value in now.items():
+            relative = (value - start[name]).abs() / start[name].abs()
+            drifts[name] = torch.maximum(drifts[name], relative)
+    common = "map_common_energy"
+    return {
+        "map_growth_rate": math.log(float(_rms(states) / size)) / done,
+        f"{common}_growth": math.log(float(now[common].mean() / start[common].mean())) / done,
+        **{f"{name}_drift": float(drift.mean()) for name, drift in drifts.items()},
+    }
+
+
+def _energies(trained: Trained, stiffness: float) -> dict[str, Callable[[Tensor], Tensor]]:
+    """The energies that a rollout is followed by, (N, 2d) -> (N,), by their metrics' beginning.
+
+    One that is the same for all maps, so that they can be compared, and a Hamiltonian map's own.
+    """
+
+    def common(states: Tensor) -> Tensor:
+        q, p = states.chunk(2, dim=-1)
+        return 0.5 * (p.square().sum(-1) + stiffness * q.square().sum(-1))
+
+    energies: dict[str, Callable[[Tensor], Tensor]] = {"map_common_energy": common}
+    if isinstance(trained.predictor, HamiltonianPredictor):
+        potential = trained.predictor.potential
+        energies["map_energy"] = lambda states: energy(potential, states, trained.ramp)
+    return energies
 
 
 @torch.no_grad()

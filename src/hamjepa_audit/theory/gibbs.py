@@ -23,15 +23,18 @@ def gibbs_states(geometry: Geometry, samples: int, generator: Generator) -> Matr
     return states
 
 
-def gibbs_marginal_error(samples: int) -> Callable[[Geometry, Generator, Covariance], float]:
+def gibbs_marginal_error(coordinates: int) -> Callable[[Geometry, Generator, Covariance], float]:
     """A check: the covariance of sampled q is the claimed one, in units of the sampling error.
 
     With the claimed covariance S = A A', W = A^-1 (sample covariance) A^-T has E ||W - I||_F^2 =
     d (d + 1) / n for n draws of a centred normal law; the error is ||W - I||_F over the root of it.
+    n is `coordinates` / d: a wrong scale, which moves W by as much whatever d, is seen best where d
+    is small and n large.
     """
 
     def error(geometry: Geometry, generator: Generator, formula: Covariance) -> float:
         d = geometry.dimension
+        samples = max(1, coordinates // d)
         q = gibbs_states(geometry, samples, generator)[:d]
         white = solve_triangular(np.linalg.cholesky(formula(geometry)), q, lower=True)
         distance = np.linalg.norm(white @ white.T / samples - np.eye(d))

@@ -23,8 +23,17 @@ def symplecticity_defect(jacobian: Tensor) -> Tensor:
 
 
 def log_abs_determinant(jacobian: Tensor) -> Tensor:
-    """Log |det J|, 0 where the map preserves volume: (..., n, n) -> (...)."""
+    """Log |det J|, 0 where the map preserves volume, mirrored or not: (..., n, n) -> (...)."""
     return torch.linalg.slogdet(jacobian).logabsdet
+
+
+def volume_defect(jacobian: Tensor) -> Tensor:
+    """|log det J|, infinite where det J is not positive: (..., n, n) -> (...).
+
+    Zero where volume and orientation are preserved, as they are by every symplectic J.
+    """
+    sign, logarithm = torch.linalg.slogdet(jacobian)
+    return torch.where(sign > 0, logarithm.abs(), torch.inf)
 
 
 def reciprocity_defect(jacobian: Tensor) -> Tensor:

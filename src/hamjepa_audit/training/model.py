@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hamjepa_audit.models.encoder import TokenEncoder, state_dimension
+from hamjepa_audit.models.encoder import TokenEncoder
 from hamjepa_audit.objectives.arms import ArmObjective, build_objective
 from hamjepa_audit.params.studies import RunParams
 from hamjepa_audit.randomness import Stream, generator
@@ -57,5 +57,5 @@ class Model:
 def build_model(run: RunParams) -> Model:
     """The model of a run with its initial weights, which only the seed and shapes decide."""
     encoder = TokenEncoder(run.encoder, run.arm.state, generator(Stream.ENCODER_WEIGHTS, run.seed))
-    dimension = state_dimension(run.encoder, run.views.size)
+    dimension = run.encoder.state_dimension(run.views.size)
     return Model(encoder, build_objective(run.arm.objective, dimension, run.seed))

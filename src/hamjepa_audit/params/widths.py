@@ -1,0 +1,115 @@
+"""Hidden widths that follow the potential of a study's own HamJEPA arm, so that controls fit it."""
+
+import bisect
+import itertools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from hamjepa_audit.errors import UserError, nearest
+from hamjepa_audit.params.arms import (
+    AdditiveCouplingParams,
+    ArmParams,
+    ForceParams,
+    PhaseSpaceObjectiveParams,
+    PotentialParams,
+    ResidualMLPParams,
+)
+
+FOLLOWED = "hamjepa"
+"""The arm whose potential is followed."""
+
+WIDTH_MATCHED = "width_matched"
+PARAMETER_MATCHED = "parameter_matched"
+WORDS = (WIDTH_MATCHED, PARAMETER_MATCHED)
+"""What a hidden width may be in a file in the place of a number: as wide as the potential; such
+that a network's number of parameters is as near to the potential's as can be."""
+
+
+class Word(NamedTuple):
+    """One of WORDS, in an arm's tree."""
+
+    meaning: str
+    path: tuple[str, ...]
+    """Keys of the place where it stands."""
+
+
+def word_of(arm: Mapping[str, Any], where: str) -> Word | None:
+    """The word in the place of a hidden width in an arm's tree.
+
+    Raises:
+        UserError: a word that is not among WORDS.
+    """
+    for path in (("objective", "predictor"), ("objective", "predictor", "force")):
+        node: Any = arm
+        for key in path:
+            node = node.get(key) if isinstance(node, dict) else None
+        width = node.get("hidden_width") if isinstance(node, dict) else None
+        if isinstance(width, str):
+            if width not in WORDS:
+                raise UserError(
+                    f"{where}: arm '{arm['name']}': hidden_width is '{width}': give it a number, "
+                    f"or {nearest(width, WORDS)}"
+                )
+            return Word(width, (*path, "hidden_width"))
+    return None
+
+
+def with_width(arm: ArmParams, word: str, followed: ArmParams, state_dimension: int) -> ArmParams:
+    """An arm with the hidden width that a word of WORDS means.
+
+    Args:
+        arm: any width stands in the place of the word.
+        word: which.
+        followed: the arm FOLLOWED of the same study.
+        state_dimension: 2d, of the study's states.
+
+    Raises:
+        UserError: an arm has no network or potential that the word could be about.
+    """
+    potential, half = _potential(followed), state_dimension // 2
+    objective = arm.objective
+    predictor = objective.predictor if isinstance(objective, PhaseSpaceObjectiveParams) else None
+    network: ResidualMLPParams | ForceParams
+    match predictor:
+        case ResidualMLPParams():
+            network, ends = predictor, (state_dimension + 1, state_dimension)
+        case AdditiveCouplingParams():
+            network, ends = predictor.force, (half, half)
+        case _:
+            raise UserError(f"arm '{arm.name}': '{word}' is for an MLP or coupling; give a number")
+    width = potential.hidden_width
+    if word == PARAMETER_MATCHED:
+        target = parameters((half, 1), potential.hidden_width, potential.hidden_layers)
+        width = nearest_width(target, ends, network.hidden_layers)
+    changed: dict[str, Any] = {"hidden_width": width}
+    if isinstance(predictor, AdditiveCouplingParams):
+        changed = {"force": network.model_copy(update=changed)}
+    replaced = {"predictor": predictor.model_copy(update=changed)}
+    return arm.model_copy(update={"objective": objective.model_copy(update=replaced)})
+
+
+def parameters(ends: tuple[int, int], width: int, layers: int) -> int:
+    """Number of weights and biases of an MLP with `layers` hidden layers between its ends."""
+    sizes = (ends[0], *[width] * layers, ends[1])
+    return sum((inputs + 1) * outputs for inputs, outputs in itertools.pairwise(sizes))
+
+
+def nearest_width(target: int, ends: tuple[int, int], layers: int) -> int:
+    """The hidden width, at least 1, that brings an MLP nearest to `target` parameters."""
+
+    def count(width: int) -> int:
+        return parameters(ends, width, layers)
+
+    reaching = 1 + bisect.bisect_left(range(1, target), target, key=count)
+    return min(max(1, reaching - 1), reaching, key=lambda width: abs(count(width) - target))
+
+
+def _potential(followed: ArmParams) -> PotentialParams:
+    predictor = getattr(followed.objective, "predictor", None)
+    potential = getattr(predictor, "potential", None)
+    if not isinstance(potential, PotentialParams):
+        raise UserError(
+            f"arm '{followed.name}' has no potential whose width others could follow; "
+            f"give them a number each"
+        )
+    return potential
