@@ -408,6 +408,20 @@ def test_statement_evidence_by_hand() -> None:
     assert outside == pytest.approx(2 * (1 - inside))
 
 
+def test_a_statement_on_one_seed_is_not_tested(claims: Claims, params: AuditParams) -> None:
+    """It must not make its family's other tests stricter."""
+    rows = pd.DataFrame(as_the_paper(claims, 6, "cifar100"))[METRICS_SCHEMA.names]
+    assert np.isnan(statement_evidence([Part("x", np.array([1.0]), 0.5, 3.0)])).all()
+    norms = rows["metric"] == "feature_norm_mean"
+    statements = {
+        seeds: audit(rows[~norms | (rows["seed"] < seeds)], claims, params).statements
+        for seeds in (0, 1)
+    }
+    assert one(statements[1], statement="norm-pythagoras")["n"] == 1
+    for name in ("p_holds", "p_fails", "p_holds_holm", "p_fails_holm"):
+        pd.testing.assert_series_equal(statements[0][name], statements[1][name])
+
+
 def test_an_unknown_statement_is_refused(
     metrics: pd.DataFrame, claims: Claims, params: AuditParams
 ) -> None:
@@ -482,6 +496,16 @@ def test_equal_differences_have_no_spread() -> None:
     assert np.ptp(differences.differences) == 0
     same = paired([(0.1 + 0.2, 0.3), (1.0, 1.0)])
     assert not same.pairs("s", 1, "knn_top1@20", ("a", "q"), ("b", "q")).differences.any()
+
+
+def test_two_data_sets_under_one_study_are_refused(
+    metrics: pd.DataFrame, claims: Claims, params: AuditParams
+) -> None:
+    other = metrics.assign(dataset="moon", run_id=metrics["run_id"] + "-moon")
+    with pytest.raises(UserError) as caught:
+        audit(pd.concat([metrics, other]), claims, params)
+    words = "the study 'cifar100' has metrics of several data sets: cifar100, moon;"
+    assert str(caught.value).startswith(words) and "\n" not in str(caught.value)
 
 
 # --- tables and the command

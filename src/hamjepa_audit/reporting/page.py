@@ -59,8 +59,7 @@ def write_page(content: PageContent, target: Path) -> Path:
     """Writes the page; the same content gives the same bytes.
 
     Raises:
-        UserError: the metrics are unusable (see `statistics.checked`), or the file can't be
-            written.
+        UserError: the metrics are unusable (see `SeedTable`), or the file can't be written.
     """
     environment = Environment(
         loader=PackageLoader("hamjepa_audit.reporting"),

@@ -283,7 +283,8 @@ def statement_evidence(parts: list[Part]) -> tuple[float, float]:
                 tests = (shown_above(estimate, bound), shown_below(estimate, bound))
                 inside.append(float(tests[0] if above else tests[1]))
                 outside.append(float(tests[1] if above else tests[0]))
-    return float(np.max(inside)), float(min(1.0, len(outside) * np.min(outside)))
+    # np.minimum keeps NaN: what was not tested must not enter its family as a p-value of 1.
+    return float(np.max(inside)), float(np.minimum(1.0, len(outside) * np.min(outside)))
 
 
 def _told(part: Part, confidence: float) -> str:
