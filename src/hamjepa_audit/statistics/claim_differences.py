@@ -11,8 +11,6 @@ from hamjepa_audit.statistics.comparison import (
     adjusted,
     against_paper,
     equivalence,
-    seeds_needed,
-    seeds_to_match,
     summary,
     with_families,
 )
@@ -22,6 +20,7 @@ from hamjepa_audit.statistics.effect_size import (
     probability_of_improvement,
 )
 from hamjepa_audit.statistics.hypothesis_tests import (
+    Array,
     of_mean,
     shown_below,
     sign_flip,
@@ -29,7 +28,14 @@ from hamjepa_audit.statistics.hypothesis_tests import (
     two_sided,
     wilcoxon,
 )
-from hamjepa_audit.statistics.power import detectable, seeds_to_detect
+from hamjepa_audit.statistics.planning import (
+    Planned,
+    Way,
+    to_differ,
+    to_equal,
+    with_seeds_needed,
+)
+from hamjepa_audit.statistics.power import detectable
 from hamjepa_audit.statistics.seeds import Pairs, SeedTable
 from hamjepa_audit.statistics.summaries import interval
 from hamjepa_audit.statistics.verdicts import difference_verdicts, direction_verdicts
@@ -63,11 +69,23 @@ def difference_claims(seeds: SeedTable, claims: Claims, params: AuditParams) -> 
     tests = ["p", "p_new_runs", "p_equivalence", "p_below_margin"]
     same = ["study", "epochs", "our_metric", "minuend", "subtrahend"]
     table = adjusted(difference_evidence(table, params), tests, same)
-    table["seeds_needed"] = seeds_needed(table, params, _difference_seeds)
     limits = (params.alpha, params.minimum_seeds)
     direction = direction_verdicts(table, *limits)
     decided = direction.where(table["carried"], difference_verdicts(table, *limits))
-    return pd.concat([table, decided], axis=1)
+    return with_seeds_needed(pd.concat([table, decided], axis=1), "p", _ways, params)
+
+
+def _ways(row: pd.Series, seeds: Array, level: float) -> list[Way]:
+    """To each line of `difference_verdicts`, and of `direction_verdicts` on another study."""
+    gain = np.sign(row["paper"]) * row["mean_difference"]
+    same, opposite = (
+        [Planned(of_mean(side * gain, row["sd"], seeds), level / 2)] for side in (1.0, -1.0)
+    )
+    absent = [Planned(of_mean(row["margin"] - gain, row["sd"], seeds), level)]
+    if row["carried"]:
+        return [same, opposite, absent]
+    size = [make(row, row["deviation"], seeds, level) for make in (to_equal, to_differ)]
+    return [opposite, absent, *([*same, *shown] for shown in size)]
 
 
 def targets(
@@ -183,15 +201,3 @@ def difference_evidence(table: pd.DataFrame, params: AuditParams) -> pd.DataFram
         p_below_margin=shown_below(gain, table["margin"]),
         detectable=detectable(zero, params.alpha, params.power),
     )
-
-
-def _difference_seeds(row: pd.Series, alpha: float, params: AuditParams) -> int | None:
-    """Seeds at which the sign would be shown and, on the paper's study, equivalence, too."""
-    limits = (alpha, params.power, params.minimum_seeds, params.maximum_seeds)
-    if row["sd"] == 0:
-        return params.minimum_seeds
-    sign = seeds_to_detect(row["paper"] / row["sd"], *limits)
-    if row["carried"] or sign is None:
-        return sign
-    size = seeds_to_match(row, alpha, params)
-    return None if size is None else max(sign, size)
