@@ -71,10 +71,11 @@ def test_table_of_measurements(table: pd.DataFrame, expected: str) -> None:
         (row(p=YES, p_equivalence=YES, p_new_runs=YES), "reproduced", "carries over"),
         (row(p=YES, p_new_runs=YES), "direction reproduced, size differs", "carries over"),
         (
-            row(p=YES, p_new_runs=YES, p_below_margin=YES),
-            "direction reproduced, size differs",
-            "carries over",
+            row(p=YES, p_new_runs=YES, p_below_margin=YES, mean=0.3),
+            "not reproduced",
+            "does not carry over",
         ),
+        (row(p=YES, p_below_margin=YES, mean=0.3), "not reproduced", "does not carry over"),
         (row(p=YES), "inconclusive", "carries over"),
         (row(p=YES, mean=-4.0), "not reproduced", "does not carry over"),
         (row(p=YES, mean=-4.0, p_new_runs=YES), "not reproduced", "does not carry over"),
@@ -103,6 +104,13 @@ def test_table_of_differences(table: pd.DataFrame, expected: str, direction: str
 )
 def test_table_of_statements(table: pd.DataFrame, expected: str) -> None:
     assert verdict(statement_verdicts, table) == expected
+
+
+def test_the_reason_names_the_opposite_sign_first() -> None:
+    """An opposite sign is below the margin in the paper's direction, too."""
+    table = row(p=YES, p_below_margin=YES, mean=-4.0)
+    for decide in (difference_verdicts, direction_verdicts):
+        assert decide(table, 0.05, 3)["reason"].item() == "the sign is the opposite"
 
 
 @given(st.lists(st.floats(0, 1), min_size=6, max_size=6), st.integers(0, 2), st.floats(-9, 9))
