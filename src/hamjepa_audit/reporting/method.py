@@ -30,6 +30,16 @@ class Decisions(NamedTuple):
     introduction: str
     lines: tuple[Line, ...]
 
+    @property
+    def kinds(self) -> int:
+        """How many kinds of tests its verdicts draw on: both signs are one.
+
+        Holm's correction bounds the chance of any false finding in a family for each kind, so that
+        of any false verdict is at most so many times as large.
+        """
+        shown = {condition for line in self.lines for condition in line.when}
+        return len(shown - {"opposite"})
+
 
 def _table(title: str, introduction: str, *lines: Line) -> Decisions:
     """Lines after the two that all tables start with."""

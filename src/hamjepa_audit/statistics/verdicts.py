@@ -1,8 +1,10 @@
 """From tests to verdicts: one small decision table for each kind of claim, read from the top.
 
 All p-values that a verdict rests on are Holm-adjusted within the claim's family; "shown" means that
-the adjusted p-value is below 1 - confidence. A verdict needs something shown: a large p-value
-alone never makes one, it makes "inconclusive".
+the adjusted p-value is below 1 - confidence. Each kind of test (column of p-values) is adjusted by
+itself: the chance of any false verdict in a family is at most 1 - confidence times the number of
+kinds that the table draws on. A verdict needs something shown: a large p-value alone never makes
+one, it makes "inconclusive".
 """
 
 from collections.abc import Sequence
