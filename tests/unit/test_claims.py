@@ -19,6 +19,7 @@ from statsmodels.stats.weightstats import DescrStatsW
 
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.metrics import METRICS_SCHEMA
+from hamjepa_audit.params import load_study
 from hamjepa_audit.params.audit import AuditParams, load_audit
 from hamjepa_audit.params.claims import Claims, claim_names, load_claims
 from hamjepa_audit.reporting.audit_tables import audit_tables
@@ -279,6 +280,15 @@ def test_best_is_each_seeds_best_readout(metrics: pd.DataFrame, found: Audit) ->
     assert row["mean_difference"] == pytest.approx(np.mean(best[0] - best[1]))
 
 
+def test_the_best_of_several_against_one_is_noted(found: Audit) -> None:
+    table = found.claim_differences
+    sides = [table[side].str.endswith("_best") for side in ("minuend", "subtrahend")]
+    alone = sides[0] != sides[1]
+    assert alone.sum() == 3 and (sides[0] & sides[1]).sum() == 4
+    assert (table["note"] != "").tolist() == alone.tolist()
+    assert table.loc[alone, "note"].str.contains("favours hamjepa_best|favours mlp_best").all()
+
+
 def test_what_was_not_run_is_said(claims: Claims, params: AuditParams) -> None:
     rows = as_the_paper(claims, 2, "cifar100")
     few = audit(pd.DataFrame(rows)[METRICS_SCHEMA.names], claims, params)
@@ -311,6 +321,37 @@ def test_another_study_is_judged_by_direction_alone(claims: Claims, params: Audi
     assert set(result.claims["verdict"]) == {"not run"}  # no number of its own to compare with
     assert without_claims(table, claims, params) == []
     assert without_claims(table.assign(study="moon"), claims, params) == ["moon"]
+
+
+def test_what_stands_for_the_papers_studies(
+    params_folder: Path, claims: Claims, params: AuditParams
+) -> None:
+    """Each at numbers of epochs that both have, by which claims are tested."""
+    claimed = {(claim.study, claim.epochs) for claim in claims.differences}
+    for name, stands_for in params.stands_for.items():
+        assert {(stands_for.study, theirs) for theirs in stands_for.epochs} <= claimed
+        assert set(stands_for.epochs.values()) <= set(load_study(params_folder, name).epochs)
+    found = {name: (like.study, like.epochs) for name, like in params.stands_for.items()}
+    assert found["imagenet100_cmc"] == ("imagenet100", {45: 45})
+    assert found["cifar100_controls"] == ("cifar100", {30: 30})
+    assert "imagenet_smoke" not in found  # generated pictures say nothing of the paper
+
+
+@pytest.mark.parametrize(
+    ("study", "like", "count"),
+    [("imagenet100_cmc", "imagenet100", 9), ("cifar100_controls", "cifar100", 4)],
+)
+def test_studies_near_the_papers_are_judged_by_direction_alone(
+    study: str, like: str, count: int, claims: Claims, params: AuditParams
+) -> None:
+    rows = pd.DataFrame(as_the_paper(claims, 6, like, name=study))[METRICS_SCHEMA.names]
+    rows = rows[rows["epochs"].isin(params.stands_for[study].epochs.values())]
+    assert without_claims(rows, claims, params) == []
+    result = audit(rows, claims, params)
+    differences = result.claim_differences[result.claim_differences["carried"]]
+    assert len(differences) == count
+    assert set(differences.loc[differences["paper"] > 3, "verdict"]) == {"carries over"}
+    assert set(result.claims["verdict"]) == {"not run"}
 
 
 # --- statements

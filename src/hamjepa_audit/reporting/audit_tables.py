@@ -127,6 +127,7 @@ READ = {
         Column("Hedges g", lambda row: number(row["hedges_g"], ""), right=True),
         Column("P(better)", lambda row: number(row["probability_of_improvement"], ""), right=True),
         *_ENDS,
+        _text("Note", "note"),
     ],
     "statements": [
         *_WHERE,

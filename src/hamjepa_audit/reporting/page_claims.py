@@ -48,6 +48,7 @@ class Entry(NamedTuple):
     needed: str
     source: str
     carried: str
+    note: str
     parts: tuple[str, ...]
     evidence: tuple[tuple[str, str], ...]
     columns: tuple[str, ...]
@@ -230,6 +231,7 @@ class Entries:
             reason=str(row["reason"]),
             source=str(row["source"]),
             carried=carried,
+            note=str(row.get("note", "")),
             **fields,
         )
 

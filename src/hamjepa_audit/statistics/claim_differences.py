@@ -53,9 +53,9 @@ def difference_claims(seeds: SeedTable, claims: Claims, params: AuditParams) -> 
         One row per difference claim and study it is tested on: the paper's, then those of
         `params.stands_for` that have any metrics. As in `measurement_claims`, and: `paper_study`,
         `paper_epochs`, `carried` (bool: not the paper's study, only the sign is judged), `minuend`
-        and `subtrahend` (arm_readout), `mean_difference`, the columns of `difference_evidence`,
-        and from the seeds `p_sign_flip` and `p_wilcoxon` (exact, two-sided),
-        `probability_of_improvement` (of minuend over subtrahend).
+        and `subtrahend` (arm_readout), `note` (what biases it, or empty), `mean_difference`, the
+        columns of `difference_evidence`, and from the seeds `p_sign_flip` and `p_wilcoxon` (exact,
+        two-sided), `probability_of_improvement` (of minuend over subtrahend).
 
     Raises:
         UserError: a metric has no margin.
@@ -125,6 +125,7 @@ def _difference_row(
         "subtrahend": str(claim.subtrahend),
         "unit": claim.unit,
         "source": claim.source,
+        "note": _note(claim),
         "paper": paper,
         "paper_sd": np.nan if claim.std is None else float(claim.std),
         "paper_n": claim.n or _paper_runs(claim, claims),
@@ -132,6 +133,17 @@ def _difference_row(
         **summary(pairs.differences, "mean_difference"),
         **_of_pairs(pairs),
     }
+
+
+def _note(claim: DifferenceClaim) -> str:
+    """What biases the difference: the best of several readouts on one side alone."""
+    best = [side for side in (claim.minuend, claim.subtrahend) if side.readout == "best"]
+    if len(best) != 1:
+        return ""
+    return (
+        f"the largest of several values is too large by chance alone: "
+        f"the best of the readouts against a single one favours {best[0]}"
+    )
 
 
 def _paper_runs(claim: DifferenceClaim, claims: Claims) -> int:
