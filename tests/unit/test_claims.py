@@ -350,7 +350,9 @@ def test_studies_near_the_papers_are_judged_by_direction_alone(
     result = audit(rows, claims, params)
     differences = result.claim_differences[result.claim_differences["carried"]]
     assert len(differences) == count
-    assert set(differences.loc[differences["paper"] > 3, "verdict"]) == {"carries over"}
+    run = differences[differences["n"] > 0]
+    assert len(run) >= count - 1  # the best k of q alone is not among the numbers of Table 2
+    assert set(run.loc[run["paper"] > 3, "verdict"]) == {"carries over"}
     assert set(result.claims["verdict"]) == {"not run"}
 
 
