@@ -9,7 +9,7 @@ from hamjepa_audit.layout import Layout
 from hamjepa_audit.params.audit import AuditParams, load_audit
 from hamjepa_audit.params.claims import Claims, load_claims
 
-AUDIT_VERSION = 1
+AUDIT_VERSION = 2
 """Raised by hand when tables, figures or the page of an audit change for the same claims."""
 
 

@@ -4,7 +4,10 @@ Needs Chromium (apt-get install chromium) and axe-core (npm install --no-save ax
 FILE); `pytest tests/browser --screenshots DIR` also writes pictures to look at.
 """
 
+import re
 import shutil
+import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -140,11 +143,36 @@ def test_without_javascript_nothing_is_missing(browser: Chromium, page: Path) ->
         browser.call("Emulation.setScriptExecutionDisabled", value=False)
 
 
+def test_the_printed_verdicts_can_be_read(opened: Chromium, tmp_path: Path) -> None:
+    """Every claim with its verdict and what it opens to is in the text of the PDF."""
+    reader = shutil.which("pdftotext")
+    if reader is None:
+        pytest.skip(
+            "no pdftotext on the PATH to read the PDF; install it: apt-get install poppler-utils"
+        )
+    opened.pdf(tmp_path / "page.pdf")
+    done = subprocess.run([reader, tmp_path / "page.pdf", "-"], capture_output=True, check=True)
+    words = " ".join(done.stdout.decode().split())
+    claims = opened.evaluate(
+        "[...document.querySelectorAll('.claim')].map(c => [c.dataset.verdict,"
+        " c.querySelector('.body strong').textContent, c.querySelector('.body p').textContent])"
+    )
+    assert len(claims) > 100
+    for slug, verdict, told in claims:
+        assert slug == re.sub(r"[^a-z]+", "-", verdict.lower())
+        reason = told.split(":", 1)[1].split(".")[0].strip()
+        assert re.sub(r"\s", "", reason) in re.sub(r"\s", "", words), reason
+    counts = Counter(verdict for _, verdict, _ in claims)
+    for verdict, count in counts.items():  # before its reason, besides the badges
+        assert len(re.findall(rf"{verdict}:", words)) >= count
+
+
 def test_print_has_everything_open(
     request: pytest.FixtureRequest, opened: Chromium, tmp_path: Path, page: Path
 ) -> None:
     opened.pdf(tmp_path / "page.pdf")
-    assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
+    printed = (tmp_path / "page.pdf").read_bytes()
+    assert printed.startswith(b"%PDF") and len(re.findall(rb"/Type\s*/Page\b", printed)) > 5
     opened.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     assert opened.evaluate("document.querySelectorAll('details:not([open])').length") == 0
     opened.evaluate("window.dispatchEvent(new Event('afterprint'))")

@@ -19,11 +19,13 @@ from statsmodels.stats.weightstats import DescrStatsW
 
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.metrics import METRICS_SCHEMA
+from hamjepa_audit.params import load_study
 from hamjepa_audit.params.audit import AuditParams, load_audit
 from hamjepa_audit.params.claims import Claims, claim_names, load_claims
 from hamjepa_audit.reporting.audit_tables import audit_tables
 from hamjepa_audit.statistics.audit import Audit, audit, without_claims
 from hamjepa_audit.statistics.claim_differences import difference_evidence
+from hamjepa_audit.statistics.hypothesis_tests import MOST_SIGNS
 from hamjepa_audit.statistics.seeds import SeedTable
 from hamjepa_audit.statistics.statements import (
     STATEMENTS,
@@ -279,6 +281,15 @@ def test_best_is_each_seeds_best_readout(metrics: pd.DataFrame, found: Audit) ->
     assert row["mean_difference"] == pytest.approx(np.mean(best[0] - best[1]))
 
 
+def test_the_best_of_several_against_one_is_noted(found: Audit) -> None:
+    table = found.claim_differences
+    sides = [table[side].str.endswith("_best") for side in ("minuend", "subtrahend")]
+    alone = sides[0] != sides[1]
+    assert alone.sum() == 3 and (sides[0] & sides[1]).sum() == 4
+    assert (table["note"] != "").tolist() == alone.tolist()
+    assert table.loc[alone, "note"].str.contains("favours hamjepa_best|favours mlp_best").all()
+
+
 def test_what_was_not_run_is_said(claims: Claims, params: AuditParams) -> None:
     rows = as_the_paper(claims, 2, "cifar100")
     few = audit(pd.DataFrame(rows)[METRICS_SCHEMA.names], claims, params)
@@ -311,6 +322,39 @@ def test_another_study_is_judged_by_direction_alone(claims: Claims, params: Audi
     assert set(result.claims["verdict"]) == {"not run"}  # no number of its own to compare with
     assert without_claims(table, claims, params) == []
     assert without_claims(table.assign(study="moon"), claims, params) == ["moon"]
+
+
+def test_what_stands_for_the_papers_studies(
+    params_folder: Path, claims: Claims, params: AuditParams
+) -> None:
+    """Each at numbers of epochs that both have, by which claims are tested."""
+    claimed = {(claim.study, claim.epochs) for claim in claims.differences}
+    for name, stands_for in params.stands_for.items():
+        assert {(stands_for.study, theirs) for theirs in stands_for.epochs} <= claimed
+        assert set(stands_for.epochs.values()) <= set(load_study(params_folder, name).epochs)
+    found = {name: (like.study, like.epochs) for name, like in params.stands_for.items()}
+    assert found["imagenet100_cmc"] == ("imagenet100", {45: 45})
+    assert found["cifar100_controls"] == ("cifar100", {30: 30})
+    assert "imagenet_smoke" not in found  # generated pictures say nothing of the paper
+
+
+@pytest.mark.parametrize(
+    ("study", "like", "count"),
+    [("imagenet100_cmc", "imagenet100", 9), ("cifar100_controls", "cifar100", 4)],
+)
+def test_studies_near_the_papers_are_judged_by_direction_alone(
+    study: str, like: str, count: int, claims: Claims, params: AuditParams
+) -> None:
+    rows = pd.DataFrame(as_the_paper(claims, 6, like, name=study))[METRICS_SCHEMA.names]
+    rows = rows[rows["epochs"].isin(params.stands_for[study].epochs.values())]
+    assert without_claims(rows, claims, params) == []
+    result = audit(rows, claims, params)
+    differences = result.claim_differences[result.claim_differences["carried"]]
+    assert len(differences) == count
+    run = differences[differences["n"] > 0]
+    assert len(run) >= count - 1  # the best k of q alone is not among the numbers of Table 2
+    assert set(run.loc[run["paper"] > 3, "verdict"]) == {"carries over"}
+    assert set(result.claims["verdict"]) == {"not run"}
 
 
 # --- statements
@@ -408,6 +452,20 @@ def test_statement_evidence_by_hand() -> None:
     assert outside == pytest.approx(2 * (1 - inside))
 
 
+def test_a_statement_on_one_seed_is_not_tested(claims: Claims, params: AuditParams) -> None:
+    """It must not make its family's other tests stricter."""
+    rows = pd.DataFrame(as_the_paper(claims, 6, "cifar100"))[METRICS_SCHEMA.names]
+    assert np.isnan(statement_evidence([Part("x", np.array([1.0]), 0.5, 3.0)])).all()
+    norms = rows["metric"] == "feature_norm_mean"
+    statements = {
+        seeds: audit(rows[~norms | (rows["seed"] < seeds)], claims, params).statements
+        for seeds in (0, 1)
+    }
+    assert one(statements[1], statement="norm-pythagoras")["n"] == 1
+    for name in ("p_holds", "p_fails", "p_holds_holm", "p_fails_holm"):
+        pd.testing.assert_series_equal(statements[0][name], statements[1][name])
+
+
 def test_an_unknown_statement_is_refused(
     metrics: pd.DataFrame, claims: Claims, params: AuditParams
 ) -> None:
@@ -484,6 +542,16 @@ def test_equal_differences_have_no_spread() -> None:
     assert not same.pairs("s", 1, "knn_top1@20", ("a", "q"), ("b", "q")).differences.any()
 
 
+def test_two_data_sets_under_one_study_are_refused(
+    metrics: pd.DataFrame, claims: Claims, params: AuditParams
+) -> None:
+    other = metrics.assign(dataset="moon", run_id=metrics["run_id"] + "-moon")
+    with pytest.raises(UserError) as caught:
+        audit(pd.concat([metrics, other]), claims, params)
+    words = "the study 'cifar100' has metrics of several data sets: cifar100, moon;"
+    assert str(caught.value).startswith(words) and "\n" not in str(caught.value)
+
+
 # --- tables and the command
 
 
@@ -544,21 +612,39 @@ def test_the_command_takes_many_files_and_no_torch(
     assert (table["n"] == 6).all()
 
 
+def hundred_thousand_rows(claims: Claims, seeds: int) -> pd.DataFrame:
+    """Five studies, all arms and readouts, every run measured at 10 checkpoints or so."""
+    studies = [("cifar100", name) for name in ("cifar100", "cifar100_controls", "tinyimagenet100")]
+    studies += [("imagenet100", name) for name in ("imagenet100", "imagenet100_cmc")]
+    rows = [row for like, name in studies for row in as_the_paper(claims, seeds, like, name)]
+    final = pd.DataFrame(rows)[METRICS_SCHEMA.names]
+    noise = np.random.default_rng(3)
+    earlier = []
+    for checkpoint in range(1, -(-100_000 // len(final))):
+        value = final["value"] * (0.5 + checkpoint / 100) + 0.1 * noise.normal(size=len(final))
+        earlier.append(final.assign(checkpoint_epoch=checkpoint, value=value))
+    return pd.concat([*earlier, final], ignore_index=True)
+
+
+@pytest.mark.parametrize("seeds", [MOST_SIGNS])  # where the exact tests take longest
 def test_a_hundred_thousand_rows_take_seconds(
-    metrics: pd.DataFrame, claims: Claims, params: AuditParams, tmp_path: Path
+    seeds: int, claims: Claims, params_folder: Path, tmp_path: Path
 ) -> None:
-    copies = -(-100_000 // len(metrics))
-    many = pd.concat(
-        [
-            metrics.assign(metric=metrics["metric"] + (f"_{copy}" if copy else ""))
-            for copy in range(copies)
-        ]
-    )
-    path = parquet(many, tmp_path / "many.parquet")
-    start = time.process_time()
-    audit_tables(audit(pq.read_table(path).to_pandas(), claims, params), tmp_path / "out")
+    """The command as it is typed, all of them in the studies that claims are tested on."""
+    many = hundred_thousand_rows(claims, seeds)
     assert len(many) >= 100_000
-    assert time.process_time() - start < 10
+    path = parquet(many.sample(frac=1, random_state=0), tmp_path / "many.parquet")
+    typed = "from hamjepa_audit.cli import main; main()"
+    command = [sys.executable, "-c", typed, "--params", str(params_folder), "audit"]
+    command += ["--metrics", str(path), "--claims", str(params_folder / "paper/claims.yaml")]
+    start = time.perf_counter()
+    subprocess.run([*command, "--out", str(tmp_path / "out")], check=True, capture_output=True)
+    assert time.perf_counter() - start < 10
+    tables = {n: pd.read_parquet(tmp_path / f"out/{n}.parquet") for n in Audit._fields[:3]}
+    assert (tables["claims"]["n"] == seeds).all()
+    differences = tables["claim_differences"]
+    assert (differences["n"] == seeds).mean() > 0.9 and differences["study"].nunique() == 5
+    assert (tables["statements"]["n"] == seeds).sum() > 10
 
 
 @pytest.mark.parametrize(

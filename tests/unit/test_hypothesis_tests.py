@@ -17,6 +17,7 @@ from hamjepa_audit.statistics.effect_size import (
 )
 from hamjepa_audit.statistics.equivalence import tost
 from hamjepa_audit.statistics.hypothesis_tests import (
+    MOST_SIGNS,
     holm,
     of_mean,
     of_mean_and_new_runs,
@@ -30,9 +31,7 @@ from hamjepa_audit.statistics.hypothesis_tests import (
 )
 from hamjepa_audit.statistics.power import (
     detectable,
-    equivalence_power,
-    seeds_for_equivalence,
-    seeds_to_detect,
+    power_to_show,
     t_test_power,
 )
 from hamjepa_audit.statistics.summaries import interval
@@ -120,8 +119,8 @@ def test_sign_flip_by_hand() -> None:
     assert sign_flip([-1.0, 2.0, 3.0]) == 4 / 8
     assert sign_flip([0.0, 0.0]) == 1.0
     assert sign_flip([5.0]) == 1.0
-    assert math.isnan(sign_flip([])) and math.isnan(sign_flip(np.ones(41)))
-    assert sign_flip(np.ones(40)) == pytest.approx(2**-39)
+    assert math.isnan(sign_flip([])) and math.isnan(sign_flip(np.ones(MOST_SIGNS + 1)))
+    assert sign_flip(np.ones(MOST_SIGNS)) == 2.0 ** (1 - MOST_SIGNS)
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 8, 11])
@@ -256,35 +255,16 @@ def test_power_agrees_with_statsmodels(n: int) -> None:
     assert np.isnan(detectable(of_mean(0.0, np.nan, 1), 0.05, 0.8)).all()
 
 
-@pytest.mark.parametrize("effect", [0.3, 0.8, -2.0])
-def test_seeds_to_detect_agrees_with_statsmodels(effect: float) -> None:
-    oracle = TTestPower().solve_power(effect_size=abs(effect), alpha=0.05, power=0.8)
-    assert seeds_to_detect(effect, 0.05, 0.8, 2, 1000) == math.ceil(oracle)
-
-
-def test_seeds_have_limits() -> None:
-    assert seeds_to_detect(50.0, 0.05, 0.8, 3, 1000) == 3
-    assert seeds_to_detect(0.01, 0.05, 0.8, 3, 1000) is None
-    assert seeds_to_detect(0.0, 0.05, 0.8, 3, 1000) is None
-
-
 @pytest.mark.parametrize("n", SIZES)
-def test_equivalence_power_agrees_with_simulation(n: int) -> None:
-    mean, sd, _ = summarised(samples(n, 100_000, seed=4))
-    for margin in (0.8, 1.5, 3.0):
-        found = np.mean(tost(of_mean(mean, sd, n), margin) < 0.05)
-        assert equivalence_power(margin * math.sqrt(n), n - 1, 0.05) == pytest.approx(
-            found, abs=0.006
-        )
-
-
-def test_seeds_for_equivalence_is_the_smallest_number() -> None:
-    found = seeds_for_equivalence(0.7, 0.05, 0.8, 3, 1000)
-    assert found is not None
-    enough, fewer = (equivalence_power(0.7 * math.sqrt(n), n - 1, 0.05) for n in (found, found - 1))
-    assert fewer < 0.8 <= enough
-    assert seeds_for_equivalence(9.0, 0.05, 0.8, 3, 1000) == 3
-    assert seeds_for_equivalence(0.01, 0.05, 0.8, 3, 1000) is None
+def test_power_to_show_is_that_of_the_one_sided_test(n: int) -> None:
+    oracle = TTestPower()
+    effects = np.array([0.1, 0.6, 1.5])
+    power = power_to_show(of_mean(effects, 1.0, n), 0.05)
+    expected = [oracle.power(effect, n, 0.05, alternative="larger") for effect in effects]
+    assert power == pytest.approx(expected, abs=1e-6)
+    # Nothing is shown of what is not there; without any spread, or far away, all is.
+    extremes = of_mean([-1.0, 0.0, 0.0, 1.0, 1e9], [1.0, 1.0, 0.0, 0.0, 1.0], n)
+    assert power_to_show(extremes, 0.05).tolist() == [0, 0, 0, 1, 1]
 
 
 def test_scipy_inverts_the_noncentral_t_both_ways() -> None:

@@ -120,6 +120,14 @@ def test_a_claim_opens_to_seeds_runs_and_provenance(audited: PageContent, page: 
     assert "arm.objective.budget.weight" in page and "62 min 3 s" in page
 
 
+def test_the_best_of_several_readouts_is_noted_where_it_is_one_sided(page: str) -> None:
+    entries = page.split('<details class="claim"')[1:]
+    noted = [entry for entry in entries if "the largest of several values is too large" in entry]
+    assert len(noted) == 3 + 3  # on CIFAR-100, and on the study that stands for it
+    assert all("-best-sigreg-all" in entry.split('"')[1] for entry in noted)
+    assert "Best of the readouts" in page[page.index('id="method"') :]
+
+
 def test_a_page_without_the_papers_studies_says_so_first(
     embedded: PageContent, page: str, tmp_path: Path
 ) -> None:

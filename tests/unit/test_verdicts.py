@@ -8,7 +8,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, strategies as st
 
+from hamjepa_audit.metrics import METRICS_SCHEMA
 from hamjepa_audit.params.audit import AuditParams, load_audit
+from hamjepa_audit.params.claims import Claims, load_claims
+from hamjepa_audit.statistics.audit import audit
 from hamjepa_audit.statistics.claim_differences import difference_evidence
 from hamjepa_audit.statistics.claims import measurement_evidence
 from hamjepa_audit.statistics.comparison import adjusted
@@ -19,6 +22,7 @@ from hamjepa_audit.statistics.verdicts import (
     measurement_verdicts,
     statement_verdicts,
 )
+from tests.unit.synthetic_claims import row as row_of
 
 YES, NO = 0.001, 0.9
 DRAWS = 1000
@@ -71,10 +75,11 @@ def test_table_of_measurements(table: pd.DataFrame, expected: str) -> None:
         (row(p=YES, p_equivalence=YES, p_new_runs=YES), "reproduced", "carries over"),
         (row(p=YES, p_new_runs=YES), "direction reproduced, size differs", "carries over"),
         (
-            row(p=YES, p_new_runs=YES, p_below_margin=YES),
-            "direction reproduced, size differs",
-            "carries over",
+            row(p=YES, p_new_runs=YES, p_below_margin=YES, mean=0.3),
+            "not reproduced",
+            "does not carry over",
         ),
+        (row(p=YES, p_below_margin=YES, mean=0.3), "not reproduced", "does not carry over"),
         (row(p=YES), "inconclusive", "carries over"),
         (row(p=YES, mean=-4.0), "not reproduced", "does not carry over"),
         (row(p=YES, mean=-4.0, p_new_runs=YES), "not reproduced", "does not carry over"),
@@ -103,6 +108,13 @@ def test_table_of_differences(table: pd.DataFrame, expected: str, direction: str
 )
 def test_table_of_statements(table: pd.DataFrame, expected: str) -> None:
     assert verdict(statement_verdicts, table) == expected
+
+
+def test_the_reason_names_the_opposite_sign_first() -> None:
+    """An opposite sign is below the margin in the paper's direction, too."""
+    table = row(p=YES, p_below_margin=YES, mean=-4.0)
+    for decide in (difference_verdicts, direction_verdicts):
+        assert decide(table, 0.05, 3)["reason"].item() == "the sign is the opposite"
 
 
 @given(st.lists(st.floats(0, 1), min_size=6, max_size=6), st.integers(0, 2), st.floats(-9, 9))
@@ -141,6 +153,19 @@ TABLE_3 = [  # 80 epochs: the large gains, and the two that are small
     Paper(1.82, 0.3),
     Paper(0.32, 0.4),
 ]
+TABLE_2 = [  # ImageNet-100: the large gains, and SIGReg's two small ones from joining q and p
+    Paper(4.82, 0.4),
+    Paper(7.52, 0.4),
+    Paper(4.90, 0.4),
+    Paper(6.54, 0.4),
+    Paper(4.26, 0.4),
+    Paper(3.98, 0.4),
+    Paper(6.38, 0.4),
+    Paper(0.84, 0.4),
+    Paper(1.14, 0.4),
+]
+SMALLEST_TOLD_APART = 1.8
+"""Percentage points: of the paper's smaller gains ten seeds can't say how large they are."""
 TRUTHS = {"equal": 0.0, "as the paper": 1.0, "half": 0.5, "opposite": -1.0}
 RIGHT = {
     "equal": Verdict.NOT_REPRODUCED,
@@ -182,17 +207,77 @@ def shares(table: pd.DataFrame, decide) -> pd.DataFrame:
 
 @pytest.mark.parametrize("truth", TRUTHS)
 @pytest.mark.parametrize(
-    ("paper", "claims"), [(TABLE_1, range(4)), (TABLE_3, range(5))], ids=["Table 1", "Table 3"]
+    "paper", [TABLE_1, TABLE_2, TABLE_3], ids=["Table 1", "Table 2", "Table 3"]
 )
 def test_the_right_verdict_at_ten_seeds(
-    paper: list[Paper], claims: range, truth: str, params: AuditParams
+    paper: list[Paper], truth: str, params: AuditParams
 ) -> None:
     table = simulated(paper, 10, TRUTHS[truth], params)
     found = shares(table, difference_verdicts)
-    assert (found.loc[list(claims), RIGHT[truth]] >= 0.95).all()
-    direction = shares(table, direction_verdicts).loc[list(claims)]
+    told_apart = [at for at, claim in enumerate(paper) if claim.value > SMALLEST_TOLD_APART]
+    direction = shares(table, direction_verdicts).loc[told_apart]
     right = Verdict.CARRIES_OVER if TRUTHS[truth] > 0 else Verdict.NOT_CARRIED
     assert (direction[right] >= 0.95).all()
+    if truth == "half":
+        # Half of 1.82 is 0.91 from it: a single run of the paper is as far off too often to say so.
+        told_apart = [at for at in told_apart if paper[at].value > 3]
+    assert (found.loc[told_apart, RIGHT[truth]] >= 0.95).all()
+    others = found.drop(index=told_apart)
+    for verdict in {Verdict.REPRODUCED, Verdict.SIZE_DIFFERS, Verdict.NOT_REPRODUCED}:
+        if verdict != RIGHT[truth] and verdict in others:
+            assert (others[verdict] <= 0.05).all()
+
+
+def test_the_probes_small_gain_over_the_mlp(params: AuditParams) -> None:
+    """1.82: told from none, from its opposite and from itself, from half of it not for sure."""
+    found = shares(simulated(TABLE_3, 10, 0.5, params), difference_verdicts).loc[5]
+    assert 0.1 < found[Verdict.INCONCLUSIVE] < 0.9
+    assert found[Verdict.INCONCLUSIVE] + found[Verdict.SIZE_DIFFERS] >= 0.999
+
+
+KEPT = ("study", "epochs", "arm", "readout", "metric")
+
+
+def long_metrics(claims: Claims, n: int, truth: float, rng: np.random.Generator) -> pd.DataFrame:
+    """Runs in the long format whose differences from SIGReg's are `truth` of the paper's.
+
+    Each seed's encoder has a level of its own that all its arms share, as differences by seed need.
+    """
+    percent = [claim for claim in claims.measurements if claim.unit == "percent"]
+    mean = {tuple(getattr(claim, name) for name in KEPT): float(claim.value) for claim in percent}
+    rows = []
+    for where, value in mean.items():
+        study, epochs, arm, readout, metric = where
+        base = {
+            part: mean.get((study, epochs, "sigreg", part, metric)) for part in (readout, "all")
+        }
+        zero = base[readout] if base["all"] is None else base["all"]
+        if zero is None:  # a best k of HamJEPA's that the paper gives of SIGReg on qp alone
+            continue
+        centre = value if arm == "sigreg" else zero + truth * (value - zero)
+        shared = np.random.default_rng([n, epochs]).normal(size=n)
+        for seed, noise in enumerate(0.25 * rng.normal(size=n)):
+            rows.append(row_of(*where, seed, centre + noise + shared[seed]))
+    return pd.DataFrame(rows)[METRICS_SCHEMA.names]
+
+
+@pytest.mark.parametrize("truth", TRUTHS)
+def test_the_right_verdict_from_long_metrics(
+    truth: str, params: AuditParams, params_folder: Path
+) -> None:
+    """The whole way: rows of seeds, readouts, arms and studies in, verdicts out."""
+    every = load_claims(params_folder / "paper/claims.yaml")
+    few = every.model_copy(update={"statements": every.statements[:1]})
+    rng, right, count = np.random.default_rng(7), 0, 0
+    for _ in range(8):
+        metrics = long_metrics(every, 10, TRUTHS[truth], rng).sample(frac=1, random_state=0)
+        table = audit(metrics, few, params).claim_differences
+        table = table[(table["n"] == 10) & (table["paper"] > 3)]
+        assert len(table) >= 13 and set(table["study"]) == {"cifar100", "imagenet100"}
+        right += int((table["verdict"] == RIGHT[truth]).sum())
+        count += len(table)
+        assert set(table["verdict"]) <= {RIGHT[truth], Verdict.INCONCLUSIVE}
+    assert right >= 0.95 * count
 
 
 def wrong_signs(table: pd.DataFrame, truth: float) -> pd.Series:

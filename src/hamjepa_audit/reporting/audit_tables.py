@@ -10,7 +10,6 @@ import pandas as pd
 from hamjepa_audit.reporting.formatting import ABSENT, Display, mean_sd_n, number, p_value
 from hamjepa_audit.reporting.tables import write_displayed
 from hamjepa_audit.statistics.audit import Audit
-from hamjepa_audit.statistics.verdicts import Verdict
 
 Row = dict[Hashable, Any]
 
@@ -45,11 +44,11 @@ def audit_table(name: str, frame: pd.DataFrame, folder: Path) -> list[Path]:
 
 
 def seeds_text(row: Row) -> str:
-    """Of an inconclusive claim the seeds it needs if the paper is right, otherwise nothing."""
+    """Of an inconclusive claim the seeds that would settle it, otherwise nothing."""
     needed = row["seeds_needed"]
-    if row["verdict"] != Verdict.INCONCLUSIVE or np.isnan(needed):
+    if np.isnan(needed):
         return ""
-    return "too many" if np.isinf(needed) else f"{needed:.0f}"
+    return f"more than {row['seeds_considered']}" if np.isinf(needed) else f"{needed:.0f}"
 
 
 def _displayed(frame: pd.DataFrame, columns: list[Column]) -> Display:
@@ -128,6 +127,7 @@ READ = {
         Column("Hedges g", lambda row: number(row["hedges_g"], ""), right=True),
         Column("P(better)", lambda row: number(row["probability_of_improvement"], ""), right=True),
         *_ENDS,
+        _text("Note", "note"),
     ],
     "statements": [
         *_WHERE,
@@ -138,6 +138,7 @@ READ = {
         _p("p holds", "p_holds_holm"),
         _p("p fails", "p_fails_holm"),
         _text("Verdict", "verdict"),
+        Column("Seeds needed", seeds_text, right=True),
         _text("Reason", "reason"),
         _text("Source", "source"),
     ],

@@ -30,6 +30,16 @@ class Decisions(NamedTuple):
     introduction: str
     lines: tuple[Line, ...]
 
+    @property
+    def kinds(self) -> int:
+        """How many kinds of tests its verdicts draw on: both signs are one.
+
+        Holm's correction bounds the chance of any false finding in a family for each kind, so that
+        of any false verdict is at most so many times as large.
+        """
+        shown = {condition for line in self.lines for condition in line.when}
+        return len(shown - {"opposite"})
+
 
 def _table(title: str, introduction: str, *lines: Line) -> Decisions:
     """Lines after the two that all tables start with."""
@@ -53,8 +63,6 @@ DIFFERENCES = _table(
     "A difference between arms, on the paper's own study",
     "Both its direction and its size are judged.",
     Line(ENOUGH, ("same", "equal"), "same sign, equal within the margin", Verdict.REPRODUCED),
-    Line(ENOUGH, ("same", "differs"), "same sign, another size", Verdict.SIZE_DIFFERS),
-    Line(ENOUGH, ("same",), "same sign, its size is open", Verdict.INCONCLUSIVE),
     Line(ENOUGH, ("opposite",), "the opposite sign", Verdict.NOT_REPRODUCED),
     Line(
         ENOUGH,
@@ -62,14 +70,15 @@ DIFFERENCES = _table(
         "any difference in the paper's direction is below the margin",
         Verdict.NOT_REPRODUCED,
     ),
+    Line(ENOUGH, ("same", "differs"), "same sign, another size", Verdict.SIZE_DIFFERS),
+    Line(ENOUGH, ("same",), "same sign, its size is open", Verdict.INCONCLUSIVE),
     Line(ENOUGH, (), "none of these", Verdict.INCONCLUSIVE),
 )
 """Conditions: same, opposite (sign), equal, differs, below."""
 
 CARRIED = _table(
     "A difference between arms, on a study that the paper does not have",
-    "Other images give other sizes: the direction alone is judged.",
-    Line(ENOUGH, ("same",), "same sign", Verdict.CARRIES_OVER),
+    "Other images give other sizes: the direction alone is judged, and whether it counts.",
     Line(ENOUGH, ("opposite",), "the opposite sign", Verdict.NOT_CARRIED),
     Line(
         ENOUGH,
@@ -77,6 +86,7 @@ CARRIED = _table(
         "any difference in the paper's direction is below the margin",
         Verdict.NOT_CARRIED,
     ),
+    Line(ENOUGH, ("same",), "same sign", Verdict.CARRIES_OVER),
     Line(ENOUGH, (), "none of these", Verdict.INCONCLUSIVE),
 )
 """Conditions: same, opposite (sign), equal, differs, below."""

@@ -28,6 +28,7 @@ from hamjepa_audit.reporting.page_claims import (
 from hamjepa_audit.reporting.page_studies import StudyTables, condition_anchor
 from hamjepa_audit.reporting.pictures import HEIGHT, WIDTH
 from hamjepa_audit.statistics.audit import Audit
+from hamjepa_audit.statistics.hypothesis_tests import MOST_SIGNS
 from hamjepa_audit.statistics.seeds import SeedTable
 from hamjepa_audit.statistics.verdicts import Verdict
 
@@ -59,8 +60,7 @@ def write_page(content: PageContent, target: Path) -> Path:
     """Writes the page; the same content gives the same bytes.
 
     Raises:
-        UserError: the metrics are unusable (see `statistics.checked`), or the file can't be
-            written.
+        UserError: the metrics are unusable (see `SeedTable`), or the file can't be written.
     """
     environment = Environment(
         loader=PackageLoader("hamjepa_audit.reporting"),
@@ -109,6 +109,7 @@ def page_context(content: PageContent) -> dict[str, Any]:
         "choices": _choices(entries, names, titles),
         "consistency": content.tables.paper_consistency.to_dict("records"),
         "decisions": DECISIONS,
+        "most_signs": MOST_SIGNS,
         "conditions": conditions,
         "anchors": {condition.anchor: condition for condition in conditions},
         "condition_anchor": condition_anchor,

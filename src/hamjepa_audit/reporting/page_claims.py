@@ -48,6 +48,7 @@ class Entry(NamedTuple):
     needed: str
     source: str
     carried: str
+    note: str
     parts: tuple[str, ...]
     evidence: tuple[tuple[str, str], ...]
     columns: tuple[str, ...]
@@ -219,7 +220,7 @@ class Entries:
             "paper": mean_sd_n(row["paper"], row["paper_sd"], row["paper_n"], unit)
             if measured
             else "",
-            "needed": seeds_text(row) if measured else "",
+            "needed": seeds_text(row),
         }
         fields = nothing | own
         return Entry(
@@ -230,6 +231,7 @@ class Entries:
             reason=str(row["reason"]),
             source=str(row["source"]),
             carried=carried,
+            note=str(row.get("note", "")),
             **fields,
         )
 
@@ -290,12 +292,8 @@ class Entries:
         power = f"{100 * self._params.power:g}%"
         found = number(row["detectable"], row["unit"])
         yield f"Smallest difference that {row['n']} seeds find with {power} power", found
-        needed = row["seeds_needed"]
-        if np.isnan(needed):
-            return
-        many = f"more than {self._params.maximum_seeds}"
-        text = many if np.isinf(needed) else f"{needed:.0f}"
-        yield f"Seeds that would settle it with {power} power, if the paper is right", text
+        if text := seeds_text(row):
+            yield f"Seeds that would settle it with {power} power, if our mean is right", text
 
 
 def _rows(unit: str, *columns: "pd.Series[float]") -> tuple[Seed, ...]:

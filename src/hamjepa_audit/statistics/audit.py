@@ -31,8 +31,8 @@ def audit(metrics: pd.DataFrame, claims: Claims, params: AuditParams) -> Audit:
         params: levels, margins, families, which study stands for which.
 
     Raises:
-        UserError: `metrics` is unusable (see `statistics.checked`), a metric has no margin, or a
-            statement has no test.
+        UserError: `metrics` is unusable (see `SeedTable`), a metric has no margin, or a statement
+            has no test.
     """
     seeds = SeedTable(metrics)
     return Audit(

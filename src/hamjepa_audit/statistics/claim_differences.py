@@ -11,8 +11,6 @@ from hamjepa_audit.statistics.comparison import (
     adjusted,
     against_paper,
     equivalence,
-    seeds_needed,
-    seeds_to_match,
     summary,
     with_families,
 )
@@ -22,6 +20,7 @@ from hamjepa_audit.statistics.effect_size import (
     probability_of_improvement,
 )
 from hamjepa_audit.statistics.hypothesis_tests import (
+    Array,
     of_mean,
     shown_below,
     sign_flip,
@@ -29,7 +28,14 @@ from hamjepa_audit.statistics.hypothesis_tests import (
     two_sided,
     wilcoxon,
 )
-from hamjepa_audit.statistics.power import detectable, seeds_to_detect
+from hamjepa_audit.statistics.planning import (
+    Planned,
+    Way,
+    to_differ,
+    to_equal,
+    with_seeds_needed,
+)
+from hamjepa_audit.statistics.power import detectable
 from hamjepa_audit.statistics.seeds import Pairs, SeedTable
 from hamjepa_audit.statistics.summaries import interval
 from hamjepa_audit.statistics.verdicts import difference_verdicts, direction_verdicts
@@ -47,9 +53,9 @@ def difference_claims(seeds: SeedTable, claims: Claims, params: AuditParams) -> 
         One row per difference claim and study it is tested on: the paper's, then those of
         `params.stands_for` that have any metrics. As in `measurement_claims`, and: `paper_study`,
         `paper_epochs`, `carried` (bool: not the paper's study, only the sign is judged), `minuend`
-        and `subtrahend` (arm_readout), `mean_difference`, the columns of `difference_evidence`,
-        and from the seeds `p_sign_flip` and `p_wilcoxon` (exact, two-sided),
-        `probability_of_improvement` (of minuend over subtrahend).
+        and `subtrahend` (arm_readout), `note` (what biases it, or empty), `mean_difference`, the
+        columns of `difference_evidence`, and from the seeds `p_sign_flip` and `p_wilcoxon` (exact,
+        two-sided), `probability_of_improvement` (of minuend over subtrahend).
 
     Raises:
         UserError: a metric has no margin.
@@ -63,11 +69,23 @@ def difference_claims(seeds: SeedTable, claims: Claims, params: AuditParams) -> 
     tests = ["p", "p_new_runs", "p_equivalence", "p_below_margin"]
     same = ["study", "epochs", "our_metric", "minuend", "subtrahend"]
     table = adjusted(difference_evidence(table, params), tests, same)
-    table["seeds_needed"] = seeds_needed(table, params, _difference_seeds)
     limits = (params.alpha, params.minimum_seeds)
     direction = direction_verdicts(table, *limits)
     decided = direction.where(table["carried"], difference_verdicts(table, *limits))
-    return pd.concat([table, decided], axis=1)
+    return with_seeds_needed(pd.concat([table, decided], axis=1), "p", _ways, params)
+
+
+def _ways(row: pd.Series, seeds: Array, level: float) -> list[Way]:
+    """To each line of `difference_verdicts`, and of `direction_verdicts` on another study."""
+    gain = np.sign(row["paper"]) * row["mean_difference"]
+    same, opposite = (
+        [Planned(of_mean(side * gain, row["sd"], seeds), level / 2)] for side in (1.0, -1.0)
+    )
+    absent = [Planned(of_mean(row["margin"] - gain, row["sd"], seeds), level)]
+    if row["carried"]:
+        return [same, opposite, absent]
+    size = [make(row, row["deviation"], seeds, level) for make in (to_equal, to_differ)]
+    return [opposite, absent, *([*same, *shown] for shown in size)]
 
 
 def targets(
@@ -107,6 +125,7 @@ def _difference_row(
         "subtrahend": str(claim.subtrahend),
         "unit": claim.unit,
         "source": claim.source,
+        "note": _note(claim),
         "paper": paper,
         "paper_sd": np.nan if claim.std is None else float(claim.std),
         "paper_n": claim.n or _paper_runs(claim, claims),
@@ -114,6 +133,17 @@ def _difference_row(
         **summary(pairs.differences, "mean_difference"),
         **_of_pairs(pairs),
     }
+
+
+def _note(claim: DifferenceClaim) -> str:
+    """What biases the difference: the best of several readouts on one side alone."""
+    best = [side for side in (claim.minuend, claim.subtrahend) if side.readout == "best"]
+    if len(best) != 1:
+        return ""
+    return (
+        f"the largest of several values is too large by chance alone: "
+        f"the best of the readouts against a single one favours {best[0]}"
+    )
 
 
 def _paper_runs(claim: DifferenceClaim, claims: Claims) -> int:
@@ -183,15 +213,3 @@ def difference_evidence(table: pd.DataFrame, params: AuditParams) -> pd.DataFram
         p_below_margin=shown_below(gain, table["margin"]),
         detectable=detectable(zero, params.alpha, params.power),
     )
-
-
-def _difference_seeds(row: pd.Series, alpha: float, params: AuditParams) -> int | None:
-    """Seeds at which the sign would be shown and, on the paper's study, equivalence, too."""
-    limits = (alpha, params.power, params.minimum_seeds, params.maximum_seeds)
-    if row["sd"] == 0:
-        return params.minimum_seeds
-    sign = seeds_to_detect(row["paper"] / row["sd"], *limits)
-    if row["carried"] or sign is None:
-        return sign
-    size = seeds_to_match(row, alpha, params)
-    return None if size is None else max(sign, size)

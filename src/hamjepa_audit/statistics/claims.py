@@ -13,12 +13,11 @@ from hamjepa_audit.statistics.comparison import (
     adjusted,
     against_paper,
     equivalence,
-    seeds_needed,
-    seeds_to_match,
     summary,
     with_families,
 )
-from hamjepa_audit.statistics.hypothesis_tests import statistic, two_sided
+from hamjepa_audit.statistics.hypothesis_tests import Array, statistic, two_sided
+from hamjepa_audit.statistics.planning import Way, to_differ, to_equal, with_seeds_needed
 from hamjepa_audit.statistics.power import detectable
 from hamjepa_audit.statistics.seeds import SeedTable
 from hamjepa_audit.statistics.summaries import interval
@@ -38,8 +37,8 @@ def measurement_claims(seeds: SeedTable, claims: Claims, params: AuditParams) ->
         said otherwise. What is claimed: `claim` (its name), `study`, `epochs`, `arm`, `readout`,
         `metric`, `our_metric` (what it is compared with), `unit`, `source`, `family`, `paper`,
         `paper_sd`, `paper_n`, `margin`. Ours: `n` seeds, `mean`, `sd`; the columns of
-        `measurement_evidence`, Holm-adjusted p-values, `seeds_needed` (NaN if unknown, infinite
-        if more than the maximum), `verdict`, `reason`.
+        `measurement_evidence`, Holm-adjusted p-values, `verdict`, `reason`, `seeds_needed` and
+        `seeds_considered` (see `with_seeds_needed`).
 
     Raises:
         UserError: a metric has no margin.
@@ -52,9 +51,14 @@ def measurement_claims(seeds: SeedTable, claims: Claims, params: AuditParams) ->
     table = with_families(pd.DataFrame(rows), params.families.measurements)
     tests = ["p", "p_new_runs", "p_equivalence"]
     table = adjusted(measurement_evidence(table, params), tests, ["claim"])
-    table["seeds_needed"] = seeds_needed(table, params, seeds_to_match)
     decided = measurement_verdicts(table, params.alpha, params.minimum_seeds)
-    return pd.concat([table, decided], axis=1)
+    return with_seeds_needed(pd.concat([table, decided], axis=1), "p", _ways, params)
+
+
+def _ways(row: pd.Series, seeds: Array, level: float) -> list[Way]:
+    """To each line of `measurement_verdicts`."""
+    deviation = row["deviation"]
+    return [to_equal(row, deviation, seeds, level), to_differ(row, deviation, seeds, level)]
 
 
 def _measurement_row(

@@ -1,12 +1,12 @@
 """What measurements and differences have in common when they are held against the paper's."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hamjepa_audit.params.audit import AuditParams
 from hamjepa_audit.statistics.equivalence import tost
 from hamjepa_audit.statistics.hypothesis_tests import (
     Array,
@@ -16,7 +16,6 @@ from hamjepa_audit.statistics.hypothesis_tests import (
     of_mean_and_new_runs,
     welch,
 )
-from hamjepa_audit.statistics.power import seeds_for_equivalence
 
 
 def against_paper(table: pd.DataFrame, mean: str) -> tuple[Estimate, Estimate]:
@@ -48,7 +47,7 @@ def equivalence(table: pd.DataFrame, mean: str) -> Array:
     return tost(ours, table["margin"])
 
 
-def summary(values: Array, mean: str) -> dict[str, object]:
+def summary(values: Array, mean: str) -> dict[str, Any]:
     """Number, mean (under the name `mean`) and standard deviation (n - 1) of one sample (n,)."""
     equal = len(values) > 0 and np.ptp(values) == 0  # whose mean and spread must not be rounded
     return {
@@ -79,32 +78,3 @@ def adjusted(
         once = holm(table.loc[first, name], table.loc[first, "family"])
         result[f"{name}_holm"] = once[tests]  # numbered in the order of their first rows
     return result
-
-
-def seeds_needed(
-    table: pd.DataFrame,
-    params: AuditParams,
-    seeds: Callable[[pd.Series, float, AuditParams], int | None],
-) -> list[float]:
-    """Per row, how many seeds would settle the claim if the paper is right.
-
-    At the level of Holm's first step, the hardest that the family can ask for; with our standard
-    deviation taken for the true one. NaN without one, infinite beyond `params.maximum_seeds`.
-    """
-    tested = table.loc[table["sd"].notna(), "family"].value_counts()
-    needed = []
-    for _, row in table.iterrows():
-        if np.isnan(row["sd"]):
-            needed.append(np.nan)
-            continue
-        number = seeds(row, params.alpha / tested[row["family"]], params)
-        needed.append(np.inf if number is None else float(number))
-    return needed
-
-
-def seeds_to_match(row: pd.Series, alpha: float, params: AuditParams) -> int | None:
-    """Seeds at which equivalence with the paper's value would be shown."""
-    limits = (alpha, params.power, params.minimum_seeds, params.maximum_seeds)
-    if row["sd"] == 0:
-        return params.minimum_seeds
-    return seeds_for_equivalence(row["margin"] / row["sd"], *limits)

@@ -13,8 +13,8 @@ from scipy import stats
 
 Array = NDArray[np.float64]
 
-MOST_SIGNS = 40
-"""Differences up to which all sign patterns are counted: 2 * 2^20 sums."""
+MOST_SIGNS = 32
+"""Differences up to which all sign patterns are counted: 2 * 2^16 sums, milliseconds."""
 
 TIE = 1e-12
 """Sums of differences that agree to this share of the sum of absolute values are equal."""
@@ -116,8 +116,8 @@ def sign_flip(differences: ArrayLike) -> float:
     """Exact two-sided sign-flip permutation test (Fisher 1935) of paired differences.
 
     Under the hypothesis each difference is as likely as its negative. All 2^n sign patterns are
-    counted: every sum is one of the first half's plus one of the second's, so that sorting one half
-    makes 2^(n/2) searches of it.
+    counted: every sum is one of the first half's plus one of the second's, so that 2^(n/2) searches
+    of one sorted half do.
 
     Args:
         differences: (n,), any unit.
@@ -133,16 +133,16 @@ def sign_flip(differences: ArrayLike) -> float:
     if observed <= 0:
         return 1.0
     first, second = (_signed_sums(half) for half in np.array_split(values, 2))
-    second.sort()
     as_large = len(second) - np.searchsorted(second, observed - first)
     # The patterns come in pairs with opposite sums: as many are as far below zero.
     return float(2 * as_large.sum() / (len(first) * len(second)))
 
 
 def _signed_sums(values: Array) -> Array:
+    """All sums, rising: what is sorted is two rising halves, which a stable sort only merges."""
     sums = np.zeros(1)
-    for value in values:
-        sums = np.concatenate([sums + value, sums - value])
+    for value in np.abs(values):
+        sums = np.sort(np.concatenate([sums - value, sums + value]), kind="stable")
     return sums
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from hamjepa_audit.errors import UserError
 from hamjepa_audit.statistics.hypothesis_tests import Array
 from hamjepa_audit.statistics.paired import ROUNDING
 from hamjepa_audit.statistics.summaries import READOUTS, checked
@@ -49,11 +50,13 @@ class SeedTable:
     `studies`: those that have any metrics, sorted.
 
     Raises:
-        UserError: the metrics are unusable (see `statistics.checked`).
+        UserError: the metrics are unusable (see `statistics.checked`), or a study has several data
+            sets, whose seeds would be taken for those of one.
     """
 
     def __init__(self, metrics: pd.DataFrame) -> None:
         self._metrics = checked(metrics)
+        _refuse_several_data_sets(self._metrics)
         self.studies = sorted(self._metrics["study"].unique())
         self._wide: dict[tuple[str, int], pd.DataFrame] = {}
 
@@ -123,3 +126,13 @@ class SeedTable:
                 index="seed", columns=["arm", "readout", "metric"], values="value"
             )
         return self._wide[key]
+
+
+def _refuse_several_data_sets(metrics: pd.DataFrame) -> None:
+    for study, names in metrics.groupby("study")["dataset"].unique().items():
+        if len(names) > 1:
+            raise UserError(
+                f"the study '{study}' has metrics of several data sets: "
+                f"{', '.join(sorted(names))}; "
+                f"give each a study of its own, or leave one out"
+            )

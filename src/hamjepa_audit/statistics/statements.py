@@ -19,6 +19,7 @@ from hamjepa_audit.params.claims import Claims, StatementClaim
 from hamjepa_audit.statistics.claim_differences import targets
 from hamjepa_audit.statistics.comparison import adjusted, summary, with_families
 from hamjepa_audit.statistics.hypothesis_tests import Array, of_mean, shown_above, shown_below
+from hamjepa_audit.statistics.planning import Planned, Way, with_seeds_needed
 from hamjepa_audit.statistics.seeds import NotMeasured, SeedTable, without_noise
 from hamjepa_audit.statistics.summaries import interval
 from hamjepa_audit.statistics.verdicts import statement_verdicts
@@ -38,6 +39,11 @@ class Part(NamedTuple):
     values: Array
     low: float = -INFINITY
     high: float = INFINITY
+
+    @property
+    def bounds(self) -> list[tuple[int, float]]:
+        """The finite ones: 1 and the lower, -1 and the upper."""
+        return [(side, at) for side, at in ((1, self.low), (-1, self.high)) if np.isfinite(at)]
 
 
 @dataclass(frozen=True)
@@ -221,7 +227,8 @@ def statement_claims(seeds: SeedTable, claims: Claims, params: AuditParams) -> p
         One row per statement and study: `statement` (its id), `says`, `source`, `study`, `epochs`,
         `paper_study`, `paper_epochs`, `carried` (bool: not the paper's study), `family`, `n`
         (seeds, the fewest of its parts), `found` (each part's mean, interval and claimed range),
-        `p_holds`, `p_fails`, both also Holm-adjusted, `verdict`, `reason`.
+        `p_holds`, `p_fails`, both also Holm-adjusted, `verdict`, `reason`, `seeds_needed` and
+        `seeds_considered` (see `with_seeds_needed`; in each part of the statement).
 
     Raises:
         UserError: a statement has no test.
@@ -236,7 +243,8 @@ def statement_claims(seeds: SeedTable, claims: Claims, params: AuditParams) -> p
     decided = statement_verdicts(table, params.alpha, params.minimum_seeds)
     missing = table["missing"] != ""
     decided["reason"] = decided["reason"].mask(missing, table["missing"])
-    return pd.concat([table.drop(columns="missing"), decided], axis=1)
+    table = with_seeds_needed(pd.concat([table, decided], axis=1), "p_holds", _ways, params)
+    return table.drop(columns=["missing", "parts"])
 
 
 def _row(claim: StatementClaim, runs: Runs) -> dict[str, object]:
@@ -255,11 +263,12 @@ def _row(claim: StatementClaim, runs: Runs) -> dict[str, object]:
     try:
         parts = STATEMENTS[claim.id](runs)
     except NotMeasured as reason:
-        nothing = {"n": 0, "found": "", "p_holds": np.nan, "p_fails": np.nan}
+        nothing = {"n": 0, "parts": [], "found": "", "p_holds": np.nan, "p_fails": np.nan}
         return row | nothing | {"missing": str(reason)}
     holds, fails = statement_evidence(parts)
     return row | {
         "n": min(len(part.values) for part in parts),
+        "parts": parts,
         "found": "; ".join(_told(part, runs.params.confidence) for part in parts),
         "p_holds": holds,
         "p_fails": fails,
@@ -277,13 +286,27 @@ def statement_evidence(parts: list[Part]) -> tuple[float, float]:
     inside, outside = [], []
     for part in parts:
         found = summary(part.values, "mean")
-        estimate = of_mean(found["mean"], found["sd"], found["n"])  # type: ignore[arg-type]
-        for bound, above in ((part.low, True), (part.high, False)):
-            if np.isfinite(bound):
-                tests = (shown_above(estimate, bound), shown_below(estimate, bound))
-                inside.append(float(tests[0] if above else tests[1]))
-                outside.append(float(tests[1] if above else tests[0]))
-    return float(np.max(inside)), float(min(1.0, len(outside) * np.min(outside)))
+        for side, bound in part.bounds:
+            # Mirrored where the bound is an upper one: inside is then above, too.
+            estimate = of_mean(side * found["mean"], found["sd"], found["n"])
+            inside.append(float(shown_above(estimate, side * bound)))
+            outside.append(float(shown_below(estimate, side * bound)))
+    # np.minimum keeps NaN: what was not tested must not enter its family as a p-value of 1.
+    return float(np.max(inside)), float(np.minimum(1.0, len(outside) * np.min(outside)))
+
+
+def _ways(row: pd.Series, seeds: Array, level: float) -> list[Way]:
+    """To each line of `statement_verdicts`: every bound is shown to be kept, or one broken."""
+    bounds = [
+        (side * (found["mean"] - bound), found["sd"])
+        for part, found in ((part, summary(part.values, "mean")) for part in row["parts"])
+        for side, bound in part.bounds
+    ]
+    kept = [Planned(of_mean(distance, sd, seeds), level) for distance, sd in bounds]
+    broken = [
+        [Planned(of_mean(-distance, sd, seeds), level / len(bounds))] for distance, sd in bounds
+    ]
+    return [kept, *broken]
 
 
 def _told(part: Part, confidence: float) -> str:

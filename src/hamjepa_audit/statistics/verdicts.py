@@ -1,8 +1,10 @@
 """From tests to verdicts: one small decision table for each kind of claim, read from the top.
 
 All p-values that a verdict rests on are Holm-adjusted within the claim's family; "shown" means that
-the adjusted p-value is below 1 - confidence. A verdict needs something shown: a large p-value
-alone never makes one, it makes "inconclusive".
+the adjusted p-value is below 1 - confidence. Each kind of test (column of p-values) is adjusted by
+itself: the chance of any false verdict in a family is at most 1 - confidence times the number of
+kinds that the table draws on. A verdict needs something shown: a large p-value alone never makes
+one, it makes "inconclusive".
 """
 
 from collections.abc import Sequence
@@ -66,16 +68,18 @@ def measurement_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.
 def difference_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.DataFrame:
     """The differences that the paper states, on the study that it states them for.
 
-    | seeds   | same sign shown | same size shown | other size shown | verdict                   |
-    | ------- | --------------- | --------------- | ---------------- | ------------------------- |
-    | none    |                 |                 |                  | not run                   |
-    | too few |                 |                 |                  | inconclusive              |
-    | enough  | yes             | yes             | yes or no        | reproduced                |
-    | enough  | yes             | no              | yes              | direction reproduced, ... |
-    | enough  | opposite sign shown, or less than the margin shown   | not reproduced            |
-    | enough  | otherwise                                            | inconclusive              |
+    | seeds   | shown                                      | verdict                            |
+    | ------- | ------------------------------------------ | ---------------------------------- |
+    | none    |                                            | not run                            |
+    | too few |                                            | inconclusive                       |
+    | enough  | same sign and same size                    | reproduced                         |
+    | enough  | opposite sign, or less than the margin     | not reproduced                     |
+    | enough  | same sign and other size                   | direction reproduced, size differs |
+    | enough  | otherwise                                  | inconclusive                       |
 
     "Less than the margin" is meant in the paper's direction: a gain that doesn't count, or a loss.
+    It comes before the sign alone: a gain too small to count is none, however surely it is one. No
+    difference has both the paper's size and less than its margin, which is below half of it.
 
     Args:
         table: `n`, `paper`, `mean_difference`, and the adjusted p-values `p_holm` (of no
@@ -91,10 +95,10 @@ def difference_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.D
     differs = _below(table, "p_new_runs_holm", alpha)
     rules = [
         Rule(same & equal, Verdict.REPRODUCED, "same sign, and equal within the margin"),
-        Rule(same & differs, Verdict.SIZE_DIFFERS, "same sign, but another size"),
-        Rule(same, Verdict.INCONCLUSIVE, "the sign is the paper's, its size is open"),
         Rule(opposite, Verdict.NOT_REPRODUCED, "the sign is the opposite"),
         Rule(absent, Verdict.NOT_REPRODUCED, "any such difference is below the margin"),
+        Rule(same & differs, Verdict.SIZE_DIFFERS, "same sign, but another size"),
+        Rule(same, Verdict.INCONCLUSIVE, "the sign is the paper's, its size is open"),
     ]
     return _decided(table, minimum, rules, "not even the sign is shown")
 
@@ -106,17 +110,17 @@ def direction_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.Da
     | ------- | ---------------------------------------------------- | ------------------- |
     | none    |                                                      | not run             |
     | too few |                                                      | inconclusive        |
-    | enough  | same sign                                            | carries over        |
     | enough  | opposite sign, or less than the margin               | does not carry over |
+    | enough  | same sign                                            | carries over        |
     | enough  | nothing                                              | inconclusive        |
 
     Args and returns as `difference_verdicts`, without the size.
     """
     same, absent, opposite = _direction(table, alpha)
     rules = [
-        Rule(same, Verdict.CARRIES_OVER, "the sign is the paper's"),
         Rule(opposite, Verdict.NOT_CARRIED, "the sign is the opposite"),
         Rule(absent, Verdict.NOT_CARRIED, "any such difference is below the margin"),
+        Rule(same, Verdict.CARRIES_OVER, "the sign is the paper's"),
     ]
     return _decided(table, minimum, rules, "not even the sign is shown")
 

@@ -1,0 +1,180 @@
+"""How often any verdict in a family is false: what the page promises, simulated at its worst.
+
+The worst are claims that are exactly true, or lie exactly at the edge of what a test decides.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hamjepa_audit.params.audit import AuditParams, load_audit
+from hamjepa_audit.reporting.method import (
+    CARRIED,
+    CARRIED_STATEMENTS,
+    DIFFERENCES,
+    MEASUREMENTS,
+    STATEMENTS,
+)
+from hamjepa_audit.statistics.claim_differences import difference_evidence
+from hamjepa_audit.statistics.claims import measurement_evidence
+from hamjepa_audit.statistics.comparison import adjusted
+from hamjepa_audit.statistics.statements import Part, statement_evidence
+from hamjepa_audit.statistics.verdicts import (
+    Verdict,
+    difference_verdicts,
+    direction_verdicts,
+    measurement_verdicts,
+    statement_verdicts,
+)
+
+ALPHA, DRAWS = 0.05, 2000
+PAPER, MARGIN = 6.0, 1.0
+TESTS = ["p", "p_new_runs", "p_equivalence", "p_below_margin"]
+SAMPLING = 0.015
+"""Three standard errors of a share of 5% in so many draws."""
+SCATTERS = [0.3, 1.0]
+"""Standard deviations over seeds: at most a sixth of the difference, so that no single run of the
+paper has the opposite sign."""
+
+
+@pytest.fixture(scope="module")
+def params(params_folder: Path) -> AuditParams:
+    return load_audit(params_folder)
+
+
+class Claim(NamedTuple):
+    """A kind of claim: our true difference; `same`: the paper's runs are drawn as ours are."""
+
+    truth: float
+    same: bool = False
+
+
+TRUE = Claim(PAPER, same=True)
+NOTHING = Claim(0.0)
+COUNTS_JUST = Claim(MARGIN)
+ABOVE, BELOW = Claim(PAPER + MARGIN), Claim(PAPER - MARGIN)
+FAMILIES = {
+    "true": [TRUE] * 8,
+    "true and at the edge of equal": [TRUE] * 4 + [BELOW, ABOVE] * 2,
+    "at the edge of counting": [COUNTS_JUST] * 8,
+    "one of each": [TRUE, BELOW, COUNTS_JUST, NOTHING],
+}
+"""Claims that are true, or whose truth lies where a test has its level."""
+
+
+def drawn(family: list[Claim], n: int, sd: float) -> pd.DataFrame:
+    """DRAWS audits of a family: one row a claim, `truth`, `same`, summaries, one single run of the
+    paper's each.
+    """
+    rng = np.random.default_rng(n)
+    truth, same = (np.tile(column, DRAWS) for column in zip(*family, strict=True))
+    seeds = truth[:, None] + sd * rng.normal(size=(len(truth), n))
+    theirs = np.where(same, PAPER + sd * rng.normal(size=len(truth)), PAPER)
+    return pd.DataFrame(
+        {
+            "family": np.repeat(np.arange(DRAWS), len(family)),
+            "claim": np.tile(np.arange(len(family)), DRAWS),
+            "truth": truth,
+            "same": same,
+            "n": n,
+            "mean": seeds.mean(axis=1),
+            "mean_difference": seeds.mean(axis=1),
+            "sd": seeds.std(axis=1, ddof=1),
+            "paper": theirs,
+            "paper_sd": np.nan,
+            "paper_n": 1,
+            "margin": MARGIN,
+        }
+    )
+
+
+def share(table: pd.DataFrame, false: pd.Series) -> float:
+    """In how many of the families anything is false."""
+    return float(false.groupby(table["family"]).any().mean())
+
+
+def edge_of_equal(table: pd.DataFrame) -> pd.Series:
+    """Where ours is not equal to the paper's, at the edge included."""
+    return (table["truth"] - table["paper"]).abs() >= table["margin"] * (1 - 1e-9)
+
+
+def false_findings(table: pd.DataFrame) -> dict[str, pd.Series]:
+    """By kind of test: which hypotheses are rejected although they are true."""
+    true = {
+        "p": table["truth"] == 0,
+        "p_new_runs": table["same"],
+        "p_equivalence": edge_of_equal(table),
+        "p_below_margin": table["truth"] >= MARGIN,
+    }
+    return {name: holds & (table[f"{name}_holm"] < ALPHA) for name, holds in true.items()}
+
+
+def false_differences(table: pd.DataFrame, verdicts: pd.Series) -> pd.Series:
+    """Which verdicts on differences say what is not so."""
+    counts, positive = table["truth"] >= MARGIN, table["truth"] > 0
+    return (
+        ((verdicts == Verdict.REPRODUCED) & edge_of_equal(table))
+        | ((verdicts == Verdict.SIZE_DIFFERS) & (table["same"] | ~positive))
+        | ((verdicts == Verdict.CARRIES_OVER) & ~positive)
+        | (verdicts.isin([Verdict.NOT_REPRODUCED, Verdict.NOT_CARRIED]) & counts)
+    )
+
+
+def false_numbers(table: pd.DataFrame, verdicts: pd.Series) -> pd.Series:
+    """Which verdicts on numbers say what is not so."""
+    reproduced, not_reproduced = verdicts == Verdict.REPRODUCED, verdicts == Verdict.NOT_REPRODUCED
+    return (reproduced & edge_of_equal(table)) | (not_reproduced & table["same"])
+
+
+def test_how_many_kinds_of_tests_verdicts_draw_on() -> None:
+    tables = (MEASUREMENTS, DIFFERENCES, CARRIED, STATEMENTS, CARRIED_STATEMENTS)
+    assert [table.kinds for table in tables] == [2, 4, 2, 2, 2]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("n", [3, 10])
+def test_false_findings_and_verdicts_in_a_family(family: str, n: int, params: AuditParams) -> None:
+    """Each kind of test by itself holds the level, and verdicts as many times it as is said."""
+    worst = 0.0
+    for sd in SCATTERS:
+        table = drawn(FAMILIES[family], n, sd)
+        differences = adjusted(difference_evidence(table, params), TESTS, ["claim"])
+        for name, false in false_findings(differences).items():
+            assert share(table, false) < ALPHA + SAMPLING, (name, sd)
+        numbers = adjusted(measurement_evidence(table, params), TESTS[:3], ["claim"])
+        for decisions, decide, told, false_in in (
+            (DIFFERENCES, difference_verdicts, differences, false_differences),
+            (CARRIED, direction_verdicts, differences, false_differences),
+            (MEASUREMENTS, measurement_verdicts, numbers, false_numbers),
+        ):
+            found = share(table, false_in(told, decide(told, ALPHA, 3)["verdict"]))
+            assert found < decisions.kinds * ALPHA, (decisions.title, sd)
+            worst = max(worst, found)
+    assert worst > ALPHA - SAMPLING  # none of the families is harmless
+
+
+def test_more_than_the_level_is_false_where_several_kinds_of_tests_are(params: AuditParams) -> None:
+    """So that one level for all verdicts would promise too much."""
+    table = drawn(FAMILIES["one of each"], 10, 1.0)
+    found = adjusted(difference_evidence(table, params), TESTS, ["claim"])
+    verdicts = difference_verdicts(found, ALPHA, 3)["verdict"]
+    assert share(table, false_differences(table, verdicts)) > ALPHA + 0.005
+
+
+@pytest.mark.parametrize("n", [3, 10])
+def test_false_verdicts_on_statements(n: int) -> None:
+    """Every part exactly at its bound: whatever is said of it is false."""
+    rng, draws, statements = np.random.default_rng(n), 400, 3
+    rows = []
+    for draw in range(draws):
+        for _ in range(statements):
+            parts = [Part("x", rng.normal(size=n), 0.0), Part("y", 9 + rng.normal(size=n), 0.0)]
+            holds, fails = statement_evidence(parts)
+            rows.append({"family": draw, "n": n, "p_holds": holds, "p_fails": fails})
+    table = pd.DataFrame(rows).assign(carried=False, claim=range(len(rows)))
+    found = adjusted(table, ["p_holds", "p_fails"], ["claim"])
+    verdicts = statement_verdicts(found, ALPHA, 3)["verdict"]
+    assert 0.02 < share(table, verdicts != Verdict.INCONCLUSIVE) < STATEMENTS.kinds * ALPHA

@@ -1,0 +1,163 @@
+"""Seeds needed: always more than there are, and enough to settle what they are said to settle."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import Phase, given, settings, strategies as st
+from statsmodels.stats.power import TTestPower
+
+from hamjepa_audit.metrics import METRICS_SCHEMA
+from hamjepa_audit.params.audit import AuditParams, load_audit
+from hamjepa_audit.params.claims import Claims, load_claims
+from hamjepa_audit.reporting.audit_tables import seeds_text
+from hamjepa_audit.statistics.audit import audit
+from hamjepa_audit.statistics.claim_differences import _ways, difference_evidence
+from hamjepa_audit.statistics.hypothesis_tests import of_mean
+from hamjepa_audit.statistics.planning import (
+    Planned,
+    fewest_seeds,
+    to_differ,
+    to_equal,
+    with_seeds_needed,
+)
+from hamjepa_audit.statistics.verdicts import difference_verdicts, direction_verdicts
+from tests.unit.synthetic_claims import as_the_paper
+
+NUMBERS = np.arange(3.0, 1001.0)
+
+
+@pytest.fixture(scope="module")
+def claims(params_folder: Path) -> Claims:
+    """The paper's, a dozen of its numbers alone: those of Table 1 and two spectra."""
+    every = load_claims(params_folder / "paper/claims.yaml")
+    return every.model_copy(update={"measurements": every.measurements[:22]})
+
+
+@pytest.fixture(scope="module")
+def params(params_folder: Path) -> AuditParams:
+    return load_audit(params_folder)
+
+
+@pytest.mark.parametrize("effect", [0.3, 0.8, 2.0])
+def test_seeds_for_a_sign_agree_with_statsmodels(effect: float) -> None:
+    ways = [[Planned(of_mean(effect, 1.0, NUMBERS), 0.025)]]
+    oracle = TTestPower().solve_power(effect_size=effect, alpha=0.05, power=0.8)
+    assert fewest_seeds(ways, NUMBERS, 0.8) == math.ceil(oracle)
+
+
+def test_seeds_have_limits() -> None:
+    def ways(effect: float) -> list[list[Planned]]:
+        return [[Planned(of_mean(effect, 1.0, NUMBERS), 0.025)]]
+
+    assert fewest_seeds(ways(50.0), NUMBERS, 0.8) == 3
+    for effect in (0.01, 0.0, -5.0):
+        assert fewest_seeds(ways(effect), NUMBERS, 0.8) == math.inf
+    # The easiest way counts; tests that must succeed together need more than either.
+    assert fewest_seeds(ways(0.01) + ways(0.5), NUMBERS, 0.8) == 34
+    together = [[*ways(0.5)[0], *ways(0.5)[0]]]
+    assert 34 < fewest_seeds(together, NUMBERS, 0.8) < 68
+
+
+def claim(paper_sd: float = np.nan) -> pd.Series:
+    return pd.Series({"sd": 0.8, "margin": 1.0, "paper_sd": paper_sd, "paper_n": 3})
+
+
+def test_a_difference_from_few_runs_of_the_paper_may_never_be_shown() -> None:
+    """Its own error stays, however many seeds there are of ours."""
+    for paper_sd in (np.nan, 0.8):
+        for deviation in (2.5, -2.5):
+            way = to_differ(claim(paper_sd), deviation, NUMBERS, 0.05)
+            assert fewest_seeds([way], NUMBERS, 0.8) < 20
+        assert math.isinf(
+            fewest_seeds([to_differ(claim(paper_sd), 0.4, NUMBERS, 0.05)], NUMBERS, 0.8)
+        )
+    equal = to_equal(claim(), 0.4, NUMBERS, 0.05)
+    assert fewest_seeds([equal], NUMBERS, 0.8) == fewest_seeds(
+        [to_equal(claim(), -0.4, NUMBERS, 0.05)], NUMBERS, 0.8
+    )
+
+
+TRUTHS = {"paper": 4.0, "half": 2.0, "small": 0.3, "opposite": -2.5, "beyond": 5.4}
+
+
+@pytest.mark.parametrize("truth", TRUTHS)
+@pytest.mark.parametrize("carried", [False, True])
+def test_as_many_seeds_settle_it(
+    truth: str, carried: bool, claims: Claims, params: AuditParams
+) -> None:
+    """Simulated: with the seeds needed, the plan's power is reached, and not by far too many."""
+    decide = direction_verdicts if carried else difference_verdicts
+    planned = pd.DataFrame(
+        {
+            "n": [3], "mean_difference": TRUTHS[truth], "sd": 1.5, "paper": 4.0,
+            "paper_sd": np.nan, "paper_n": 300, "margin": 1.0, "carried": carried,
+            "family": "one", "verdict": "inconclusive",
+        }
+    )  # fmt: skip
+    planned = difference_evidence(planned, params)
+    needed = with_seeds_needed(planned, "p", _ways, params)["seeds_needed"].item()
+
+    def settled(n: int) -> float:
+        noise = np.random.default_rng(n).normal(size=(4000, n))
+        seeds = TRUTHS[truth] + 1.5 * noise
+        drawn = pd.DataFrame(
+            {
+                "n": n, "mean_difference": seeds.mean(axis=1), "sd": seeds.std(axis=1, ddof=1),
+                "paper": 4.0, "paper_sd": np.nan, "paper_n": 300, "margin": 1.0,
+            }
+        )  # fmt: skip
+        found = difference_evidence(drawn, params)
+        names = ("p", "p_equivalence", "p_new_runs", "p_below_margin")
+        found = found.assign(**{f"{name}_holm": found[name] for name in names})
+        return float((decide(found, 0.05, 3)["verdict"] != "inconclusive").mean())
+
+    assert settled(int(needed)) > 0.79
+    assert settled(int(needed * 0.7)) < 0.8
+
+
+@settings(max_examples=20, deadline=None, phases=[Phase.generate])
+@given(
+    seeds=st.integers(2, 6),
+    scatter=st.sampled_from([0.0, 1.0, 5.0, 20.0]),
+    shift=st.floats(-6, 6),
+    draw=st.integers(0, 10**6),
+)
+def test_what_is_inconclusive_needs_more_seeds_than_there_are(
+    seeds: int, scatter: float, shift: float, draw: int, claims: Claims, params: AuditParams
+) -> None:
+    found = audit(made_up(claims, seeds, scatter, shift, draw), claims, params)
+    for table in found[:3]:
+        inconclusive = table["verdict"] == "inconclusive"
+        assert (table.loc[inconclusive, "seeds_needed"] > table.loc[inconclusive, "n"]).all()
+        assert (table.loc[inconclusive, "seeds_needed"] >= params.minimum_seeds).all()
+        assert table.loc[~inconclusive, "seeds_needed"].isna().all()
+
+
+def made_up(claims: Claims, seeds: int, scatter: float, shift: float, draw: int) -> pd.DataFrame:
+    """As the paper, SIGReg and p alone moved, all seeds scattering more."""
+    rows = pd.DataFrame(as_the_paper(claims, seeds))[METRICS_SCHEMA.names]
+    key = ["study", "arm", "epochs", "readout", "metric"]
+    centre = rows.groupby(key)["value"].transform("mean")
+    noise = np.random.default_rng(draw).normal(size=len(rows))
+    spread = (rows["value"] - centre).abs().groupby(rows["metric"]).transform("mean")
+    moved = (rows["arm"] == "sigreg") | (rows["readout"] == "p")
+    unit = np.where(rows["unit"] == "percent", 1.0, spread)
+    return rows.assign(value=centre + scatter * spread * noise + moved * shift * unit)
+
+
+def test_inconclusive_statements_have_seeds_needed(claims: Claims, params: AuditParams) -> None:
+    every = audit(made_up(claims, 4, 20.0, 0.0, 3), claims, params)
+    statements = every.statements[every.statements["verdict"] == "inconclusive"]
+    assert len(statements) >= 2
+    assert statements["seeds_needed"].notna().all()
+    texts = [seeds_text(row) for row in every.statements.to_dict("records")]
+    assert any(text.isdigit() for text in texts) and "" in texts
+
+
+def test_seeds_needed_in_words(claims: Claims, params: AuditParams) -> None:
+    row = {"verdict": "inconclusive", "seeds_considered": 1000}
+    words = [seeds_text(row | {"seeds_needed": needed}) for needed in (17.0, math.inf, math.nan)]
+    assert words == ["17", "more than 1000", ""]
