@@ -11,7 +11,7 @@ Start with torchrun, one process a device; without it there is one rank, and not
 import os
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
@@ -19,6 +19,8 @@ from torch.autograd import Function
 
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.machine import gpu_count
+
+_Result = TypeVar("_Result")
 
 PATIENCE = timedelta(hours=1)
 """How long a rank waits for the others, one of which may be verifying a large store."""
@@ -93,14 +95,25 @@ class Ranks:
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
 
-    def in_turn(self, work: Callable[[], object]) -> None:
-        """Does something on every rank: the others once the first has done it."""
+    def from_first(self, work: Callable[[], _Result]) -> _Result:
+        """What the first rank's `work` gives, on every rank; the others don't do it.
+
+        Raises:
+            UserError: the first rank's work raised it.
+        """
+        if self.count == 1:
+            return work()
+        told: list[Any] = [None, None]
         if self.first:
-            work()
-        if self.count > 1:
-            distributed.barrier()
-        if not self.first:
-            work()
+            try:
+                told[0] = work()
+            except UserError as error:
+                told[1] = error
+        distributed.broadcast_object_list(told, src=0)
+        if told[1] is not None:
+            raise told[1]
+        result: _Result = told[0]
+        return result
 
     def leave(self) -> None:
         """Ends the group."""

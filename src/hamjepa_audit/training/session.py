@@ -1,7 +1,7 @@
 """A run from its data to its files: trained by one process at a time, gone on with if one died."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,8 @@ def train_run(
 ) -> Path:
     """Trains a run, from its last state if an earlier process left one, and writes it.
 
-    Of several processes that train it together the first one keeps states and writes.
+    Of several processes that train it together the first one chooses the state, keeps states and
+    writes.
 
     Args:
         layout: where.
@@ -55,7 +56,8 @@ def train_run(
             loss is not finite.
     """
     started, code, name = datetime.now(UTC), code_and_environment(), run_id(run, digest)
-    with sole_process(layout.run_lock(name), name) if ranks.first else nullcontext():
+    with ExitStack() as lock:
+        ranks.from_first(lambda: lock.enter_context(sole_process(layout.run_lock(name), name)))
         states = States(
             folder=layout.state(name),
             conditions=conditions(device, determinism),
@@ -67,9 +69,8 @@ def train_run(
         along = CheckpointsAlong(layout, name, epochs_along)
 
         def restore(trainer: Trainer) -> None:
-            # One after the other: the first puts damaged states aside.
-            ranks.in_turn(lambda: states.restore(trainer))
-            along.require(trainer)
+            states.restore(trainer)
+            ranks.from_first(lambda: along.require(trainer))
 
         # Checkpoints come first: a state says that those of its epochs are there.
         hooks = [along.save_ended_epoch, states.keep] if ranks.first else []
