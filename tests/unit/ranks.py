@@ -18,7 +18,7 @@ from hamjepa_audit.data.views import random_views
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.params import RunParams, load_study, resolve_run
 from hamjepa_audit.training.device import make_deterministic
-from hamjepa_audit.training.distributed import ALONE, Ranks, join_ranks
+from hamjepa_audit.training.distributed import ALONE, Ranks, joined_ranks
 from hamjepa_audit.training.loop import VIEWS, Trainer
 from hamjepa_audit.training.model import build_model
 from hamjepa_audit.training.state import States, capture, restore
@@ -99,14 +99,18 @@ def copied(state: State) -> State:
     return content, {name: value.clone() for name, value in tensors.items()}
 
 
-def run_ranks(task: str, folder: Path) -> list[Any]:
-    """Does a task in RANKS processes together; what each of them says, in their order."""
+def run_ranks(task: str, folder: Path, gpus: str = "") -> list[Any]:
+    """Does a task in RANKS processes together; what each of them says, in their order.
+
+    GPUs are names here: where PyTorch finds none, it computes on the CPU.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = os.environ | {
         "WORLD_SIZE": str(RANKS), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-        "OMP_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1", "LOCAL_WORLD_SIZE": str(RANKS), "CUDA_VISIBLE_DEVICES": gpus,
+        "TMPDIR": str(folder),
     }  # fmt: skip
     processes = [
         subprocess.Popen(
@@ -170,13 +174,23 @@ def fail(folder: Path, ranks: Ranks) -> list[str]:
     return told
 
 
-TASKS = {"in_doubles": in_doubles, "as_trained": as_trained, "resume": resume, "fail": fail}
+def lease(folder: Path, ranks: Ranks) -> str:
+    """Which GPU a rank was given."""
+    return os.environ["CUDA_VISIBLE_DEVICES"]
+
+
+TASKS = {
+    "in_doubles": in_doubles,
+    "as_trained": as_trained,
+    "resume": resume,
+    "fail": fail,
+    "lease": lease,
+}
 
 
 def main(task: str, folder: Path) -> None:
     """One rank's part, and the file that says what it found."""
     make_deterministic(threads=1)
-    ranks, _ = join_ranks(torch.device("cpu"))
-    found = cast(Any, TASKS[task])(folder, ranks)
-    torch.save(found, folder / f"{task}{ranks.rank}.pt")
-    ranks.leave()
+    with joined_ranks("auto", 2) as (ranks, _):
+        found = cast(Any, TASKS[task])(folder, ranks)
+        torch.save(found, folder / f"{task}{ranks.rank}.pt")

@@ -1,5 +1,6 @@
 """Several processes train as one process with the joint batch does, step by step."""
 
+import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from hamjepa_audit.errors import UserError
+from hamjepa_audit.gpu_lease import leased_gpus
 from hamjepa_audit.training.device import make_deterministic
 from hamjepa_audit.training.distributed import Ranks, processes_here
 from hamjepa_audit.training.loop import Trainer
@@ -151,6 +153,12 @@ def prefixed(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def test_what_the_first_rank_can_not_do_all_ranks_raise(folder: Path) -> None:
     assert run_ranks("fail", folder) == [["rank 0", "rank 0 can't"]] * RANKS
+
+
+def test_ranks_are_given_the_gpus_that_the_first_leases_for_all(folder: Path) -> None:
+    """Whole ones: the first GPU has a place left, but not to share."""
+    with leased_gpus(["a", "b", "c"], 2, folder / f"hamjepa-audit-gpus-{os.getuid()}"):
+        assert run_ranks("lease", folder, gpus="a,b,c") == ["b", "c"]
 
 
 def test_a_batch_that_can_not_be_shared_is_refused() -> None:

@@ -41,8 +41,9 @@ GPU_JOB = {"cpu": 0, "cuda": 1, "auto": min(1, gpu_count())}[CONFIG.device]
 
 # On this machine as many GPU jobs run at a time as its GPUs have places, unless `--resources gpu=N`
 # says otherwise; on a cluster (Snakemake counts nodes there, not cores) its scheduler decides.
+ON_THIS_MACHINE = workflow.is_main_process and workflow.global_resources["_nodes"].value is None
 if workflow.is_main_process:
-    if workflow.global_resources["_nodes"].value is None:
+    if ON_THIS_MACHINE:
         if "gpu" not in workflow.global_resources:
             workflow.register_resource("gpu", max(1, gpu_count()) * CONFIG.runs_per_gpu)
     elif CONFIG.device == "auto" and not GPU_JOB:
@@ -122,6 +123,13 @@ def batch(wildcards):
 def checkpoints_of(wildcards):
     """The checkpoints of a batch."""
     return [LAYOUT.checkpoint(name) for name in batch(wildcards).run_ids]
+
+
+def training_gpus(wildcards):
+    """What a run asks for: a place on a GPU, or all places of each of several."""
+    gpus = study(wildcards.study).gpus
+    places = CONFIG.runs_per_gpu if ON_THIS_MACHINE and gpus > 1 else 1
+    return GPU_JOB * gpus * places
 
 
 def launcher(wildcards):
