@@ -181,10 +181,15 @@ def figure_files(name):
     drawn = [path for epochs in study(name).epochs for path in _drawn(name, epochs, FIGURES)]
     return drawn + [
         path
-        for epochs in study(name).epochs
-        if study(name).checkpoints.epochs_before(epochs)
+        for epochs in trajectory_epochs(name)
         for path in _drawn(name, epochs, TRAJECTORY_FIGURES)
     ]
+
+
+def trajectory_epochs(name):
+    """The numbers of epochs of a study whose runs keep checkpoints along training."""
+    params = study(name)
+    return [epochs for epochs in params.epochs if params.checkpoints.epochs_before(epochs)]
 
 
 def audit_figure_files(name):
