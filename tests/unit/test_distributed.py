@@ -156,7 +156,6 @@ def test_what_the_first_rank_can_not_do_all_ranks_raise(folder: Path) -> None:
 
 
 def test_ranks_are_given_the_gpus_that_the_first_leases_for_all(folder: Path) -> None:
-    """Whole ones: the first GPU has a place left, but not to share."""
     with leased_gpus(["a", "b", "c"], 2, folder / f"hamjepa-audit-gpus-{os.getuid()}"):
         assert run_ranks("lease", folder, gpus="a,b,c") == ["b", "c"]
 
