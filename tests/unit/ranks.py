@@ -21,6 +21,7 @@ from hamjepa_audit.training.device import make_deterministic
 from hamjepa_audit.training.distributed import ALONE, Ranks, joined_ranks
 from hamjepa_audit.training.loop import VIEWS, Trainer
 from hamjepa_audit.training.model import build_model
+from hamjepa_audit.training.progress import TrainingProgress
 from hamjepa_audit.training.state import States, capture, restore
 from tests.conftest import REPOSITORY
 from tests.tiny import EPOCHS, STUDY
@@ -179,12 +180,21 @@ def lease(folder: Path, ranks: Ranks) -> str:
     return os.environ["CUDA_VISIBLE_DEVICES"]
 
 
+def wait(folder: Path, ranks: Ranks) -> float:
+    """How long the run's device waited, after an epoch in which each rank's did for its number."""
+    trainer = trainer_of(run_of(folder / "params", "sigreg"), ranks=ranks)
+    trainer.position.waited = float(ranks.rank)
+    trainer.train_epoch(1, TrainingProgress("test", EPOCHS, STEPS, quiet=True))
+    return trainer.position.waited
+
+
 TASKS = {
     "in_doubles": in_doubles,
     "as_trained": as_trained,
     "resume": resume,
     "fail": fail,
     "lease": lease,
+    "wait": wait,
 }
 
 

@@ -155,6 +155,10 @@ def test_what_the_first_rank_can_not_do_all_ranks_raise(folder: Path) -> None:
     assert run_ranks("fail", folder) == [["rank 0", "rank 0 can't"]] * RANKS
 
 
+def test_the_longest_waiting_of_the_ranks_counts(folder: Path) -> None:
+    assert run_ranks("wait", folder) == [RANKS - 1.0] * RANKS
+
+
 def test_ranks_are_given_the_gpus_that_the_first_leases_for_all(folder: Path) -> None:
     with leased_gpus(["a", "b", "c"], 2, folder / f"hamjepa-audit-gpus-{os.getuid()}"):
         assert run_ranks("lease", folder, gpus="a,b,c") == ["b", "c"]

@@ -25,7 +25,14 @@ from hamjepa_audit.errors import UserError
 from hamjepa_audit.params import load_study
 from hamjepa_audit.params.generated import GeneratedParams
 from hamjepa_audit.params.sources import ImageFolderParams
+from hamjepa_audit.training.loop import Trainer
+from hamjepa_audit.training.model import build_model
+from hamjepa_audit.training.progress import TrainingProgress
+from hamjepa_audit.training.session import warn_of_waiting
+from hamjepa_audit.training.state import capture, restore
 from tests.conftest import REPOSITORY
+from tests.tiny import copy_params
+from tests.unit.ranks import run_of
 
 CPU = torch.device("cpu")
 SOURCE = ImageFolderParams(
@@ -459,6 +466,48 @@ def test_waiting_is_measured(store: Store, monkeypatch: pytest.MonkeyPatch) -> N
     late = StreamedImages(store.train, CPU)
     assert len(list(late.batches(order))) == 10
     assert prompt < 0.05 < 0.1 < late.waited.seconds()
+
+
+def waiting_trainer(params: Path, split: Any) -> Trainer:
+    """A trainer of 3 steps an epoch on streamed images."""
+    run = run_of(params, "sigreg")
+    few = run.optimisation.model_copy(update={"batch_size": 32})
+    run = run.model_copy(update={"optimisation": few})
+    return Trainer(run, build_model(run), StreamedImages(split, CPU), "a-run")
+
+
+def test_the_share_of_waiting_is_of_the_whole_run_also_once_resumed(
+    store: Store, tmp_path: Path
+) -> None:
+    params = copy_params(tmp_path / "params")
+    quiet = TrainingProgress("a-run", 2, 3, quiet=True)
+    before = waiting_trainer(params, store.train)
+    before.train_epoch(3, quiet)
+    assert before.position.waited == before.images.waited.seconds() > 0  # type: ignore[union-attr]
+    before.position.waited, before.position.epoch_seconds = 700.0, [1000.0]
+    assert before.data_wait_share() == 0.7
+    after = waiting_trainer(params, store.train)
+    restore(after, *capture(before))
+    assert after.data_wait_share() == 0.7
+    after.train_epoch(3, quiet)
+    here = after.images.waited.seconds()  # type: ignore[union-attr]
+    assert after.position.waited == pytest.approx(700 + here, abs=1e-6) and here > 0
+    assert after.data_wait_share() == after.position.waited / sum(after.position.epoch_seconds)
+    resident = Trainer(after.run, build_model(after.run), torch.zeros(64, 3, 16, 16), "a-run")
+    assert resident.data_wait_share() is None
+
+
+@pytest.mark.parametrize(("share", "warns"), [(0.051, True), (0.05, False), (None, False)])
+def test_training_warns_of_long_waiting(
+    capsys: pytest.CaptureFixture[str], share: float | None, warns: bool
+) -> None:
+    warn_of_waiting("a-run", share, 0.05)
+    said = capsys.readouterr().err
+    assert said.count("\n") == warns
+    assert not warns or said.startswith(
+        "warning: a-run: the device waited for images 5.1% of the time, more than "
+        "streaming.largest_wait_share (5.0%)"
+    )
 
 
 @pytest.mark.faults

@@ -108,18 +108,21 @@ def test_the_path_command_by_command(
     edit(study, "checkpoints.every_epochs", 1)
     edit(study, "optimisation.warmup_epochs", 1)
     edit(study, "seeds", [0])
+    edit(study, "streaming.largest_wait_share", 1e-9)
     edit(tmp_path / "params/generated.yaml", "images", {"train": 26, "val": 4})
     monkeypatch.chdir(tmp_path)
 
-    def do(*arguments: str) -> None:
+    def do(*arguments: str) -> str:
         status, stderr = audit(monkeypatch, capsys, *arguments)
         assert status == 0, stderr
+        return stderr
 
     do("generate", "--folder", RAW)
     do("prepare", "--study", STUDY)
     for arm in ARMS:
-        do("pretrain", "--study", STUDY, "--arm", arm, "--epochs", "4", "--seed", "0",
-           "--device", "cpu")  # fmt: skip
+        said = do("pretrain", "--study", STUDY, "--arm", arm, "--epochs", "4", "--seed", "0",
+                  "--device", "cpu")  # fmt: skip
+        assert said.count("more than streaming.largest_wait_share") == 1
         steps = plan(tmp_path).batch(arm, 4).steps
         assert (DYNAMICS in steps) == (arm == "hamjepa") and TRAJECTORY in steps
         for step in ("extract", *(step for step in steps if step != "curves")):

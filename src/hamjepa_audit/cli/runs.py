@@ -76,8 +76,7 @@ def pretrain(
     ranks, where = context.with_resource(joined_ranks(device, runs_per_gpu))
     determinism = make_deterministic(threads) | ranks.described()
     if trial_steps is None:
-        along = params.checkpoints.epochs_before(epochs)
-        record = train_run(layout, run, digest, where, determinism, params.resumption, along, ranks)
+        record = train_run(layout, params, run, digest, where, determinism, ranks)
         if ranks.first:
             typer.echo(record)
     else:

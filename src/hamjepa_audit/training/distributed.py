@@ -86,6 +86,14 @@ class Ranks:
         gathered: Tensor = _Gather.apply(states, self.rank, self.count)
         return gathered
 
+    def largest(self, value: float) -> float:
+        """The largest of the ranks' values."""
+        if self.count == 1:
+            return value
+        values: list[Any] = [None] * self.count
+        distributed.all_gather_object(values, value)
+        return float(max(values))
+
     def sum_gradients(self, encoder: nn.Module, objective: nn.Module) -> None:
         """Makes the gradients those of the whole batch, the same on every rank to the last bit.
 

@@ -137,6 +137,7 @@ def capture(trainer: Trainer) -> tuple[dict[str, Any], dict[str, Tensor]]:
         # As pairs: their order is part of the history, and JSON's keys are sorted.
         "history": [list(means.items()) for means in position.history],
         "epoch_seconds": position.epoch_seconds,
+        "waited": position.waited,
     }
     weights = {f"model.{name}": value for name, value in trainer.model.state_dict().items()}
     return content, weights | _moments(trainer) | {"values": position.values}
@@ -173,6 +174,7 @@ def restore(trainer: Trainer, content: dict[str, Any], tensors: dict[str, Tensor
     position.seconds = content["seconds"]
     position.history = [dict(means) for means in content["history"]]
     position.epoch_seconds = content["epoch_seconds"]
+    position.waited = content["waited"]
 
 
 def _restore_moments(trainer: Trainer, tensors: dict[str, Tensor]) -> None:
