@@ -160,6 +160,17 @@ def test_a_broken_jpeg_is_named_and_nothing_is_lost(
 
 
 @pytest.mark.faults
+def test_a_jpeg_whose_header_says_that_it_is_huge_is_named(raw: Path, tmp_path: Path) -> None:
+    """The first: it is one of those whose size tells how much disk is needed."""
+    broken = training_files(raw)[0]
+    content = bytearray(broken.read_bytes())
+    sizes = content.index(b"\xff\xc0") + 5
+    content[sizes : sizes + 4] = b"\xff\x00\xff\x00"
+    broken.write_bytes(content)
+    error_of(lambda: prepare(SOURCE, raw, tmp_path / "data"), broken, "can't be decoded", "exceeds")
+
+
+@pytest.mark.faults
 def test_a_broken_jpeg_may_be_taken_out(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

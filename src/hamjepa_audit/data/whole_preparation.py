@@ -18,7 +18,7 @@ from typing import IO
 
 import numpy as np
 from filelock import FileLock, Timeout
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from hamjepa_audit.data.ahead import ahead
 from hamjepa_audit.data.progress import Progress
@@ -32,7 +32,7 @@ from hamjepa_audit.data.publishing import (
     sync,
     write_labels,
 )
-from hamjepa_audit.data.sources.base import pillow_versions
+from hamjepa_audit.data.sources.base import DAMAGED, pillow_versions
 from hamjepa_audit.data.sources.image_folder import list_image_folder, read_whole, whole_size
 from hamjepa_audit.data.store import (
     CHANNELS,
@@ -243,7 +243,7 @@ def _estimated_bytes(source: ImageFolderParams, images: Folder, work: SplitWork)
         try:
             with Image.open(images.raw / row.name) as image:
                 width, height = whole_size(image.size, source.image_size)
-        except (UnidentifiedImageError, OSError):
+        except DAMAGED:
             continue  # decoding it will say what is wrong with it
         sizes.append(CHANNELS * width * height)
     return round(len(work.rows) * sum(sizes) / max(1, len(sizes)))
