@@ -255,6 +255,54 @@ def test_an_interrupted_preparation_continues(
         assert len(seen) == 123 - kept
 
 
+def interrupt_move(monkeypatch: pytest.MonkeyPatch, folder: Path, after: int) -> None:
+    """Ends a preparation when so many of the store's seven files are in their place."""
+    original, count = Path.replace, 0
+
+    def interrupted(self: Path, target: Path) -> Path:
+        nonlocal count
+        if Path(target).parent == folder and self.parent.name.endswith(".partial"):
+            count += 1
+            if count > after:
+                raise KeyboardInterrupt
+        return original(self, target)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("after", range(7))
+def test_a_move_that_was_interrupted_is_finished(
+    originals: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    folder = tmp_path / "pictures"
+    with monkeypatch.context() as patch:
+        interrupt_move(patch, folder, after)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(SOURCE, originals, tmp_path)
+    assert not (folder / "manifest.json").exists()
+    assert len(list(folder.iterdir())) == after
+    seen = decoded_by(monkeypatch)
+    prepare(SOURCE, originals, tmp_path)
+    assert seen == [] and bytes_of(folder) == bytes_of(store.folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["pictures"]
+
+
+@pytest.mark.faults
+def test_a_move_is_not_finished_once_the_images_have_changed(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "data" / "pictures"
+    with monkeypatch.context() as patch:
+        interrupt_move(patch, folder, 3)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(SOURCE, raw, tmp_path / "data")
+    files = training_files(raw)
+    files[9].write_bytes(files[10].read_bytes())
+    prepare(SOURCE, raw, tmp_path / "data")
+    assert bytes_of(folder) == bytes_of(prepare(SOURCE, raw, tmp_path / "fresh").parent)
+
+
 def test_other_settings_or_files_start_anew(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,6 +47,7 @@ from hamjepa_audit.data.store import (
     SplitRecord,
     content_digest,
     images_file,
+    load_manifest,
     sizes_file,
 )
 from hamjepa_audit.errors import UserError
@@ -157,11 +158,13 @@ def prepare_whole(source: ImageFolderParams, images: Folder, root: Path, threads
     try:
         with FileLock(scratch / "lock", blocking=False):
             works = _works(source, images, scratch)
-            _say_what_it_takes(source, images, works, root / source.name)
-            records = [_decode(source, images, work, threads) for work in works]
-            manifest = _write_manifest(source, images, scratch, records)
-            require_pinned_digest(source, manifest)
-            move_store(scratch, root / source.name)
+            if not _is_whole(scratch, works):
+                (scratch / MANIFEST).unlink(missing_ok=True)
+                _say_what_it_takes(source, images, works, root / source.name)
+                records = [_decode(source, images, work, threads) for work in works]
+                _write_manifest(source, images, scratch, records)
+            require_pinned_digest(source, load_manifest(scratch))
+            move_store(scratch, root / source.name, "whole")
             shutil.rmtree(scratch)
     except Timeout as error:
         raise UserError(
@@ -198,24 +201,45 @@ def _forget_unless(scratch: Path, settings: dict[str, object]) -> None:
         path.write_text(text)
 
 
-def _done(work: SplitWork) -> list[Row]:
-    """The rows at the beginning of the journal that are still the split's, with all pixels.
+def _is_whole(scratch: Path, works: list[SplitWork]) -> bool:
+    """Whether an earlier preparation of the same images lacks nothing but its place, or pinning.
+
+    It may have been interrupted while files were moved there, so that they aren't looked for.
+    """
+    return (scratch / MANIFEST).exists() and all(
+        sum(1 for _ in _journalled(work)) == len(work.rows) for work in works
+    )
+
+
+def _journalled(work: SplitWork) -> Iterator[Row]:
+    """The rows at the beginning of the journal that are still the split's.
 
     A line that an interruption cut short is not JSON, and ends them.
     """
-    if not work.journal.exists() or not work.pixels.exists():
+    if not work.journal.exists():
+        return
+    with work.journal.open() as journal:
+        for line, row in zip(journal, work.rows, strict=False):
+            try:
+                found = Row(**json.loads(line))
+            except json.JSONDecodeError:
+                return
+            if not found.is_of(row):
+                return
+            yield found
+
+
+def _done(work: SplitWork) -> list[Row]:
+    """Those of them that have all pixels."""
+    if not work.pixels.exists():
         return []
     available = work.pixels.stat().st_size - HEADER_BYTES
     done: list[Row] = []
-    for line, row in zip(work.journal.read_text().splitlines(), work.rows, strict=False):
-        try:
-            found = Row(**json.loads(line))
-        except json.JSONDecodeError:
+    for row in _journalled(work):
+        available -= CHANNELS * row.height * row.width
+        if available < 0:
             break
-        available -= CHANNELS * found.height * found.width
-        if not found.is_of(row) or available < 0:
-            break
-        done.append(found)
+        done.append(row)
     return done
 
 
@@ -354,7 +378,7 @@ def _describe(images: Folder, work: SplitWork, digest: "hashlib._Hash") -> Split
 
 def _write_manifest(
     source: ImageFolderParams, images: Folder, scratch: Path, records: list[SplitRecord]
-) -> Manifest:
+) -> None:
     train, test = records
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
@@ -369,4 +393,3 @@ def _write_manifest(
         library_versions=pillow_versions(),
     )
     write_sealed_json(scratch / MANIFEST, manifest.model_dump(mode="json"))
-    return manifest
