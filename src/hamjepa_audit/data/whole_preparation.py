@@ -33,7 +33,12 @@ from hamjepa_audit.data.publishing import (
     write_labels,
 )
 from hamjepa_audit.data.sources.base import DAMAGED, pillow_versions
-from hamjepa_audit.data.sources.image_folder import list_image_folder, read_whole, whole_size
+from hamjepa_audit.data.sources.image_folder import (
+    class_names,
+    list_image_folder,
+    read_whole,
+    whole_size,
+)
 from hamjepa_audit.data.store import (
     CHANNELS,
     IMAGE_DTYPE,
@@ -130,14 +135,15 @@ def list_whole(source: ImageFolderParams, raw: Path) -> Folder:
     Raises:
         UserError: a folder is missing, or holds no images, or can't be read.
     """
-    classes, *listings = list_image_folder(source, raw)
     place = raw / source.folder
+    listings = list_image_folder(source, raw)
     try:
         rows = [[_row(place, label, path) for label, path in listing] for listing in listings]
     except OSError as error:
         raise UserError(
             f"can't read the raw data of '{source.name}' in {raw} ({error}); check the permissions"
         ) from error
+    classes = class_names(source, (row.label for split in rows for row in split))
     return Folder(place, classes, dict(zip(SPLITS, rows, strict=True)))
 
 
@@ -310,7 +316,7 @@ def _rewind(work: SplitWork, pixels: IO[bytes], journal: IO[str], digest: "hashl
     pixels.seek(HEADER_BYTES)
     while chunk := pixels.read(CHUNK):
         digest.update(chunk)
-    journal.truncate(len(_lines(work.done)))
+    journal.truncate(sum(len(_lines([row])) for row in work.done))
     journal.seek(0, os.SEEK_END)
 
 
