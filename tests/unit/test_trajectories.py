@@ -8,10 +8,13 @@ import pytest
 import torch
 
 from hamjepa_audit.errors import UserError
+from hamjepa_audit.evaluation.trajectory import measure_trajectory
 from hamjepa_audit.files import sha256_file
 from hamjepa_audit.layout import Layout
+from hamjepa_audit.params import load_study
 from hamjepa_audit.params.audit import load_audit
 from hamjepa_audit.params.studies import CheckpointParams
+from hamjepa_audit.plan import StudyPlan
 from hamjepa_audit.reporting.drawing import Arms
 from hamjepa_audit.reporting.trajectories import against_rank, trajectory_figures
 from hamjepa_audit.statistics.seeds import SeedTable
@@ -20,7 +23,7 @@ from hamjepa_audit.statistics.trajectories import rank_correlations
 from hamjepa_audit.training.checkpoint import CheckpointsAlong, save_checkpoint
 from hamjepa_audit.training.loop import Trainer, pretrain
 from hamjepa_audit.training.model import build_model
-from tests.tiny import copy_params
+from tests.tiny import STUDY, copy_params, edit
 from tests.unit.ranks import run_of
 
 ARMS = {"sigreg": -1.0, "hamjepa": 1.0}
@@ -122,6 +125,25 @@ def test_without_checkpoints_along_the_way_there_are_no_such_figures(tmp_path: P
     last = last[last["checkpoint_epoch"] == EPOCHS]
     assert trajectory_figures(last, list(ARMS), TITLES, tmp_path, 0.95, RANK) == []
     assert not list(tmp_path.iterdir())
+
+
+def test_runs_that_lack_a_checkpoint_asked_for_since_are_named(tmp_path: Path) -> None:
+    params = copy_params(tmp_path / "params")
+    edit(params / f"studies/{STUDY}.yaml", "checkpoints.every_epochs", 1)
+    layout = Layout(results=tmp_path / "results", data=tmp_path / "data")
+    batch = StudyPlan(layout, load_study(params, STUDY), 64 * "0").batch("mlp", 2)
+    for number, name in enumerate(batch.run_ids):
+        layout.run(name).mkdir(parents=True)
+        layout.record(name).touch()
+        if number > 0:
+            layout.checkpoint_along(name, 1).touch()
+    with pytest.raises(UserError) as caught:
+        measure_trajectory(batch, torch.device("cpu"))
+    message = str(caught.value)
+    assert message.startswith(
+        f"1 of {len(batch.runs)} runs of arm 'mlp' lack checkpoints of epochs 1,"
+    )
+    assert f"rm -r {layout.run(batch.run_ids[0])}, then the same snakemake command" in message
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,10 @@ def test_jobs_that_compute_on_a_gpu_ask_for_one_and_no_other_does(
     assert {"prepare", "geometry", "collect", "metrics", "tables"} <= asked.keys()
     assert asked == {rule: gpus if rule in GPU_RULES else "0" for rule in asked}
     assert asked.keys() >= GPU_RULES
+    # What measures every checkpoint of every seed has as long as what made them.
+    assert re.search(
+        r"^rule trajectory:\n(?:    .*\n)*?    resources: .*runtime=1440", output, re.M
+    )
     for limit in ("mem_mb", "runtime"):
         assert len(re.findall(rf"\b{limit}=\d+", output)) == output.count("    jobid: ")
 
