@@ -1,6 +1,7 @@
 """Generated pictures through ImageNet-100's whole path, from a folder of JPEG files to figures."""
 
 import json
+import resource
 import shutil
 import time
 from pathlib import Path
@@ -24,6 +25,12 @@ RAW = f"data/raw/{STUDY}"
 FIGURES = ("readouts_along_training", "accuracy_against_rank")
 MOST_SECONDS = 300
 """Of the smoke study through the graph, on two cores."""
+
+
+def seconds_of_processors() -> float:
+    """What the processes that this one started, and that have ended, took of all processors."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def plan(folder: Path) -> StudyPlan:
@@ -168,10 +175,9 @@ def test_the_smoke_study_through_the_graph(
     status, stderr = audit(monkeypatch, capsys, "generate", "--folder", RAW)
     assert status == 0, stderr
     configured = ("--config", f"studies=[{STUDY}]", "device=cpu")
-    started = time.monotonic()
+    started, worked = time.monotonic(), seconds_of_processors()
     snakemake(tmp_path, "results/tables", *configured)
-    seconds = time.monotonic() - started
-    assert seconds < MOST_SECONDS, f"took {seconds:.0f} s, at most {MOST_SECONDS} s are meant"
+    seconds, worked = time.monotonic() - started, seconds_of_processors() - worked
     require_trajectories(tmp_path, epochs=8, every=2, seeds=3)
     require_measurements(tmp_path, features=False)
     require_runs(tmp_path, [2, 4, 6])
@@ -180,3 +186,6 @@ def test_the_smoke_study_through_the_graph(
     # Which of them is chance: the pictures are generated.
     decided = (Verdict.CARRIES_OVER, Verdict.NOT_CARRIED, Verdict.INCONCLUSIVE)
     assert found["n"] == 3 and found["verdict"] in decided
+    # On a machine that does other things, too, the second number tells.
+    taken = f"{seconds:.0f} s, in which processors worked on it for {worked:.0f} s"
+    assert seconds < MOST_SECONDS, f"took {taken}; at most {MOST_SECONDS} s are meant"

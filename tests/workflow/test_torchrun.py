@@ -108,7 +108,7 @@ def test_two_processes_train_one_run(whole: Path) -> None:
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("rank", range(RANKS))
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_run_of_which_a_rank_was_killed_ends_byte_identical(
     prepared: Path, whole: Path, tmp_path: Path, rank: int
 ) -> None:
