@@ -1,8 +1,9 @@
-"""One GPU for one process, where several share several GPUs.
+"""One GPU for one process, or several for a job of several, where jobs share several GPUs.
 
 Snakemake starts as many GPU jobs as its resource `gpu` allows, but leaves all of them on the first
 GPU. So each process leases a place on a GPU: a file lock, which ends with the process whatever
-happens to it.
+happens to it. A job of several processes leases all its GPUs at once or none: two such jobs that
+each held some while they wait for more would wait for each other.
 """
 
 import contextlib
@@ -22,48 +23,57 @@ POLL_SECONDS = 1.0
 
 
 @contextlib.contextmanager
-def leased_gpu(gpus: Sequence[str], runs_per_gpu: int, folder: Path | None = None) -> Iterator[str]:
-    """Holds a place on the GPU with the most places free; waits, and says so, while there is none.
+def leased_gpus(
+    gpus: Sequence[str], runs_per_gpu: int, folder: Path | None = None, count: int = 1
+) -> Iterator[list[str]]:
+    """Holds a place on the GPU with the most places free, or, for several, all places of each.
+
+    It waits, and says so, while there are too few, and holds none meanwhile.
 
     Args:
-        gpus: names to choose from, at least one; the same name means the same GPU.
+        gpus: names to choose from, at least `count`; the same name means the same GPU.
         runs_per_gpu: places on each GPU, at least 1.
         folder: of the locks; None for one that all processes of this user on this machine share,
             or, in a Slurm job, those of the job: what one job was given no other has.
+        count: GPUs wanted, at least 1.
 
     Yields:
-        The GPU's name.
+        The names of so many GPUs.
 
     Raises:
         UserError: the locks can't be written.
     """
     job = os.environ.get("SLURM_JOB_ID")
     if folder is None and job and len(gpus) == 1:
-        yield gpus[0]  # the job's own
+        yield list(gpus)  # the job's own
         return
     folder = folder or _shared_folder(job)
-    place = _take_place(gpus, runs_per_gpu, folder)
-    if place is None:
-        print(
-            f"waiting for a GPU: {runs_per_gpu} run(s) on each of {', '.join(gpus)} already; "
-            "--runs-per-gpu lets more of them share one",
-            file=sys.stderr,
-            flush=True,
-        )
-    while place is None:
+    places = _take_places(gpus, runs_per_gpu, folder, count)
+    if not places:
+        print(_waiting(gpus, runs_per_gpu, count), file=sys.stderr, flush=True)
+    while not places:
         time.sleep(POLL_SECONDS)
-        place = _take_place(gpus, runs_per_gpu, folder)
-    gpu, lock = place
+        places = _take_places(gpus, runs_per_gpu, folder, count)
     try:
-        yield gpu
+        yield list(places)
     finally:
-        lock.release()
+        for lock in (lock for locks in places.values() for lock in locks):
+            lock.release()
 
 
-def _take_place(
-    gpus: Sequence[str], runs_per_gpu: int, folder: Path
-) -> tuple[str, FileLock] | None:
-    """A place on the emptiest GPU, the first of several; None if all places are taken."""
+def _waiting(gpus: Sequence[str], runs_per_gpu: int, count: int) -> str:
+    if count > 1:
+        return f"waiting for {count} GPUs of {', '.join(gpus)} on which nothing runs"
+    return (
+        f"waiting for a GPU: {runs_per_gpu} run(s) on each of {', '.join(gpus)} already; "
+        f"--runs-per-gpu lets more of them share one"
+    )
+
+
+def _take_places(
+    gpus: Sequence[str], runs_per_gpu: int, folder: Path, count: int
+) -> dict[str, list[FileLock]]:
+    """By GPU, a place on the emptiest, or all places of several; nothing if too few are free."""
     with FileLock(folder / "choosing.lock"), contextlib.ExitStack() as not_wanted:
         free = {
             gpu: [
@@ -73,12 +83,14 @@ def _take_place(
             ]
             for gpu in gpus
         }
-        best = max(gpus, key=lambda gpu: len(free[gpu]))
-        taken = free[best].pop(0) if free[best] else None
+        wanted = runs_per_gpu if count > 1 else 1
+        emptiest = sorted(gpus, key=lambda gpu: -len(free[gpu]))[:count]
+        enough = all(len(free[gpu]) >= wanted for gpu in emptiest)
+        taken = {gpu: [free[gpu].pop(0) for _ in range(wanted)] for gpu in emptiest if enough}
         for locks in free.values():
             for lock in locks:
                 not_wanted.callback(lock.release)
-        return (best, taken) if taken else None
+        return taken
 
 
 def _try(lock: FileLock) -> bool:

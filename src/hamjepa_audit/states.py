@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import read_sealed_json, sha256_file, write_bytes, write_sealed_json
 
-SCHEMA = 1
+SCHEMA = 2
 """Raised by hand when other things are kept, or under other names."""
 
 KEPT = 2

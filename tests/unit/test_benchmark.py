@@ -17,6 +17,8 @@ from hamjepa_audit.params.loading import read_yaml, validate
 from hamjepa_audit.training.model import build_model
 
 CPU = torch.device("cpu")
+CHANCE = 4_000_000
+"""Bytes by which the peak memory of two processes that do the same may differ."""
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +115,16 @@ def test_preparation_is_timed_and_its_memory_measured(params: BenchmarkParams) -
     assert all(row["value"] > 0 and set(row) == set(SCHEMA.names) for row in rows)
     memory = [row["value"] for row in rows if row["unit"] == "bytes"]
     assert all(3e7 < value < 1e9 for value in memory)
+
+
+def test_preparation_holds_no_images(params: BenchmarkParams) -> None:
+    """Ten times as many need what is known of each, 1 kB at most; their pixels are 12 kB each."""
+    images = 4000
+    size = params.preparation.model_copy(
+        update={
+            "images": images, "distinct": 3, "sides": (64, 64), "image_size": 64, "batch_size": 5,
+        }
+    )  # fmt: skip
+    rows = list(preparation(size, threads=1))
+    few, many = (row["value"] for row in rows if row["unit"] == "bytes")
+    assert many - few < 1000 * (images - images // 10) + CHANCE, f"{many - few:,.0f} bytes more"

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,18 +12,18 @@ import pytest
 
 from hamjepa_audit import gpu_lease
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.gpu_lease import leased_gpu
+from hamjepa_audit.gpu_lease import leased_gpus
 from hamjepa_audit.machine import gpu_count, visible_gpus
-from hamjepa_audit.training import device
+from hamjepa_audit.training import device, distributed
 from hamjepa_audit.training.device import leased_device
 from tests.tiny import audit
 
 HOLDER = """
 import sys
 from pathlib import Path
-from hamjepa_audit.gpu_lease import leased_gpu
-with leased_gpu(sys.argv[3:], int(sys.argv[2]), Path(sys.argv[1])) as gpu:
-    print(gpu, flush=True)
+from hamjepa_audit.gpu_lease import leased_gpus
+with leased_gpus(sys.argv[4:], int(sys.argv[2]), Path(sys.argv[1]), int(sys.argv[3])) as gpus:
+    print(*gpus, flush=True)
     sys.stdin.read()
 """
 pytestmark = pytest.mark.timeout(60)
@@ -32,21 +33,21 @@ MIG = "MIG-GPU-5c7c0b2e/1/0"
 class Holder:
     """A process that leases a GPU and keeps it until it is told to end, or killed."""
 
-    def __init__(self, folder: Path, runs_per_gpu: int, *gpus: str) -> None:
+    def __init__(self, folder: Path, runs_per_gpu: int, *gpus: str, count: int = 1) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", HOLDER, str(folder), str(runs_per_gpu), *gpus],
+            [sys.executable, "-c", HOLDER, str(folder), str(runs_per_gpu), str(count), *gpus],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
     def gpu(self) -> str:
-        """The GPU that it got; waits until it has one."""
+        """The GPU that it got, or several; waits until it has them."""
         assert self.process.stdout
         return self.process.stdout.readline().strip()
 
     def waits(self) -> bool:
         """Whether it says that it waits; blocks until it says anything."""
         assert self.process.stderr
-        return self.process.stderr.readline().startswith("waiting for a GPU: ")
+        return self.process.stderr.readline().startswith("waiting for ")
 
     def end(self) -> None:
         self.process.communicate()
@@ -68,7 +69,8 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def held(count: int, runs_per_gpu: int, folder: Path, *gpus: str) -> Iterator[list[str]]:
     """So many leases, taken one after another."""
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(leased_gpu(gpus, runs_per_gpu, folder)) for _ in range(count)]
+        leases = [leased_gpus(gpus, runs_per_gpu, folder) for _ in range(count)]
+        yield [gpu for lease in leases for gpu in stack.enter_context(lease)]
 
 
 @pytest.mark.parametrize(
@@ -124,11 +126,11 @@ def test_gpus_fill_up_evenly(tmp_path: Path) -> None:
 
 def test_the_emptier_gpu_is_taken_whichever_places_are_left(tmp_path: Path) -> None:
     with contextlib.ExitStack() as first, contextlib.ExitStack() as others:
-        assert first.enter_context(leased_gpu(["0", "1"], 2, tmp_path)) == "0"
+        assert first.enter_context(leased_gpus(["0", "1"], 2, tmp_path)) == ["0"]
         others.enter_context(held(1, 2, tmp_path, "0"))
         first.close()
         # GPU 0 has its first place free and its second taken; GPU 1 has both.
-        assert others.enter_context(leased_gpu(["0", "1"], 2, tmp_path)) == "1"
+        assert others.enter_context(leased_gpus(["0", "1"], 2, tmp_path)) == ["1"]
 
 
 def test_who_shares_with_nobody_waits_for_an_empty_gpu(tmp_path: Path) -> None:
@@ -139,34 +141,69 @@ def test_who_shares_with_nobody_waits_for_an_empty_gpu(tmp_path: Path) -> None:
     alone.end()
 
 
+def test_jobs_of_several_gpus_that_start_together_do_not_wait_for_each_other(
+    tmp_path: Path,
+) -> None:
+    """Each wants both: one has them, the other none until then."""
+    holders = [Holder(tmp_path, 1, "0", "1", count=2) for _ in range(4)]
+    for _ in range(len(holders)):
+        ready, *_ = select.select([holder.process.stdout for holder in holders], [], [])
+        (first,) = (holder for holder in holders if holder.process.stdout in ready)
+        assert first.gpu() == "0 1"
+        first.end()
+        holders.remove(first)
+
+
+def test_who_waits_for_several_gpus_holds_none(tmp_path: Path) -> None:
+    with held(1, 1, tmp_path, "0"):
+        several = Holder(tmp_path, 1, "0", "1", count=2)
+        assert several.waits()
+        with held(1, 1, tmp_path, "0", "1") as gpus:
+            assert gpus == ["1"]
+    assert several.gpu() == "0 1"
+    several.end()
+
+
+def test_a_job_of_several_gpus_shares_none_of_them(tmp_path: Path) -> None:
+    with (
+        held(1, 2, tmp_path, "0"),
+        leased_gpus(["0", "1", "2"], 2, tmp_path, count=2) as several,
+        held(1, 2, tmp_path, "0", "1", "2") as one,
+    ):
+        assert several == ["1", "2"] and one == ["0"]
+        another = Holder(tmp_path, 2, "0", "1", "2")
+        assert another.waits()
+    another.kill()
+
+
 def test_a_lease_ends_with_its_block_also_after_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), leased_gpu(["0"], 1, tmp_path):
+    with pytest.raises(ZeroDivisionError), leased_gpus(["0"], 1, tmp_path):
         raise ZeroDivisionError
-    with leased_gpu(["0"], 1, tmp_path) as gpu:
-        assert gpu == "0"
+    with leased_gpus(["0"], 1, tmp_path) as gpus:
+        assert gpus == ["0"]
 
 
 def test_gpus_of_different_slurm_jobs_are_different(monkeypatch: pytest.MonkeyPatch) -> None:
     with contextlib.ExitStack() as stack:
         for job in ("17", "18"):
             monkeypatch.setenv("SLURM_JOB_ID", job)
-            assert stack.enter_context(leased_gpu(["0", "1"], 1)) == "0"
-        assert stack.enter_context(leased_gpu(["0", "1"], 1)) == "1"
+            assert stack.enter_context(leased_gpus(["0", "1"], 1)) == ["0"]
+        assert stack.enter_context(leased_gpus(["0", "1"], 1)) == ["1"]
 
 
 def test_the_only_gpu_of_a_slurm_job_needs_no_lease(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "17")
-    with leased_gpu([MIG], 1) as gpu:
-        assert gpu == MIG
+    with leased_gpus([MIG], 1) as gpus:
+        assert gpus == [MIG]
     assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / f"hamjepa-audit-gpus-{os.getuid()}").write_text("in the way")
     with pytest.raises(UserError, match="the folder of GPU leases: File exists"):  # noqa: SIM117
-        with leased_gpu(["0"], 1):
+        with leased_gpus(["0"], 1):
             pass
 
 
@@ -208,7 +245,8 @@ def test_every_step_that_computes_on_a_gpu_leases_one(
     def refuse(name: str, runs_per_gpu: int) -> None:
         raise UserError(f"asked for {name}, {runs_per_gpu} runs each")
 
-    monkeypatch.setattr(device, "leased_device", refuse)
+    for module in (device, distributed):
+        monkeypatch.setattr(module, "leased_device", refuse)
     for module in ("plan", "cli.options"):
         monkeypatch.setattr(f"hamjepa_audit.{module}.data_digest", lambda *_: 64 * "0")
     run = ["--study", "digits", "--arm", "sigreg", "--epochs", "12", "--threads", "1"]

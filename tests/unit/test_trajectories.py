@@ -8,20 +8,28 @@ import pytest
 import torch
 
 from hamjepa_audit.errors import UserError
+from hamjepa_audit.evaluation.trajectory import measure_trajectory
 from hamjepa_audit.files import sha256_file
 from hamjepa_audit.layout import Layout
+from hamjepa_audit.params import load_study
+from hamjepa_audit.params.audit import load_audit
 from hamjepa_audit.params.studies import CheckpointParams
-from hamjepa_audit.reporting.trajectories import trajectory_figures
+from hamjepa_audit.plan import StudyPlan
+from hamjepa_audit.reporting.drawing import Arms
+from hamjepa_audit.reporting.trajectories import against_rank, trajectory_figures
+from hamjepa_audit.statistics.seeds import SeedTable
+from hamjepa_audit.statistics.statements import Runs, rank_tracks_accuracy
 from hamjepa_audit.statistics.trajectories import rank_correlations
 from hamjepa_audit.training.checkpoint import CheckpointsAlong, save_checkpoint
 from hamjepa_audit.training.loop import Trainer, pretrain
 from hamjepa_audit.training.model import build_model
-from tests.tiny import copy_params
+from tests.tiny import STUDY, copy_params, edit
 from tests.unit.ranks import run_of
 
 ARMS = {"sigreg": -1.0, "hamjepa": 1.0}
 TITLES = {"sigreg": "SIGReg", "hamjepa": "HamJEPA"}
 EPOCHS = 20
+RANK = "effective_rank"
 
 
 def metrics(seeds: int = 3, every: int = 4) -> pd.DataFrame:
@@ -64,6 +72,33 @@ def test_correlations_are_spearmans_run_by_run() -> None:
         assert max(abs(row["ci_low"]), abs(row["ci_high"])) <= 1
 
 
+def test_the_figure_shows_the_correlation_that_the_verdict_is_of(params_folder: Path) -> None:
+    """Not that of another metric that is an effective rank, too."""
+    params = load_audit(params_folder)
+    chosen = params.our_metric("effective_rank")
+    assert chosen != RANK
+    frame = metrics()
+    ranks = frame[frame["metric"] == RANK]
+    # Here the last checkpoint goes back to where the first was not yet, in every seed.
+    late = ranks["checkpoint_epoch"] == EPOCHS
+    other = ranks.assign(metric=chosen, value=ranks["value"].mask(late, 80.0))
+    frame = pd.concat([frame, other], ignore_index=True)
+    drawn = frame[frame["metric"].isin(["linear_probe_top1", chosen])]
+    figure = against_rank(drawn, Arms.of(list(ARMS), TITLES), 0.95, chosen)
+    legend = figure.axes[0].get_legend()
+    assert legend is not None
+    shown = [float(text.get_text().split()[0]) for text in legend.get_texts()]
+    said = {
+        part.what: float(part.values.mean())
+        for part in rank_tracks_accuracy(Runs(SeedTable(frame), "pictures", EPOCHS, params))
+    }
+    assert shown == [
+        pytest.approx(said[f"rho of {arm} q over checkpoints"], abs=0.005) for arm in ARMS
+    ]
+    others = rank_correlations(frame, "linear_probe_top1", RANK, 0.95)["mean"]
+    assert not np.isclose(np.abs(shown)[:, None], np.abs(others), atol=0.02).any()
+
+
 def test_too_few_or_constant_checkpoints_have_no_correlation() -> None:
     few = metrics(every=8)
     assert rank_correlations(few, "linear_probe_top1", "effective_rank", 0.95).empty
@@ -74,22 +109,41 @@ def test_too_few_or_constant_checkpoints_have_no_correlation() -> None:
 
 def test_figures_are_written_and_repeat_themselves(tmp_path: Path) -> None:
     frame = metrics()
-    written = trajectory_figures(frame, list(ARMS), TITLES, tmp_path / "a", 0.95)
+    written = trajectory_figures(frame, list(ARMS), TITLES, tmp_path / "a", 0.95, RANK)
     assert [path.name for path in written] == [
         f"{name}_e{EPOCHS}.{ending}"
         for name in ("readouts_along_training", "accuracy_against_rank")
         for ending in ("png", "pdf")
     ]
     shuffled = frame.sample(frac=1, random_state=0)
-    again = trajectory_figures(shuffled, list(ARMS), TITLES, tmp_path / "b", 0.95)
+    again = trajectory_figures(shuffled, list(ARMS), TITLES, tmp_path / "b", 0.95, RANK)
     assert [sha256_file(x) for x in written] == [sha256_file(x) for x in again]
 
 
 def test_without_checkpoints_along_the_way_there_are_no_such_figures(tmp_path: Path) -> None:
     last = metrics()
     last = last[last["checkpoint_epoch"] == EPOCHS]
-    assert trajectory_figures(last, list(ARMS), TITLES, tmp_path, 0.95) == []
+    assert trajectory_figures(last, list(ARMS), TITLES, tmp_path, 0.95, RANK) == []
     assert not list(tmp_path.iterdir())
+
+
+def test_runs_that_lack_a_checkpoint_asked_for_since_are_named(tmp_path: Path) -> None:
+    params = copy_params(tmp_path / "params")
+    edit(params / f"studies/{STUDY}.yaml", "checkpoints.every_epochs", 1)
+    layout = Layout(results=tmp_path / "results", data=tmp_path / "data")
+    batch = StudyPlan(layout, load_study(params, STUDY), 64 * "0").batch("mlp", 2)
+    for number, name in enumerate(batch.run_ids):
+        layout.run(name).mkdir(parents=True)
+        layout.record(name).touch()
+        if number > 0:
+            layout.checkpoint_along(name, 1).touch()
+    with pytest.raises(UserError) as caught:
+        measure_trajectory(batch, torch.device("cpu"))
+    message = str(caught.value)
+    assert message.startswith(
+        f"1 of {len(batch.runs)} runs of arm 'mlp' lack checkpoints of epochs 1,"
+    )
+    assert f"rm -r {layout.run(batch.run_ids[0])}, then the same snakemake command" in message
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,14 @@ from hamjepa_audit.errors import UserError
 from hamjepa_audit.params import load_study
 from hamjepa_audit.params.generated import GeneratedParams
 from hamjepa_audit.params.sources import ImageFolderParams
+from hamjepa_audit.training.loop import Trainer
+from hamjepa_audit.training.model import build_model
+from hamjepa_audit.training.progress import TrainingProgress
+from hamjepa_audit.training.session import warn_of_waiting
+from hamjepa_audit.training.state import capture, restore
 from tests.conftest import REPOSITORY
+from tests.tiny import copy_params
+from tests.unit.ranks import run_of
 
 CPU = torch.device("cpu")
 SOURCE = ImageFolderParams(
@@ -153,6 +160,17 @@ def test_a_broken_jpeg_is_named_and_nothing_is_lost(
 
 
 @pytest.mark.faults
+def test_a_jpeg_whose_header_says_that_it_is_huge_is_named(raw: Path, tmp_path: Path) -> None:
+    """The first: it is one of those whose size tells how much disk is needed."""
+    broken = training_files(raw)[0]
+    content = bytearray(broken.read_bytes())
+    sizes = content.index(b"\xff\xc0") + 5
+    content[sizes : sizes + 4] = b"\xff\x00\xff\x00"
+    broken.write_bytes(content)
+    error_of(lambda: prepare(SOURCE, raw, tmp_path / "data"), broken, "can't be decoded", "exceeds")
+
+
+@pytest.mark.faults
 def test_a_broken_jpeg_may_be_taken_out(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,6 +253,54 @@ def test_an_interrupted_preparation_continues(
     if damage in ("none", "more pixels"):
         kept = after - after % 8 if after <= 105 else 105 + (after - 105) // 8 * 8
         assert len(seen) == 123 - kept
+
+
+def interrupt_move(monkeypatch: pytest.MonkeyPatch, folder: Path, after: int) -> None:
+    """Ends a preparation when so many of the store's seven files are in their place."""
+    original, count = Path.replace, 0
+
+    def interrupted(self: Path, target: Path) -> Path:
+        nonlocal count
+        if Path(target).parent == folder and self.parent.name.endswith(".partial"):
+            count += 1
+            if count > after:
+                raise KeyboardInterrupt
+        return original(self, target)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("after", range(7))
+def test_a_move_that_was_interrupted_is_finished(
+    originals: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    folder = tmp_path / "pictures"
+    with monkeypatch.context() as patch:
+        interrupt_move(patch, folder, after)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(SOURCE, originals, tmp_path)
+    assert not (folder / "manifest.json").exists()
+    assert len(list(folder.iterdir())) == after
+    seen = decoded_by(monkeypatch)
+    prepare(SOURCE, originals, tmp_path)
+    assert seen == [] and bytes_of(folder) == bytes_of(store.folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["pictures"]
+
+
+@pytest.mark.faults
+def test_a_move_is_not_finished_once_the_images_have_changed(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "data" / "pictures"
+    with monkeypatch.context() as patch:
+        interrupt_move(patch, folder, 3)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(SOURCE, raw, tmp_path / "data")
+    files = training_files(raw)
+    files[9].write_bytes(files[10].read_bytes())
+    prepare(SOURCE, raw, tmp_path / "data")
+    assert bytes_of(folder) == bytes_of(prepare(SOURCE, raw, tmp_path / "fresh").parent)
 
 
 def test_other_settings_or_files_start_anew(
@@ -459,6 +525,48 @@ def test_waiting_is_measured(store: Store, monkeypatch: pytest.MonkeyPatch) -> N
     late = StreamedImages(store.train, CPU)
     assert len(list(late.batches(order))) == 10
     assert prompt < 0.05 < 0.1 < late.waited.seconds()
+
+
+def waiting_trainer(params: Path, split: Any) -> Trainer:
+    """A trainer of 3 steps an epoch on streamed images."""
+    run = run_of(params, "sigreg")
+    few = run.optimisation.model_copy(update={"batch_size": 32})
+    run = run.model_copy(update={"optimisation": few})
+    return Trainer(run, build_model(run), StreamedImages(split, CPU), "a-run")
+
+
+def test_the_share_of_waiting_is_of_the_whole_run_also_once_resumed(
+    store: Store, tmp_path: Path
+) -> None:
+    params = copy_params(tmp_path / "params")
+    quiet = TrainingProgress("a-run", 2, 3, quiet=True)
+    before = waiting_trainer(params, store.train)
+    before.train_epoch(3, quiet)
+    assert before.position.waited == before.images.waited.seconds() > 0  # type: ignore[union-attr]
+    before.position.waited, before.position.epoch_seconds = 700.0, [1000.0]
+    assert before.data_wait_share() == 0.7
+    after = waiting_trainer(params, store.train)
+    restore(after, *capture(before))
+    assert after.data_wait_share() == 0.7
+    after.train_epoch(3, quiet)
+    here = after.images.waited.seconds()  # type: ignore[union-attr]
+    assert after.position.waited == pytest.approx(700 + here, abs=1e-6) and here > 0
+    assert after.data_wait_share() == after.position.waited / sum(after.position.epoch_seconds)
+    resident = Trainer(after.run, build_model(after.run), torch.zeros(64, 3, 16, 16), "a-run")
+    assert resident.data_wait_share() is None
+
+
+@pytest.mark.parametrize(("share", "warns"), [(0.051, True), (0.05, False), (None, False)])
+def test_training_warns_of_long_waiting(
+    capsys: pytest.CaptureFixture[str], share: float | None, warns: bool
+) -> None:
+    warn_of_waiting("a-run", share, 0.05)
+    said = capsys.readouterr().err
+    assert said.count("\n") == warns
+    assert not warns or said.startswith(
+        "warning: a-run: the device waited for images 5.1% of the time, more than "
+        "streaming.largest_wait_share (5.0%)"
+    )
 
 
 @pytest.mark.faults

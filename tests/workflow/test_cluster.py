@@ -23,7 +23,7 @@ from tests.workflow.conftest import checkout, snakemake
 
 pytestmark = pytest.mark.workflow
 PROFILES = REPOSITORY / "workflow" / "profiles"
-GPU_RULES = {"pretrain", "extract", "knn", "probe", "dynamics"}
+GPU_RULES = {"pretrain", "extract", "knn", "probe", "trajectory", "dynamics"}
 ON_SLURM = ("--workflow-profile", "workflow/profiles/slurm")
 needs_slurm = pytest.mark.skipif(
     bool(missing_programs()), reason=f"not installed: {', '.join(missing_programs())}"
@@ -53,13 +53,43 @@ def test_jobs_that_compute_on_a_gpu_ask_for_one_and_no_other_does(
     tmp_path: Path, options: tuple[str, ...], device: str, gpus: str
 ) -> None:
     folder = checkout(tmp_path)
+    edit(folder / f"params/studies/{STUDY}.yaml", "checkpoints.every_epochs", 1)
     output = snakemake(folder, "-n", *options, "results/tables", "--config", f"device={device}")
     asked = gpus_by_rule(output)
     assert {"prepare", "geometry", "collect", "metrics", "tables"} <= asked.keys()
     assert asked == {rule: gpus if rule in GPU_RULES else "0" for rule in asked}
     assert asked.keys() >= GPU_RULES
+    # What measures every checkpoint of every seed has as long as what made them.
+    assert re.search(
+        r"^rule trajectory:\n(?:    .*\n)*?    resources: .*runtime=1440", output, re.M
+    )
     for limit in ("mem_mb", "runtime"):
         assert len(re.findall(rf"\b{limit}=\d+", output)) == output.count("    jobid: ")
+
+
+@pytest.mark.parametrize(
+    ("options", "runs_per_gpu", "asked"), [((), 1, "2"), ((), 3, "6"), (ON_SLURM, 3, "2")]
+)
+def test_a_run_of_two_gpus_is_two_processes_and_asks_for_two_whole_gpus(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    runs_per_gpu: int,
+    asked: str,
+) -> None:
+    """All places on them, where GPU jobs count places; on a cluster they count GPUs."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    folder = checkout(tmp_path)
+    edit(folder / f"params/studies/{STUDY}.yaml", "gpus", 2)
+    output = snakemake(
+        folder, "-n", "-p", *options, "results/tables",
+        "--config", "device=cuda", f"runs_per_gpu={runs_per_gpu}",
+    )  # fmt: skip
+    found = gpus_by_rule(output)
+    assert found["pretrain"] == asked and found["extract"] == found["knn"] == "1"
+    command = "torchrun --standalone --nproc-per-node 2 --no-python hamjepa-audit pretrain"
+    assert output.count(command) == len(re.findall("^rule pretrain:", output, re.MULTILINE)) > 0
+    assert output.count("torchrun") == output.count(command)
 
 
 def test_a_finished_study_has_nothing_to_do_on_slurm_either(copy_of_finished: Path) -> None:
@@ -135,7 +165,8 @@ def test_slurm_gives_gpu_jobs_a_gpu_and_the_results_are_those_without_it(
         jobs = jobs_of(environment)
 
     assert {job.state for job in jobs} == {"COMPLETED"}
-    assert {job.rule for job in jobs} >= GPU_RULES | {"geometry", "collect", "tables"}
+    measured = GPU_RULES - {"trajectory"}  # the tiny study keeps no checkpoints along training
+    assert {job.rule for job in jobs} >= measured | {"geometry", "collect", "tables"}
     assert all(job.gpus == (1 if job.rule in GPU_RULES else 0) for job in jobs)
     given = [line.split() for line in log.read_text().splitlines()]
     assert Counter(command for command, _ in given)["pretrain"] == 4

@@ -10,7 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from hamjepa_audit.files import read_sealed_json, write_sealed_json
+from hamjepa_audit.layout import Layout
 from hamjepa_audit.metrics import METRICS_SCHEMA
+from hamjepa_audit.params import load_study
+from hamjepa_audit.plan import StudyPlan
 from tests.tiny import ARMS, EPOCHS, SEEDS, STUDY, audit, edit
 from tests.workflow.conftest import checkout, snakemake
 
@@ -268,3 +271,23 @@ def test_the_default_profile_is_used_and_reworded_rules_run_nothing(
 
 def test_lint(finished: Path) -> None:
     assert "Congratulations" in snakemake(finished, "--lint")
+
+
+def test_a_run_that_was_deleted_is_trained_again_for_the_checkpoints_that_it_lacked(
+    tmp_path: Path,
+) -> None:
+    """What `trajectory` tells who asks for checkpoints once the runs are there."""
+    folder = checkout(tmp_path)
+    edit(folder / f"params/studies/{STUDY}.yaml", "checkpoints.every_epochs", 1)
+    layout = Layout(results=folder / "results")
+    study = load_study(folder / "params", STUDY)
+    assert study.data.digest is not None
+    # The first is deleted.
+    _, *kept = StudyPlan(layout, study, study.data.digest).runs
+    for name in kept:
+        layout.run(name).mkdir(parents=True)
+        for path in (layout.checkpoint(name), layout.run_history(name), layout.record(name)):
+            path.touch()
+    snakemake(folder, layout.manifest(STUDY).as_posix())
+    jobs = planned(folder)
+    assert jobs["pretrain"] == 1 and jobs["trajectory"] == len(study.arms)

@@ -41,8 +41,9 @@ GPU_JOB = {"cpu": 0, "cuda": 1, "auto": min(1, gpu_count())}[CONFIG.device]
 
 # On this machine as many GPU jobs run at a time as its GPUs have places, unless `--resources gpu=N`
 # says otherwise; on a cluster (Snakemake counts nodes there, not cores) its scheduler decides.
+ON_THIS_MACHINE = workflow.is_main_process and workflow.global_resources["_nodes"].value is None
 if workflow.is_main_process:
-    if workflow.global_resources["_nodes"].value is None:
+    if ON_THIS_MACHINE:
         if "gpu" not in workflow.global_resources:
             workflow.register_resource("gpu", max(1, gpu_count()) * CONFIG.runs_per_gpu)
     elif CONFIG.device == "auto" and not GPU_JOB:
@@ -124,6 +125,13 @@ def checkpoints_of(wildcards):
     return [LAYOUT.checkpoint(name) for name in batch(wildcards).run_ids]
 
 
+def training_gpus(wildcards):
+    """What a run asks for: a place on a GPU, or all places of each of several."""
+    gpus = study(wildcards.study).gpus
+    places = CONFIG.runs_per_gpu if ON_THIS_MACHINE and gpus > 1 else 1
+    return GPU_JOB * gpus * places
+
+
 def launcher(wildcards):
     """What starts the processes of a run that several GPUs train, and nothing for one."""
     gpus = GPU_JOB * study(wildcards.study).gpus
@@ -173,10 +181,15 @@ def figure_files(name):
     drawn = [path for epochs in study(name).epochs for path in _drawn(name, epochs, FIGURES)]
     return drawn + [
         path
-        for epochs in study(name).epochs
-        if study(name).checkpoints.epochs_before(epochs)
+        for epochs in trajectory_epochs(name)
         for path in _drawn(name, epochs, TRAJECTORY_FIGURES)
     ]
+
+
+def trajectory_epochs(name):
+    """The numbers of epochs of a study whose runs keep checkpoints along training."""
+    params = study(name)
+    return [epochs for epochs in params.epochs if params.checkpoints.epochs_before(epochs)]
 
 
 def audit_figure_files(name):

@@ -32,6 +32,8 @@ for _name in STUDIES:
         input:
             selection=lambda wildcards, name=_name: plan(name).write_selection(),
             tables=[LAYOUT.study_table(_name, kind) for kind in KINDS],
+            # Figures along training show the metric that the paper's effective rank is tested on.
+            claims=claims_selection if trajectory_epochs(_name) else [],
         output:
             figure_files(_name),
         log:

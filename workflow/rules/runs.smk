@@ -21,7 +21,7 @@ rule pretrain:
         "../../environment.lock.yml"
     threads: 1
     resources:
-        gpu=lambda wildcards: GPU_JOB * study(wildcards.study).gpus,
+        gpu=training_gpus,
     params:
         device=CONFIG.device,
         runs_per_gpu=CONFIG.runs_per_gpu,

@@ -85,6 +85,7 @@ def figures(context: typer.Context, study: Study) -> None:
     from hamjepa_audit.files import read_parquet
     from hamjepa_audit.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
     from hamjepa_audit.params import load_study
+    from hamjepa_audit.params.audit import load_audit
     from hamjepa_audit.reporting import study_figures
     from hamjepa_audit.reporting.trajectories import trajectory_figures
 
@@ -105,9 +106,13 @@ def figures(context: typer.Context, study: Study) -> None:
         folder=layout.figures(study),
         confidence=params.statistics.confidence,
     )
-    trajectory_figures(
-        frames["metrics"], order, titles, layout.figures(study), params.statistics.confidence
-    )
+    if any(params.checkpoints.epochs_before(epochs) for epochs in params.epochs):
+        # The verdict on rank and accuracy is of this metric, too.
+        rank = load_audit(layout.params).our_metric("effective_rank")
+        confidence = params.statistics.confidence
+        trajectory_figures(
+            frames["metrics"], order, titles, layout.figures(study), confidence, rank
+        )
     typer.echo(layout.figures(study))
 
 

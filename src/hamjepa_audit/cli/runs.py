@@ -64,8 +64,8 @@ def pretrain(
     from hamjepa_audit.identity import run_id
     from hamjepa_audit.params import load_study, resolve_run
     from hamjepa_audit.plan import data_digest
-    from hamjepa_audit.training.device import leased_device, make_deterministic
-    from hamjepa_audit.training.distributed import join_ranks, processes_here
+    from hamjepa_audit.training.device import make_deterministic
+    from hamjepa_audit.training.distributed import joined_ranks
     from hamjepa_audit.training.loop import pretrain
     from hamjepa_audit.training.session import train_run, training_images
 
@@ -73,19 +73,15 @@ def pretrain(
     params = load_study(layout.params, study)
     run = resolve_run(params, arm, epochs, seed)
     digest = data_digest(layout, params)
-    # Of several processes each has a GPU of its own.
-    share = runs_per_gpu if processes_here(device) == 1 else 1
-    ranks, where = join_ranks(context.with_resource(leased_device(device, share)))
+    ranks, where = context.with_resource(joined_ranks(device, runs_per_gpu))
     determinism = make_deterministic(threads) | ranks.described()
     if trial_steps is None:
-        along = params.checkpoints.epochs_before(epochs)
-        record = train_run(layout, run, digest, where, determinism, params.resumption, along, ranks)
+        record = train_run(layout, params, run, digest, where, determinism, ranks)
         if ranks.first:
             typer.echo(record)
     else:
         images = training_images(layout, run, where)
         pretrain(run, images, where, run_id(run, digest), trial_steps, ranks=ranks)
-    ranks.leave()
 
 
 COMMANDS = (generate, prepare, pretrain)

@@ -87,7 +87,7 @@ def _prepare_squares(source: Source, images: SourceImages, root: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=temporary_prefix(folder), dir=root) as scratch:
         manifest = _write_store(Path(scratch), source, images)
         require_pinned_digest(source, manifest)
-        move_store(Path(scratch), folder)
+        move_store(Path(scratch), folder, manifest.shape)
 
 
 def _needed_bytes(source: Source, images: SourceImages) -> int:

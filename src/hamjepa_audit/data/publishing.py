@@ -13,6 +13,7 @@ from hamjepa_audit.data.store import (
     MANIFEST,
     Labels,
     Manifest,
+    Shape,
     SplitName,
     images_file,
     labels_file,
@@ -88,14 +89,22 @@ def sync(stream: IO[bytes]) -> None:
     os.fsync(stream.fileno())
 
 
-def move_store(scratch: Path, folder: Path) -> None:
-    """Puts a store's files in place; without a manifest, what is there meanwhile is no store."""
+def move_store(scratch: Path, folder: Path, shape: Shape) -> None:
+    """Puts a store's files in place; without a manifest, what is there meanwhile is no store.
+
+    Where an earlier move was cut short, the files that aren't in `scratch` are in place already.
+
+    Args:
+        scratch: where the files lie.
+        folder: where they belong.
+        shape: of the store's images, which decides what files it has.
+    """
     folder.mkdir(exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
     for split in SPLITS:
+        if shape == "square":
+            (folder / sizes_file(split)).unlink(missing_ok=True)
         for name in (images_file(split), sizes_file(split), labels_file(split)):
             if (scratch / name).exists():
                 (scratch / name).replace(folder / name)
-            else:
-                (folder / name).unlink(missing_ok=True)
     (scratch / MANIFEST).replace(folder / MANIFEST)

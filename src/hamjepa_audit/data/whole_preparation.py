@@ -18,7 +18,7 @@ from typing import IO
 
 import numpy as np
 from filelock import FileLock, Timeout
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from hamjepa_audit.data.ahead import ahead
 from hamjepa_audit.data.progress import Progress
@@ -32,8 +32,13 @@ from hamjepa_audit.data.publishing import (
     sync,
     write_labels,
 )
-from hamjepa_audit.data.sources.base import pillow_versions
-from hamjepa_audit.data.sources.image_folder import list_image_folder, read_whole, whole_size
+from hamjepa_audit.data.sources.base import DAMAGED, pillow_versions
+from hamjepa_audit.data.sources.image_folder import (
+    class_names,
+    list_image_folder,
+    read_whole,
+    whole_size,
+)
 from hamjepa_audit.data.store import (
     CHANNELS,
     IMAGE_DTYPE,
@@ -47,6 +52,7 @@ from hamjepa_audit.data.store import (
     SplitRecord,
     content_digest,
     images_file,
+    load_manifest,
     sizes_file,
 )
 from hamjepa_audit.errors import UserError
@@ -129,14 +135,15 @@ def list_whole(source: ImageFolderParams, raw: Path) -> Folder:
     Raises:
         UserError: a folder is missing, or holds no images, or can't be read.
     """
-    classes, *listings = list_image_folder(source, raw)
     place = raw / source.folder
+    listings = list_image_folder(source, raw)
     try:
         rows = [[_row(place, label, path) for label, path in listing] for listing in listings]
     except OSError as error:
         raise UserError(
             f"can't read the raw data of '{source.name}' in {raw} ({error}); check the permissions"
         ) from error
+    classes = class_names(source, (row.label for split in rows for row in split))
     return Folder(place, classes, dict(zip(SPLITS, rows, strict=True)))
 
 
@@ -157,11 +164,13 @@ def prepare_whole(source: ImageFolderParams, images: Folder, root: Path, threads
     try:
         with FileLock(scratch / "lock", blocking=False):
             works = _works(source, images, scratch)
-            _say_what_it_takes(source, images, works, root / source.name)
-            records = [_decode(source, images, work, threads) for work in works]
-            manifest = _write_manifest(source, images, scratch, records)
-            require_pinned_digest(source, manifest)
-            move_store(scratch, root / source.name)
+            if not _is_whole(scratch, works):
+                (scratch / MANIFEST).unlink(missing_ok=True)
+                _say_what_it_takes(source, images, works, root / source.name)
+                records = [_decode(source, images, work, threads) for work in works]
+                _write_manifest(source, images, scratch, records)
+            require_pinned_digest(source, load_manifest(scratch))
+            move_store(scratch, root / source.name, "whole")
             shutil.rmtree(scratch)
     except Timeout as error:
         raise UserError(
@@ -198,24 +207,45 @@ def _forget_unless(scratch: Path, settings: dict[str, object]) -> None:
         path.write_text(text)
 
 
-def _done(work: SplitWork) -> list[Row]:
-    """The rows at the beginning of the journal that are still the split's, with all pixels.
+def _is_whole(scratch: Path, works: list[SplitWork]) -> bool:
+    """Whether an earlier preparation of the same images lacks nothing but its place, or pinning.
+
+    It may have been interrupted while files were moved there, so that they aren't looked for.
+    """
+    return (scratch / MANIFEST).exists() and all(
+        sum(1 for _ in _journalled(work)) == len(work.rows) for work in works
+    )
+
+
+def _journalled(work: SplitWork) -> Iterator[Row]:
+    """The rows at the beginning of the journal that are still the split's.
 
     A line that an interruption cut short is not JSON, and ends them.
     """
-    if not work.journal.exists() or not work.pixels.exists():
+    if not work.journal.exists():
+        return
+    with work.journal.open() as journal:
+        for line, row in zip(journal, work.rows, strict=False):
+            try:
+                found = Row(**json.loads(line))
+            except json.JSONDecodeError:
+                return
+            if not found.is_of(row):
+                return
+            yield found
+
+
+def _done(work: SplitWork) -> list[Row]:
+    """Those of them that have all pixels."""
+    if not work.pixels.exists():
         return []
     available = work.pixels.stat().st_size - HEADER_BYTES
     done: list[Row] = []
-    for line, row in zip(work.journal.read_text().splitlines(), work.rows, strict=False):
-        try:
-            found = Row(**json.loads(line))
-        except json.JSONDecodeError:
+    for row in _journalled(work):
+        available -= CHANNELS * row.height * row.width
+        if available < 0:
             break
-        available -= CHANNELS * found.height * found.width
-        if not found.is_of(row) or available < 0:
-            break
-        done.append(found)
+        done.append(row)
     return done
 
 
@@ -243,7 +273,7 @@ def _estimated_bytes(source: ImageFolderParams, images: Folder, work: SplitWork)
         try:
             with Image.open(images.raw / row.name) as image:
                 width, height = whole_size(image.size, source.image_size)
-        except (UnidentifiedImageError, OSError):
+        except DAMAGED:
             continue  # decoding it will say what is wrong with it
         sizes.append(CHANNELS * width * height)
     return round(len(work.rows) * sum(sizes) / max(1, len(sizes)))
@@ -286,7 +316,7 @@ def _rewind(work: SplitWork, pixels: IO[bytes], journal: IO[str], digest: "hashl
     pixels.seek(HEADER_BYTES)
     while chunk := pixels.read(CHUNK):
         digest.update(chunk)
-    journal.truncate(len(_lines(work.done)))
+    journal.truncate(sum(len(_lines([row])) for row in work.done))
     journal.seek(0, os.SEEK_END)
 
 
@@ -354,7 +384,7 @@ def _describe(images: Folder, work: SplitWork, digest: "hashlib._Hash") -> Split
 
 def _write_manifest(
     source: ImageFolderParams, images: Folder, scratch: Path, records: list[SplitRecord]
-) -> Manifest:
+) -> None:
     train, test = records
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
@@ -369,4 +399,3 @@ def _write_manifest(
         library_versions=pillow_versions(),
     )
     write_sealed_json(scratch / MANIFEST, manifest.model_dump(mode="json"))
-    return manifest

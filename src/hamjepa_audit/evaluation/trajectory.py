@@ -29,13 +29,14 @@ def measure_trajectory(batch: Batch, device: torch.device) -> Path:
     """All metrics of every run's checkpoints before the last; returns the file.
 
     Raises:
-        UserError: the study keeps none, or a run lacks one.
+        UserError: the study keeps none, or runs lack some.
     """
     if not batch.epochs_along:
         raise UserError(
             f"study '{batch.study.name}' keeps no checkpoints along its runs of {batch.epochs} "
             f"epochs; set checkpoints.every_epochs in its parameters"
         )
+    _require_checkpoints(batch)
     store = verify_store(batch.layout.store(batch.study.data.name))
     train, test = (open_images(split, device) for split in (store.train, store.test))
     labels = tuple(
@@ -54,6 +55,28 @@ def measure_trajectory(batch: Batch, device: torch.device) -> Path:
     target = batch.measurement(TRAJECTORY)
     write_parquet(target, pa.concat_tables(tables))
     return target
+
+
+def _require_checkpoints(batch: Batch) -> None:
+    """Refuses runs that were trained before the study asked for these checkpoints.
+
+    No run id depends on them, so that the workflow takes such runs for finished.
+    """
+    layout, epochs = batch.layout, batch.epochs_along
+    lacking = [
+        str(layout.run(name))
+        for name in batch.run_ids
+        if layout.record(name).exists()
+        and not all(layout.checkpoint_along(name, epoch).exists() for epoch in epochs)
+    ]
+    if lacking:
+        raise UserError(
+            f"{len(lacking)} of {len(batch.runs)} runs of arm '{batch.arm}' lack checkpoints of "
+            f"epochs {', '.join(map(str, epochs))}, which checkpoints.every_epochs of study "
+            f"'{batch.study.name}' asks for now; to train them again: rm -r {' '.join(lacking)}, "
+            f"then the same snakemake command (by hand, for each seed: hamjepa-audit pretrain "
+            f"--study {batch.study.name} --arm {batch.arm} --epochs {batch.epochs} --seed SEED)"
+        )
 
 
 def measurements(

@@ -195,6 +195,12 @@ class ResumptionParams(Params):
     state_every_minutes: Positive
 
 
+class StreamingParams(Params):
+    """What is expected of streamed images; no number depends on it, and no run id."""
+
+    largest_wait_share: Fraction
+
+
 class CheckpointParams(Params):
     """Which epochs of a run are kept and measured besides the last; no run id depends on it."""
 
@@ -221,6 +227,7 @@ class StudyParams(Params):
     evaluation: EvaluationParams
     statistics: StatisticsParams
     resumption: ResumptionParams
+    streaming: StreamingParams
     checkpoints: CheckpointParams
     gpus: Count
     arms: tuple[ArmParams, ...] = Field(min_length=1)

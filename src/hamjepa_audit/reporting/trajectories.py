@@ -12,19 +12,15 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from hamjepa_audit.reporting.drawing import Arms, draw_line, lines, note, readout_panels
+from hamjepa_audit.reporting.names import with_unit
 from hamjepa_audit.reporting.order import in_reading_order, single
 from hamjepa_audit.reporting.style import COLUMNS, label_axes, legend, panels, save, styled
 from hamjepa_audit.statistics import summarise
 from hamjepa_audit.statistics.trajectories import rank_correlations
 
 PROBE = "linear_probe_top1"
-RANK = "effective_rank"
-ALONG = {
-    "knn_top1@20": "kNN@20 top-1 (%)",
-    PROBE: "Linear probe top-1 (%)",
-    RANK: "Effective rank",
-}
-"""What is shown against the epoch, one row of panels each."""
+ACCURACIES = ("knn_top1@20", PROBE)
+"""What is shown against the epoch beside the effective rank, one row of panels each."""
 
 ROOM_PER_LINE = 0.11
 """Of the data's height, for each line of a legend below them."""
@@ -36,6 +32,7 @@ def trajectory_figures(
     titles: Mapping[str, str],
     folder: Path,
     confidence: float,
+    rank: str,
 ) -> list[Path]:
     """Writes both figures as NAME_eEPOCHS.png and .pdf, for numbers of epochs with checkpoints.
 
@@ -45,6 +42,7 @@ def trajectory_figures(
         titles: each arm's name in the legend.
         folder: where the files go.
         confidence: level of the intervals, in (0, 1).
+        rank: the metric that the paper's effective rank is compared with.
 
     Returns:
         The files written; none where only last checkpoints were measured.
@@ -52,17 +50,19 @@ def trajectory_figures(
     arms = Arms.of(arm_order, titles)
     figures = {}
     for epochs in sorted(set(metrics["epochs"])):
-        rows = metrics[(metrics["epochs"] == epochs) & metrics["metric"].isin(list(ALONG))]
+        rows = metrics[(metrics["epochs"] == epochs) & metrics["metric"].isin([*ACCURACIES, rank])]
         if rows["checkpoint_epoch"].nunique() > 1:
             rows = in_reading_order(rows, arm_order)
-            figures[f"readouts_along_training_e{epochs}"] = along_training(rows, arms, confidence)
-            figures[f"accuracy_against_rank_e{epochs}"] = against_rank(rows, arms, confidence)
+            figures[f"readouts_along_training_e{epochs}"] = along_training(
+                rows, arms, confidence, rank
+            )
+            figures[f"accuracy_against_rank_e{epochs}"] = against_rank(rows, arms, confidence, rank)
     return [file for name, figure in figures.items() for file in save(figure, folder, name)]
 
 
 @styled
-def along_training(metrics: pd.DataFrame, arms: Arms, confidence: float) -> Figure:
-    """The metrics of ALONG against the epoch: mean, and t interval over seeds as band.
+def along_training(metrics: pd.DataFrame, arms: Arms, confidence: float, rank: str) -> Figure:
+    """Accuracies and effective rank against the epoch: mean, and t interval over seeds as band.
 
     One row of panels a metric, one panel a readout; an arm read out whole is dashed in each.
 
@@ -70,11 +70,12 @@ def along_training(metrics: pd.DataFrame, arms: Arms, confidence: float) -> Figu
         metrics: METRICS_SCHEMA, one study and number of epochs.
         arms: the arms shown.
         confidence: level of the band, in (0, 1).
+        rank: the metric that is the effective rank.
     """
     single(metrics, "epochs")
     summary = summarise(metrics, confidence)
     shown = readout_panels(summary)
-    present = [metric for metric in ALONG if (summary["metric"] == metric).any()]
+    present = [metric for metric in (*ACCURACIES, rank) if (summary["metric"] == metric).any()]
     figure, axes = panels(len(shown) * len(present), sharex=True)
     for number, metric in enumerate(present):
         row = axes[number * len(shown) : (number + 1) * len(shown)]
@@ -83,8 +84,8 @@ def along_training(metrics: pd.DataFrame, arms: Arms, confidence: float) -> Figu
             by_epoch = line.set_index("checkpoint_epoch").sort_index()
             band = (by_epoch["ci_low"], by_epoch["ci_high"])
             draw_line(axis, arms, arm, by_epoch["mean"], band, dashed, "o")
-        row[0].set_ylabel(ALONG[metric])
-        _share_limits(row, 0, np.inf if metric == RANK else 100)
+        row[0].set_ylabel(_label(metric))
+        _share_limits(row, 0, 100 if metric in ACCURACIES else np.inf)
     for axis in axes:
         axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 5, 10]))
     for axis in axes[-min(COLUMNS, len(shown)) :]:
@@ -94,7 +95,7 @@ def along_training(metrics: pd.DataFrame, arms: Arms, confidence: float) -> Figu
 
 
 @styled
-def against_rank(metrics: pd.DataFrame, arms: Arms, confidence: float) -> Figure:
+def against_rank(metrics: pd.DataFrame, arms: Arms, confidence: float, rank: str) -> Figure:
     """Probe accuracy against effective rank, checkpoint by checkpoint, with Spearman's rho.
 
     Mean over seeds, and t intervals of both as bars; the last checkpoint is the large marker.
@@ -104,15 +105,16 @@ def against_rank(metrics: pd.DataFrame, arms: Arms, confidence: float) -> Figure
         metrics: METRICS_SCHEMA, one study and number of epochs.
         arms: the arms shown.
         confidence: level of the intervals, in (0, 1).
+        rank: the metric that is the effective rank.
     """
     single(metrics, "epochs")
-    rho = rank_correlations(metrics, PROBE, RANK, confidence)
-    summary = summarise(metrics[metrics["metric"].isin([PROBE, RANK])], confidence)
+    rho = rank_correlations(metrics, PROBE, rank, confidence)
+    summary = summarise(metrics[metrics["metric"].isin([PROBE, rank])], confidence)
     shown = readout_panels(summary)
     figure, axes = panels(len(shown), sharey=True)
     correlations: dict[Axes, list[Line2D]] = {axis: [] for axis in axes}
     for axis, arm, line, dashed in lines(axes, shown, summary, arms):
-        _draw_trajectory(axis, line, arms, arm, dashed)
+        _draw_trajectory(axis, line, arms, arm, dashed, rank)
         readout = line["readout"].iloc[0]
         found = rho[(rho["arm"] == arm) & (rho["readout"] == readout)]
         for row in found.to_dict("records"):
@@ -120,10 +122,14 @@ def against_rank(metrics: pd.DataFrame, arms: Arms, confidence: float) -> Figure
             handle.set_label(_correlation(row))
             correlations[axis].append(handle)
     _name_correlations(correlations)
-    label_axes(axes, "Effective rank", ALONG[PROBE])
+    label_axes(axes, _label(rank), _label(PROBE))
     meaning = note(metrics, f"{100 * confidence:g}% t intervals")
     legend(figure, meaning.replace("Line:", "Points:").replace("Band:", "Bars, brackets:"))
     return figure
+
+
+def _label(metric: str) -> str:
+    return with_unit(metric, "percent" if metric in ACCURACIES else "dimensionless")
 
 
 def _name_correlations(correlations: Mapping[Axes, list[Line2D]]) -> None:
@@ -142,11 +148,13 @@ def _name_correlations(correlations: Mapping[Axes, list[Line2D]]) -> None:
         )  # fmt: skip
 
 
-def _draw_trajectory(axis: Axes, line: pd.DataFrame, arms: Arms, arm: str, dashed: bool) -> None:
+def _draw_trajectory(
+    axis: Axes, line: pd.DataFrame, arms: Arms, arm: str, dashed: bool, metric: str
+) -> None:
     """One arm's checkpoints, joined in the order of training; the last is the large marker."""
     rank, accuracy = (
-        line[line["metric"] == metric].set_index("checkpoint_epoch").sort_index()
-        for metric in (RANK, PROBE)
+        line[line["metric"] == name].set_index("checkpoint_epoch").sort_index()
+        for name in (metric, PROBE)
     )
     common = rank.index.intersection(accuracy.index)
     rank, accuracy = rank.loc[common], accuracy.loc[common]

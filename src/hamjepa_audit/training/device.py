@@ -7,19 +7,20 @@ import resource
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.gpu_lease import leased_gpu
+from hamjepa_audit.gpu_lease import leased_gpus
 from hamjepa_audit.machine import visible_gpus
+
+DeviceName: TypeAlias = Literal["auto", "cpu", "cuda"]
+"""Where to compute; "auto" is a GPU where there is one."""
 
 
 @contextlib.contextmanager
-def leased_device(
-    name: Literal["auto", "cpu", "cuda"], runs_per_gpu: int = 1
-) -> Iterator[torch.device]:
+def leased_device(name: DeviceName, runs_per_gpu: int = 1) -> Iterator[torch.device]:
     """The device that `name` asks for; if that is a GPU, one with room for this process.
 
     It waits until there is room. Within the block CUDA_VISIBLE_DEVICES names the GPU leased and
@@ -33,22 +34,28 @@ def leased_device(
         UserError: a GPU is asked for and there is none.
     """
     gpus = [] if name == "cpu" or torch.cuda.is_initialized() else visible_gpus()
-    before = os.environ.get("CUDA_VISIBLE_DEVICES")
     with contextlib.ExitStack() as lease:
         if gpus:
-            os.environ["CUDA_VISIBLE_DEVICES"] = lease.enter_context(leased_gpu(gpus, runs_per_gpu))
-            lease.callback(_set_visible_devices, before)
+            (gpu,) = lease.enter_context(leased_gpus(gpus, runs_per_gpu))
+            lease.enter_context(only_gpu(gpu))
         yield choose_device(name)
 
 
-def _set_visible_devices(names: str | None) -> None:
-    if names is None:
-        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-    else:
-        os.environ["CUDA_VISIBLE_DEVICES"] = names
+@contextlib.contextmanager
+def only_gpu(gpu: str) -> Iterator[None]:
+    """Makes CUDA, which must not have started, see no other GPU; afterwards those that it saw."""
+    before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["CUDA_VISIBLE_DEVICES"]
+        else:
+            os.environ["CUDA_VISIBLE_DEVICES"] = before
 
 
-def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
+def choose_device(name: DeviceName) -> torch.device:
     """The device that `name` asks for; "auto" takes a GPU where there is one.
 
     Raises:

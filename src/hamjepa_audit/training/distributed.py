@@ -8,20 +8,32 @@ the gradient of its own states, and the ranks' shares of the encoder's gradient 
 Start with torchrun, one process a device; without it there is one rank, and nothing of this runs.
 """
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.autograd import Function
+from torch.distributed.rendezvous import rendezvous
 
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.machine import gpu_count
+from hamjepa_audit.gpu_lease import leased_gpus
+from hamjepa_audit.machine import gpu_count, visible_gpus
+from hamjepa_audit.training.device import DeviceName, choose_device, leased_device, only_gpu
+
+_Result = TypeVar("_Result")
+
+Store: TypeAlias = Any
+"""torch.distributed.Store, which has no type that a checker could see."""
 
 PATIENCE = timedelta(hours=1)
 """How long a rank waits for the others, one of which may be verifying a large store."""
+
+LEASE_PATIENCE = timedelta(days=365)
+"""How long a rank waits for GPUs that other runs use: as a run by itself does, without end."""
 
 
 class Ranks:
@@ -74,6 +86,14 @@ class Ranks:
         gathered: Tensor = _Gather.apply(states, self.rank, self.count)
         return gathered
 
+    def largest(self, value: float) -> float:
+        """The largest of the ranks' values."""
+        if self.count == 1:
+            return value
+        values: list[Any] = [None] * self.count
+        distributed.all_gather_object(values, value)
+        return float(max(values))
+
     def sum_gradients(self, encoder: nn.Module, objective: nn.Module) -> None:
         """Makes the gradients those of the whole batch, the same on every rank to the last bit.
 
@@ -93,26 +113,32 @@ class Ranks:
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
 
-    def in_turn(self, work: Callable[[], object]) -> None:
-        """Does something on every rank: the others once the first has done it."""
-        if self.first:
-            work()
-        if self.count > 1:
-            distributed.barrier()
-        if not self.first:
-            work()
+    def from_first(self, work: Callable[[], _Result]) -> _Result:
+        """What the first rank's `work` gives, on every rank; the others don't do it.
 
-    def leave(self) -> None:
-        """Ends the group."""
-        if self.count > 1:
-            distributed.destroy_process_group()
+        Raises:
+            UserError: the first rank's work raised it.
+        """
+        if self.count == 1:
+            return work()
+        told: list[Any] = [None, None]
+        if self.first:
+            try:
+                told[0] = work()
+            except UserError as error:
+                told[1] = error
+        distributed.broadcast_object_list(told, src=0)
+        if told[1] is not None:
+            raise told[1]
+        result: _Result = told[0]
+        return result
 
 
 ALONE = Ranks()
 """One process that trains by itself."""
 
 
-def processes_here(device: Literal["auto", "cpu", "cuda"]) -> int:
+def processes_here(device: DeviceName) -> int:
     """How many processes torchrun started on this machine; 1 without it.
 
     Raises:
@@ -128,22 +154,59 @@ def processes_here(device: Literal["auto", "cpu", "cuda"]) -> int:
     return count
 
 
-def join_ranks(device: torch.device) -> tuple[Ranks, torch.device]:
+@contextlib.contextmanager
+def joined_ranks(name: DeviceName, runs_per_gpu: int) -> Iterator[tuple[Ranks, torch.device]]:
     """Joins the processes that torchrun started; alone where it did not.
 
     Args:
-        device: where this process computes; if that is a GPU, the only one that it sees.
+        name: where to compute, as `choose_device` takes it; each process has a GPU of its own.
+        runs_per_gpu: processes that may share a GPU where there is one process here.
 
-    Returns:
-        The processes, and the device of this one.
+    Yields:
+        The processes, and the device of this one; if that is a GPU, the only one that it sees.
+
+    Raises:
+        UserError: there is no GPU for each of them, or none at all and one is asked for.
     """
+    count = processes_here(name)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return ALONE, device
-    if device.type == "cuda":
-        device = torch.device("cuda", 0)
-        torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
-    return Ranks(distributed.get_rank(), distributed.get_world_size()), device
+        with leased_device(name, runs_per_gpu) as device:
+            yield ALONE, device
+        return
+    store, rank, ranks = next(rendezvous("env://", timeout=PATIENCE))
+    with contextlib.ExitStack() as lease:
+        if count > 1 and name != "cpu" and gpu_count() > 0:
+            lease.enter_context(_leased_together(count, runs_per_gpu, store))
+            device = choose_device(name)
+        else:
+            device = lease.enter_context(leased_device(name, runs_per_gpu))
+        if device.type == "cuda":
+            device = torch.device("cuda", 0)
+            torch.cuda.set_device(device)
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        distributed.init_process_group(
+            backend, store=store, rank=rank, world_size=ranks, timeout=PATIENCE
+        )
+        yield Ranks(rank, ranks), device
+        distributed.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _leased_together(count: int, runs_per_gpu: int, store: Store) -> Iterator[None]:
+    """Makes CUDA see this process's GPU alone: one of those that this machine's first one leases.
+
+    It leases all `count` at once, and tells the others by the store that they meet at.
+    """
+    place, key = int(os.environ["LOCAL_RANK"]), f"gpus of {os.environ.get('GROUP_RANK', '0')}"
+    with contextlib.ExitStack() as lease:
+        if place == 0:
+            gpus = lease.enter_context(leased_gpus(visible_gpus(), runs_per_gpu, count=count))
+            store.set(key, ",".join(gpus))
+        store.set_timeout(LEASE_PATIENCE)
+        own = store.get(key).decode().split(",")[place]
+        store.set_timeout(PATIENCE)
+        lease.enter_context(only_gpu(own))
+        yield
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):

@@ -40,7 +40,8 @@ class TrainingResult:
     """Per epoch: means of the unweighted terms, `total`, `gradient_norm`, `learning_rate`."""
     epoch_seconds: list[float]
     data_wait_share: float | None = None
-    """Of this process's time, how much the device waited for images; None if they stay on it."""
+    """Of the time of all its epochs, how much the device waited for images, on the rank where it
+    did longest, epoch by epoch; None if they stay on the device."""
 
 
 def pretrain(
@@ -78,18 +79,18 @@ def pretrain(
         f"{name} on {ranks.told(device)}", run.epochs, trainer.steps_per_epoch,
         trainer.steps_done, quiet=not ranks.first,
     )  # fmt: skip
-    started, share = time.monotonic(), None
     try:
         while trainer.steps_done < limit:
             left = limit - trainer.steps_done + trainer.position.index
             trainer.train_epoch(min(left, trainer.steps_per_epoch), progress, after_step)
-            if isinstance(images, StreamedImages):
-                share = images.waited.seconds() / (time.monotonic() - started)
+            if (share := trainer.data_wait_share()) is not None:
                 progress.say(f"the device waited for images {share:.1%} of the time so far")
     finally:
         progress.close()
     position = trainer.position
-    return TrainingResult(trainer.model, position.history, position.epoch_seconds, share)
+    return TrainingResult(
+        trainer.model, position.history, position.epoch_seconds, trainer.data_wait_share()
+    )
 
 
 @dataclass
@@ -103,6 +104,8 @@ class Position:
         seconds: spent on that epoch so far.
         history: means of the epochs that are done.
         epoch_seconds: what each of these took.
+        waited: seconds of all of them that the device waited for images: of the epochs that are
+            done on the rank where it did longest, of this one on this rank.
     """
 
     values: Tensor
@@ -111,6 +114,7 @@ class Position:
     seconds: float = 0.0
     history: list[EpochMeans] = field(default_factory=list)
     epoch_seconds: list[float] = field(default_factory=list)
+    waited: float = 0.0
 
 
 class Trainer:
@@ -142,6 +146,7 @@ class Trainer:
         self.clipped = self._clipped_parameters()
         self.position = Position(values=torch.empty(0, len(self._columns())))
         self._pending: list[Tensor] = []
+        self._waited_before = 0.0
 
     @property
     def steps_done(self) -> int:
@@ -195,6 +200,16 @@ class Trainer:
         self._pending = []
         self._require_finite(values, self.position.epoch, self.position.index - len(values))
         self.position.values = torch.cat([self.position.values, values])
+        if isinstance(self.images, StreamedImages):
+            waited = self.images.waited.seconds()
+            self.position.waited += waited - self._waited_before
+            self._waited_before = waited
+
+    def data_wait_share(self) -> float | None:
+        """Of the run's time so far, how much the device waited for images that are streamed."""
+        position = self.position
+        seconds = sum(position.epoch_seconds) + position.seconds
+        return position.waited / seconds if isinstance(self.images, StreamedImages) else None
 
     def _end_epoch(self, progress: TrainingProgress) -> None:
         """Puts the epoch's means into the history; the next one's first step comes next."""
@@ -203,6 +218,7 @@ class Trainer:
         means["learning_rate"] = self.optimiser.param_groups[0]["lr"]
         position.history.append(means)
         position.epoch_seconds.append(position.seconds)
+        position.waited = self.ranks.largest(position.waited)
         views = VIEWS * self.run.optimisation.batch_size * position.index
         progress.epoch(position.epoch, means, views / position.seconds)
         position.epoch, position.index, position.seconds = position.epoch + 1, 0, 0.0

@@ -1,7 +1,7 @@
 """A run from its data to its files: trained by one process at a time, gone on with if one died."""
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+import sys
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from hamjepa_audit.data.streaming import StreamedImages, open_images
 from hamjepa_audit.identity import run_id
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.locking import sole_process
-from hamjepa_audit.params.studies import ResumptionParams, RunParams
+from hamjepa_audit.params.studies import RunParams, StudyParams
 from hamjepa_audit.provenance import code_and_environment
 from hamjepa_audit.training.checkpoint import CheckpointsAlong
 from hamjepa_audit.training.distributed import ALONE, Ranks
@@ -25,26 +25,25 @@ from hamjepa_audit.training.state import States, conditions
 
 def train_run(
     layout: Layout,
+    study: StudyParams,
     run: RunParams,
     digest: str,
     device: torch.device,
     determinism: dict[str, Any],
-    resumption: ResumptionParams,
-    epochs_along: Sequence[int] = (),
     ranks: Ranks = ALONE,
 ) -> Path:
     """Trains a run, from its last state if an earlier process left one, and writes it.
 
-    Of several processes that train it together the first one keeps states and writes.
+    Of several processes that train it together the first one chooses the state, keeps states and
+    writes.
 
     Args:
         layout: where.
+        study: how often to keep a state, which epochs' checkpoints, how long to wait for images.
         run: its parameters.
         digest: of the prepared data.
         device: where to compute.
         determinism: settings that make it repeat itself.
-        resumption: how often to keep a state.
-        epochs_along: the epochs before the last of which a checkpoint is kept.
         ranks: the processes that train it together, each of which calls this.
 
     Returns:
@@ -55,30 +54,42 @@ def train_run(
             loss is not finite.
     """
     started, code, name = datetime.now(UTC), code_and_environment(), run_id(run, digest)
-    with sole_process(layout.run_lock(name), name) if ranks.first else nullcontext():
+    with ExitStack() as lock:
+        ranks.from_first(lambda: lock.enter_context(sole_process(layout.run_lock(name), name)))
         states = States(
             folder=layout.state(name),
             conditions=conditions(device, determinism),
             code=code,
             started=started,
-            every_seconds=60 * resumption.state_every_minutes,
+            every_seconds=60 * study.resumption.state_every_minutes,
         )
         images = training_images(layout, run, device)
-        along = CheckpointsAlong(layout, name, epochs_along)
+        along = CheckpointsAlong(layout, name, study.checkpoints.epochs_before(run.epochs))
 
         def restore(trainer: Trainer) -> None:
-            # One after the other: the first puts damaged states aside.
-            ranks.in_turn(lambda: states.restore(trainer))
-            along.require(trainer)
+            states.restore(trainer)
+            ranks.from_first(lambda: along.require(trainer))
 
         # Checkpoints come first: a state says that those of its epochs are there.
         hooks = [along.save_ended_epoch, states.keep] if ranks.first else []
         result = pretrain(run, images, device, name, None, restore, hooks, ranks)
         if ranks.first:
+            warn_of_waiting(name, result.data_wait_share, study.streaming.largest_wait_share)
             how = Circumstances(code, device, determinism, states.started, states.resumed)
             write_run(layout, run, digest, result, how, along.publish())
             states.remove()
     return layout.record(name)
+
+
+def warn_of_waiting(name: str, share: float | None, largest: float) -> None:
+    """Says so if the device waited for images for more than this share of a run's time."""
+    if share is not None and share > largest:
+        print(
+            f"warning: {name}: the device waited for images {share:.1%} of the time, more than "
+            f"streaming.largest_wait_share ({largest:.1%}): put the prepared data on a faster "
+            f"disk, or let fewer runs read from it at a time; the run's numbers are not touched",
+            file=sys.stderr,
+        )
 
 
 def training_images(

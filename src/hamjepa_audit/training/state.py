@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from hamjepa_audit.errors import UserError
@@ -65,7 +65,24 @@ class States:
         self._last = time.monotonic()
 
     def restore(self, trainer: Trainer) -> None:
-        """Sets a new trainer to the last state that is whole and of these conditions, if any."""
+        """Sets a new trainer to the last state that is whole and of these conditions, if any.
+
+        Of several ranks the first alone chooses and reads it: all go on from the same bytes.
+        """
+        found = trainer.ranks.from_first(self._last_usable)
+        if found is None:
+            return
+        content, tensors = found
+        restore(trainer, content, load(tensors))
+        self.started = content["started"]
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        resumption = {"step": content["step"], "at": now, **content["code"]}
+        self.resumed = [*content["resumed"], resumption]
+        if trainer.ranks.first:
+            print(f"{trainer.name} goes on after step {content['step']}", file=sys.stderr)
+
+    def _last_usable(self) -> tuple[dict[str, Any], bytes] | None:
+        """What was written for it; the states after it are set aside."""
         for state in saved_states(self._folder):
             try:
                 content = read_state(state)
@@ -73,13 +90,8 @@ class States:
             except UserError as error:
                 print(f"{error}. It is now {set_aside(state).name}", file=sys.stderr)
                 continue
-            restore(trainer, content, load_file(state.tensors))
-            self.started = content["started"]
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            resumption = {"step": state.step, "at": now, **content["code"]}
-            self.resumed = [*content["resumed"], resumption]
-            print(f"{trainer.name} goes on after step {state.step}", file=sys.stderr)
-            return
+            return content, state.tensors.read_bytes()
+        return None
 
     def keep(self, trainer: Trainer) -> None:
         """Writes a state at the end of an epoch, and when the last one has become too old."""
@@ -125,6 +137,7 @@ def capture(trainer: Trainer) -> tuple[dict[str, Any], dict[str, Tensor]]:
         # As pairs: their order is part of the history, and JSON's keys are sorted.
         "history": [list(means.items()) for means in position.history],
         "epoch_seconds": position.epoch_seconds,
+        "waited": position.waited,
     }
     weights = {f"model.{name}": value for name, value in trainer.model.state_dict().items()}
     return content, weights | _moments(trainer) | {"values": position.values}
@@ -161,6 +174,7 @@ def restore(trainer: Trainer, content: dict[str, Any], tensors: dict[str, Tensor
     position.seconds = content["seconds"]
     position.history = [dict(means) for means in content["history"]]
     position.epoch_seconds = content["epoch_seconds"]
+    position.waited = content["waited"]
 
 
 def _restore_moments(trainer: Trainer, tensors: dict[str, Tensor]) -> None:

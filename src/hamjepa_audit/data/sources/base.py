@@ -13,6 +13,16 @@ from PIL import Image, UnidentifiedImageError, features
 from hamjepa_audit.data.store import Images, Labels
 from hamjepa_audit.errors import UserError
 
+DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+"""What Pillow raises at files that are damaged or no images, opening or decoding them."""
+
 BLOCK_ROWS = 128
 """Images decoded at a time: 25 MB at 256 pixels."""
 
@@ -57,14 +67,7 @@ def decode_rgb(image: Path | IO[bytes], where: str) -> Image.Image:
             return opened.convert("RGB")
     except UnidentifiedImageError as error:
         raise UserError(f"{where} is not an image that Pillow can read; {advice}") from error
-    except (  # what Pillow's decoders raise at damaged files
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        struct.error,
-        Image.DecompressionBombError,
-    ) as error:
+    except DAMAGED as error:
         raise UserError(f"{where} can't be decoded ({first_line(error)}); {advice}") from error
 
 

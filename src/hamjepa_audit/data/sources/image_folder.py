@@ -1,6 +1,6 @@
 """Images in folders, one folder a class; a split may be spread over several parts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeAlias
@@ -20,8 +20,8 @@ from hamjepa_audit.data.store import Images
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.params.sources import ImageFolderParams
 
-Listing: TypeAlias = list[tuple[str, Path]]
-"""Class name and file of every image of a split."""
+Entry: TypeAlias = tuple[str, Path]
+"""Class name and file of an image."""
 
 
 def open_image_folder(source: ImageFolderParams, raw: Path, threads: int) -> SourceImages:
@@ -30,7 +30,8 @@ def open_image_folder(source: ImageFolderParams, raw: Path, threads: int) -> Sou
     Raises:
         UserError: the folder or a part is missing, or a part holds no images.
     """
-    classes, train, test = list_image_folder(source, raw)
+    train, test = map(list, list_image_folder(source, raw))
+    classes = class_names(source, (label for label, _ in train + test))
     return SourceImages(
         classes=classes,
         train=_split(train, classes, source.image_size, threads),
@@ -41,11 +42,15 @@ def open_image_folder(source: ImageFolderParams, raw: Path, threads: int) -> Sou
 
 def list_image_folder(
     source: ImageFolderParams, raw: Path
-) -> tuple[tuple[str, ...], Listing, Listing]:
-    """Classes, sorted, and the files of the train and of the test split.
+) -> tuple[Iterator[Entry], Iterator[Entry]]:
+    """The images of the train and of the test split, sorted by class, file name and part.
+
+    The order does not depend on how a split is cut into parts of whole classes.
 
     Raises:
-        UserError: the folder or a part is missing, or a part holds no images.
+        UserError: the folder is missing; and, once the first is taken, a part is, or holds no
+            images.
+        OSError: as they are taken, a folder can't be read.
     """
     folder = raw / source.folder
     if not folder.is_dir():
@@ -54,8 +59,12 @@ def list_image_folder(
         _list_split([folder / part for part in parts], source.classes)
         for parts in (source.train, source.test)
     )
-    classes = source.classes or {name for name, _ in train + test}
-    return tuple(sorted(classes)), train, test
+    return train, test
+
+
+def class_names(source: ImageFolderParams, labels: Iterable[str]) -> tuple[str, ...]:
+    """The classes, sorted: the source's, or all that label an image."""
+    return tuple(sorted(source.classes or set(labels)))
 
 
 def read_square(path: Path, size: int) -> Images:
@@ -91,38 +100,35 @@ def _read_resized(path: Path, size: int) -> Image.Image:
     return image.resize(whole_size(image.size, size), Image.Resampling.BILINEAR)
 
 
-def _list_split(parts: list[Path], classes: tuple[str, ...] | None) -> Listing:
-    """The images of some parts, of all classes or of these, sorted by class, file name and part.
+def _list_split(parts: list[Path], classes: tuple[str, ...] | None) -> Iterator[Entry]:
+    """The images of some parts, of all classes or of these; the files of one class at a time."""
+    folders: dict[str, list[Path]] = {}
+    for part in parts:
+        for folder in _class_folders(part):
+            if classes is None or folder.name in classes:
+                folders.setdefault(folder.name, []).append(folder)
+    for label, places in sorted(folders.items()):
+        files = [path for place in places for path in place.iterdir() if _is_visible(path)]
+        for path in sorted(files, key=lambda path: (path.name, path)):
+            yield label, path
 
-    The order does not depend on how a split is cut into parts of whole classes.
-    """
-    listing = [
-        entry
-        for part in parts
-        for entry in _list_part(part)
-        if classes is None or entry[0] in classes
-    ]
-    return sorted(listing, key=lambda entry: (entry[0], entry[1].name, entry[1]))
 
-
-def _list_part(part: Path) -> Listing:
+def _class_folders(part: Path) -> list[Path]:
     if not part.is_dir():
         raise UserError(
             f"missing folder {part} of classes; put it there or correct data.train and data.test"
         )
-    listing = [
-        (folder.name, path)
-        for folder in part.iterdir()
-        if folder.is_dir() and not folder.name.startswith(".")
-        for path in folder.iterdir()
-        if not path.name.startswith(".")
-    ]
-    if not listing:
+    folders = [folder for folder in part.iterdir() if folder.is_dir() and _is_visible(folder)]
+    if not any(_is_visible(path) for folder in folders for path in folder.iterdir()):
         raise UserError(f"{part} holds no images; put them in {part}/CLASS/")
-    return listing
+    return folders
 
 
-def _split(listing: Listing, classes: tuple[str, ...], size: int, threads: int) -> SplitImages:
+def _is_visible(path: Path) -> bool:
+    return not path.name.startswith(".")
+
+
+def _split(listing: list[Entry], classes: tuple[str, ...], size: int, threads: int) -> SplitImages:
     numbers = {name: number for number, name in enumerate(classes)}
 
     def blocks() -> Iterator[Images]:
