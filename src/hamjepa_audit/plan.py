@@ -137,6 +137,15 @@ class StudyPlan:
             if step in batch.steps
         ]
 
+    def runs_of_files(self) -> dict[Path, tuple[str, ...]]:
+        """The run ids whose rows each measurement and each history holds."""
+        measured = {
+            batch.measurement(step): batch.run_ids
+            for batch in self.batches.values()
+            for step in batch.steps
+        }
+        return measured | {self.layout.run_history(name): (name,) for name in self.runs}
+
     def histories(self) -> list[Path]:
         """The histories of all runs."""
         return [self.layout.run_history(name) for name in self.runs]

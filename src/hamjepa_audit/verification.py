@@ -14,21 +14,15 @@ from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import read_json, read_parquet, sha256_file
 from hamjepa_audit.identity import batch_id, run_prefix
 from hamjepa_audit.layout import Layout
+from hamjepa_audit.measurements import require_origin
 from hamjepa_audit.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
 from hamjepa_audit.params import load_study
-from hamjepa_audit.plan import ALL_STEPS, DYNAMICS, TRAJECTORY
+from hamjepa_audit.plan import ALL_STEPS
 from hamjepa_audit.records import read_record
 from hamjepa_audit.states import read_state, saved_states
 from hamjepa_audit.table_provenance import NAME, check_table_provenance
 
 _MEASUREMENT = re.compile(rf"({'|'.join(ALL_STEPS)})-[0-9a-f]{{12}}\.parquet")
-_METRICS_OF = {
-    "knn": r"knn_.*",
-    "probe": r"linear_probe_.*",
-    "geometry": r"(?!knn_|linear_probe_|map_|potential_).*",
-    TRAJECTORY: r".*",
-    DYNAMICS: r"(map|potential)_.*",
-}
 _SCHEMAS = {"metrics": METRICS_SCHEMA, "curves": CURVES_SCHEMA, "history": HISTORY_SCHEMA}
 
 
@@ -77,7 +71,7 @@ def verify_results(layout: Layout, studies: Sequence[str] | None = None) -> Veri
             result.check("states", read_state, state)
     for folder in _of_studies(layout.evaluations(), studies):
         for file in sorted(folder.glob("*.parquet")):
-            result.check("measurements", _check_measurement, file)
+            result.check("measurements", _check_measurement, layout, file)
     for folder in _folders(layout.selection("any").parents[1]):
         if studies is None or folder.name in studies:
             _verify_study_tables(result, layout, folder.name)
@@ -132,16 +126,17 @@ def _check_file(path: Path, recorded: str) -> None:
         )
 
 
-def _check_measurement(file: Path) -> None:
-    """Its bytes; that its runs are those that its folder is named by; that it is of its step."""
+def _check_measurement(layout: Layout, file: Path) -> None:
+    """Its bytes; that its runs are those that its folder is named by, with the checkpoints that
+    they have, as far as they are there; that it is of its step.
+    """  # noqa: D205
     match = _MEASUREMENT.fullmatch(file.name)
     if match is None:
         raise UserError(
             f"{file} is not named STEP-DIGEST.parquet with a STEP of {', '.join(ALL_STEPS)}; "
             f"remove it"
         )
-    step = match[1]
-    schema = CURVES_SCHEMA if step == "curves" else METRICS_SCHEMA
+    schema = CURVES_SCHEMA if match[1] == "curves" else METRICS_SCHEMA
     table = read_parquet(file, schema, sealed=True)
     rows = table.select(["study", "arm", "epochs", "seed", "run_id"])
     runs = rows.group_by(rows.column_names).aggregate([]).to_pylist()
@@ -152,15 +147,11 @@ def _check_measurement(file: Path) -> None:
             f"{file} holds rows of the batch {', '.join(sorted(names)) or 'of no runs'}, not of "
             f"the one that its folder is named by; move it there, or measure again"
         )
+    require_origin(layout, file, table, [run["run_id"] for run in runs], whole=False)
     for run in runs:
         prefix = run_prefix(run["study"], run["arm"], run["epochs"], run["seed"])
         if not run["run_id"].startswith(f"{prefix}-"):
             raise UserError(f"{file} says of {run['run_id']} that it is {prefix}; measure again")
-    if step in _METRICS_OF:
-        metrics = table["metric"].unique().to_pylist()
-        odd = [name for name in metrics if not re.fullmatch(_METRICS_OF[step], name)]
-        if odd:
-            raise UserError(f"{file} holds '{odd[0]}', which is not of '{step}'; measure again")
 
 
 def _verify_study_tables(result: Verification, layout: Layout, study: str) -> None:

@@ -12,28 +12,39 @@ import torch
 from hamjepa_audit.data.preparation import prepare
 from hamjepa_audit.data.store import verify_store
 from hamjepa_audit.errors import UserError
+from hamjepa_audit.evaluation.steps import (
+    extract,
+    measure_geometry,
+    measure_knn,
+    measure_probe,
+)
 from hamjepa_audit.files import (
     read_parquet,
     read_sealed_json,
     sha256_file,
+    write_bytes,
     write_parquet,
     write_text,
 )
 from hamjepa_audit.layout import Layout
+from hamjepa_audit.metrics import METRICS_SCHEMA
 from hamjepa_audit.params import load_study
+from hamjepa_audit.plan import Batch
 from hamjepa_audit.records import read_record
+from hamjepa_audit.reporting import collect_study
 from hamjepa_audit.states import read_state, saved_states, write_state
 from hamjepa_audit.table_provenance import check_table_provenance, write_table_provenance
 from hamjepa_audit.training.checkpoint import load_recorded_encoder, save_checkpoint
 from hamjepa_audit.training.model import build_model
 from hamjepa_audit.verification import verify_results
-from tests.tiny import STUDY, audit, copy_params
+from tests.tiny import STUDY, audit, copy_params, edit
 from tests.unit.fabricated import (
     flip_bit,
     plan_of,
     write_measurements,
     write_record,
     write_results,
+    write_run,
 )
 
 LAYOUT = Layout()
@@ -75,6 +86,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
             save_checkpoint(build_model(run), LAYOUT.checkpoint(name))
             write_record(LAYOUT, run, plan.data_digest)
             write_state(LAYOUT.state(name), 12, {"step": 12}, name.encode() * 50)
+        for batch in plan.batches.values():
+            write_measurements(batch)
         for table in ("seeds", "summary"):
             write_text(LAYOUT.tables(STUDY) / f"{table}.md", f"| {table} |\n")
         write_table_provenance([plan], LAYOUT.tables(STUDY))
@@ -125,7 +138,9 @@ def reader_of(target: str) -> Callable[[Path], object]:
         return lambda path: check_table_provenance(path.with_name("provenance.json"))
     if target == "record":
         return lambda path: read_record(LAYOUT, path.parent.name)
-    return read_parquet
+    if target in ("study metrics", "joint metrics"):
+        return lambda path: read_parquet(path, METRICS_SCHEMA)
+    return lambda path: collect_study(plan_of(LAYOUT, STUDY))
 
 
 def problems() -> list[str]:
@@ -139,11 +154,9 @@ def test_damage_is_named_and_not_read(place: Path, target: str, kind: str) -> No
     path, other = map(find, TARGETS[target])
     damage(kind, path, other, random.Random(f"{target} {kind}"))
     assert any(str(path) in line or str(path.parent) in line for line in problems())
-    # A whole table in another's place reads well; only what it is compared with tells.
-    if kind != "swap" or reader_of(target) is not read_parquet:
-        with pytest.raises(UserError) as caught:
-            reader_of(target)(path)
-        assert "\n" not in str(caught.value)
+    with pytest.raises(UserError) as caught:
+        reader_of(target)(path)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.faults
@@ -198,7 +211,9 @@ def test_rows_of_other_runs_and_rows_that_are_missing(place: Path) -> None:
     write_measurements(batch)
     probe = batch.measurement("probe")
     shutil.copy(knn, probe)
-    assert any(str(probe) in line and "which is not of 'probe'" in line for line in problems())
+    assert any(
+        str(probe) in line and f"holds the measurement {knn.stem}" in line for line in problems()
+    )
 
 
 def test_a_record_moved_to_another_run_is_noticed(place: Path) -> None:
@@ -246,3 +261,90 @@ def test_provenance_says_what_tables_are_made_of(place: Path) -> None:
     LAYOUT.record(next(iter(plan.runs))).unlink()
     with pytest.raises(UserError, match="missing file results/runs"):
         write_table_provenance([plan], LAYOUT.tables(STUDY))
+
+
+def left_over_batch() -> tuple[Batch, Batch]:
+    """A batch that the parameters gave until just now, and the one in its place."""
+    (before,) = [b for b in plan_of(LAYOUT, STUDY).batches.values() if b.arm == "sigreg"]
+    edit(LAYOUT.params / "arms" / "sigreg.yaml", "objective.weight", 0.05)
+    plan = plan_of(LAYOUT, STUDY)
+    (now,) = [batch for batch in plan.batches.values() if batch.arm == "sigreg"]
+    for run in now.runs:
+        write_run(LAYOUT, run, plan.data_digest)
+    write_measurements(now)
+    return before, now
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("step", ["knn", "curves"])
+def test_a_left_over_measurement_does_not_reach_the_tables(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], step: str
+) -> None:
+    before, now = left_over_batch()
+    assert audit(monkeypatch, capsys, "collect", "--study", STUDY)[0] == 0
+    file = now.measurement(step)
+    shutil.copy(before.measurement(step), file)
+    status, stderr = audit(monkeypatch, capsys, "collect", "--study", STUDY)
+    assert status == 2 and f"{file} holds rows of {min(before.run_ids)}" in stderr
+    assert f"delete it, and `snakemake --cores all {file}`" in stderr
+
+
+@pytest.mark.faults
+def test_a_left_over_history_does_not_reach_the_tables(place: Path) -> None:
+    before, now = left_over_batch()
+    shutil.copy(LAYOUT.run_history(before.run_ids[0]), LAYOUT.run_history(now.run_ids[0]))
+    with pytest.raises(UserError, match=f"holds rows of {before.run_ids[0]}"):
+        collect_study(plan_of(LAYOUT, STUDY))
+
+
+@pytest.mark.faults
+def test_measurements_of_another_checkpoint_or_of_none_that_is_said_are_refused(
+    place: Path,
+) -> None:
+    batch, *_ = plan_of(LAYOUT, STUDY).batches.values()
+    knn, curves = batch.measurement("knn"), batch.measurement("curves")
+    checkpoint = LAYOUT.checkpoint(batch.run_ids[0])
+    checkpoint.write_bytes(b"trained again, elsewhere")
+    write_record(LAYOUT, batch.runs[0], batch.data_digest)
+    told = f"{{}} was measured on another checkpoint.safetensors than {checkpoint.parent} holds"
+    assert {told.format(knn), told.format(curves)} <= {line.split(";")[0] for line in problems()}
+    with pytest.raises(UserError, match="was measured on another checkpoint"):
+        collect_study(plan_of(LAYOUT, STUDY))
+    write_measurements(batch)
+    assert problems() == []
+    write_parquet(knn, read_parquet(knn).replace_schema_metadata(None))
+    assert any(f"{knn} does not say which checkpoints" in line for line in problems())
+    with pytest.raises(UserError, match="does not say which checkpoints"):
+        collect_study(plan_of(LAYOUT, STUDY))
+
+
+@pytest.mark.faults
+def test_a_measurement_made_in_another_way_is_refused_in_its_place(place: Path) -> None:
+    (batch, *_), probe = plan_of(LAYOUT, STUDY).batches.values(), "evaluation.probe.epochs"
+    before = batch.measurement("probe")
+    edit(LAYOUT.params / "studies" / f"{STUDY}.yaml", probe, 3)
+    now, *_ = plan_of(LAYOUT, STUDY).batches.values()
+    shutil.copy(before, now.measurement("probe"))
+    assert any(f"holds the measurement {before.stem}" in line for line in problems())
+
+
+@pytest.mark.faults
+def test_features_are_measured_only_with_their_labels_and_checkpoint(place: Path) -> None:
+    cpu = torch.device("cpu")
+    batch, *_ = plan_of(LAYOUT, STUDY).batches.values()
+    extract(batch, cpu)
+    measured = measure_knn(batch, cpu)
+    assert not any(str(measured) in line for line in problems())
+    labels = Path(TARGETS["labels"][0])
+    flip_bit(labels, -8, 0)
+    for measure in (measure_knn, measure_probe):
+        with pytest.raises(UserError, match="are not those that they were when"):
+            measure(batch, cpu)
+    flip_bit(labels, -8, 0)
+    before = sha256_file(measured)
+    assert sha256_file(measure_knn(batch, cpu)) == before
+    write_bytes(LAYOUT.checkpoint(batch.run_ids[0]), b"trained again, elsewhere")
+    write_record(LAYOUT, batch.runs[0], batch.data_digest)
+    for measure in (measure_knn, measure_probe, lambda batch, _: measure_geometry(batch)):
+        with pytest.raises(UserError, match=f"another checkpoint than that of {batch.run_ids[0]}"):
+            measure(batch, cpu)

@@ -10,22 +10,13 @@ from hamjepa_audit.cli.options import Studies, Study, layout_of, plan_of
 
 def collect(context: typer.Context, study: Study) -> None:
     """Gather a study's measurements and histories into its long tables."""
-    from hamjepa_audit.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
-    from hamjepa_audit.plan import DYNAMICS, TRAJECTORY
     from hamjepa_audit.records import require_one_kind_of_device
-    from hamjepa_audit.reporting import collect
+    from hamjepa_audit.reporting import collect_study
 
     plan = plan_of(context, study)
     require_one_kind_of_device(plan.layout, plan.runs)
     plan.write_selection()
-    metrics = plan.measurements("knn", "probe", "geometry", TRAJECTORY, DYNAMICS)
-    for kind, files, schema in (
-        ("metrics", metrics, METRICS_SCHEMA),
-        ("curves", plan.measurements("curves"), CURVES_SCHEMA),
-        ("history", plan.histories(), HISTORY_SCHEMA),
-    ):
-        target = plan.layout.study_table(study, kind)
-        collect(files, schema, target)
+    for target in collect_study(plan):
         typer.echo(target)
 
 

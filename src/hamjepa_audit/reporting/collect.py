@@ -10,6 +10,9 @@ import pyarrow.compute as pc
 
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import read_parquet, write_parquet
+from hamjepa_audit.measurements import require_origin, require_runs
+from hamjepa_audit.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
+from hamjepa_audit.plan import DYNAMICS, TRAJECTORY, StudyPlan
 
 IDENTIFYING = (
     "run_id",
@@ -22,6 +25,36 @@ IDENTIFYING = (
     "term",
 )
 """The columns that, as far as a schema has them, name one measurement."""
+
+
+def collect_study(plan: StudyPlan) -> list[Path]:
+    """Writes a study's long tables: the measurements and histories of exactly the plan's runs.
+
+    Returns:
+        The tables: metrics, curves, history.
+
+    Raises:
+        UserError: as `collect`; or a file is of other runs, is another measurement than its name
+            says, or was measured on other checkpoints than the runs have now.
+    """
+    layout, histories = plan.layout, plan.histories()
+    metrics = plan.measurements("knn", "probe", "geometry", TRAJECTORY, DYNAMICS)
+    runs_of_files = plan.runs_of_files()
+    targets = []
+    for kind, files, schema in (
+        ("metrics", metrics, METRICS_SCHEMA),
+        ("curves", plan.measurements("curves"), CURVES_SCHEMA),
+        ("history", histories, HISTORY_SCHEMA),
+    ):
+        for file in files:
+            table = read_parquet(file, schema, sealed=True)
+            if file in histories:
+                require_runs(file, table, runs_of_files[file])
+            else:
+                require_origin(layout, file, table, runs_of_files[file])
+        targets.append(layout.study_table(plan.study.name, kind))
+        collect(files, schema, targets[-1])
+    return targets
 
 
 def collect(files: Sequence[Path], schema: pa.Schema, target: Path) -> None:
