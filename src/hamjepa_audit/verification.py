@@ -19,7 +19,7 @@ from hamjepa_audit.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
 from hamjepa_audit.params import load_study
 from hamjepa_audit.plan import ALL_STEPS
 from hamjepa_audit.records import read_record
-from hamjepa_audit.states import read_state, saved_states
+from hamjepa_audit.states import SavedState, read_state, require_checkpoints, saved_states
 from hamjepa_audit.table_provenance import NAME, check_table_provenance
 
 _MEASUREMENT = re.compile(rf"({'|'.join(ALL_STEPS)})-[0-9a-f]{{12}}\.parquet")
@@ -68,7 +68,7 @@ def verify_results(layout: Layout, studies: Sequence[str] | None = None) -> Veri
         _verify_run(result, layout, folder)
     for folder in _of_studies(layout.states(), studies):
         for state in saved_states(folder):
-            result.check("states", read_state, state)
+            result.check("states", _check_state, layout, state)
     for folder in _of_studies(layout.evaluations(), studies):
         for file in sorted(folder.glob("*.parquet")):
             result.check("measurements", _check_measurement, layout, file)
@@ -124,6 +124,11 @@ def _check_file(path: Path, recorded: str) -> None:
             f"{path} has the SHA-256 {found}, but its run's record says {recorded}: it was "
             f"changed or damaged; fetch it again, or delete its folder and pretrain again"
         )
+
+
+def _check_state(layout: Layout, state: SavedState) -> None:
+    checkpoints = read_state(state)["checkpoints"]
+    require_checkpoints(layout, state.record.parent.name, checkpoints)
 
 
 def _check_measurement(layout: Layout, file: Path) -> None:

@@ -4,6 +4,8 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pyarrow.parquet as pq
 import pytest
@@ -34,7 +36,12 @@ from hamjepa_audit.records import read_record
 from hamjepa_audit.reporting import collect_study
 from hamjepa_audit.states import read_state, saved_states, write_state
 from hamjepa_audit.table_provenance import check_table_provenance, write_table_provenance
-from hamjepa_audit.training.checkpoint import load_recorded_encoder, save_checkpoint
+from hamjepa_audit.training.checkpoint import (
+    CheckpointsAlong,
+    load_recorded_encoder,
+    save_checkpoint,
+)
+from hamjepa_audit.training.loop import Trainer
 from hamjepa_audit.training.model import build_model
 from hamjepa_audit.verification import verify_results
 from tests.tiny import STUDY, audit, copy_params, edit
@@ -62,6 +69,9 @@ TARGETS = {
     "history": tuple(f"{RUN.format(run)}/history.parquet" for run in (FIRST, SECOND)),
     "state": tuple(f"results/state/{run}/step-*.safetensors" for run in (FIRST, SECOND)),
     "state record": tuple(f"results/state/{run}/step-*.json" for run in (FIRST, SECOND)),
+    "unfinished checkpoint": tuple(
+        f"results/state/{run}/checkpoint_e0001.safetensors" for run in (FIRST, SECOND)
+    ),
     "table": (f"{TABLES}/summary.md", f"{TABLES}/seeds.md"),
     "provenance": (f"{TABLES}/provenance.json", f"{TABLES}/seeds.md"),
     "knn": tuple(f"{batch}/knn-*.parquet" for batch in BATCHES),
@@ -85,7 +95,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, run in plan.runs.items():
             save_checkpoint(build_model(run), LAYOUT.checkpoint(name))
             write_record(LAYOUT, run, plan.data_digest)
-            write_state(LAYOUT.state(name), 12, {"step": 12}, name.encode() * 50)
+            write_bytes(LAYOUT.unfinished_checkpoint(name, 1), name.encode() * 40)
+            along = {
+                path.name: sha256_file(path) for path in [LAYOUT.unfinished_checkpoint(name, 1)]
+            }
+            content = {"step": 12, "checkpoints": along}
+            write_state(LAYOUT.state(name), 12, content, name.encode() * 50)
         for batch in plan.batches.values():
             write_measurements(batch)
         for table in ("seeds", "summary"):
@@ -126,6 +141,14 @@ def read_checkpoint(path: Path) -> None:
     load_recorded_encoder(LAYOUT, run, path.parent.name, torch.device("cpu"))
 
 
+def read_along(path: Path) -> None:
+    """What goes on with a run reads them so."""
+    name = path.parent.name
+    trainer = cast(Trainer, SimpleNamespace(position=SimpleNamespace(epoch=2)))
+    digests = read_state(*saved_states(path.parent))["checkpoints"]
+    CheckpointsAlong(LAYOUT, name, [1]).require(trainer, digests)
+
+
 def reader_of(target: str) -> Callable[[Path], object]:
     """What reads such a file on the way to the tables."""
     if target in ("images", "labels", "manifest"):
@@ -134,6 +157,8 @@ def reader_of(target: str) -> Callable[[Path], object]:
         return read_checkpoint
     if target in ("state", "state record"):
         return lambda path: read_state(*saved_states(path.parent))
+    if target == "unfinished checkpoint":
+        return read_along
     if target in ("table", "provenance"):
         return lambda path: check_table_provenance(path.with_name("provenance.json"))
     if target == "record":

@@ -68,11 +68,14 @@ def train_run(
 
         def restore(trainer: Trainer) -> None:
             # One after the other: the first puts damaged states aside.
-            ranks.in_turn(lambda: states.restore(trainer))
-            along.require(trainer)
+            ranks.in_turn(lambda: along.require(trainer, states.restore(trainer)))
 
-        # Checkpoints come first: a state says that those of its epochs are there.
-        hooks = [along.save_ended_epoch, states.keep] if ranks.first else []
+        def keep(trainer: Trainer) -> None:
+            # Checkpoints come first: a state says that those of its epochs are there.
+            along.save_ended_epoch(trainer)
+            states.keep(trainer, along.digests)
+
+        hooks = [keep] if ranks.first else []
         result = pretrain(run, images, device, name, None, restore, hooks, ranks)
         if ranks.first:
             how = Circumstances(code, device, determinism, states.started, states.resumed)

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,12 @@ class States:
         self._every_seconds = every_seconds
         self._last = time.monotonic()
 
-    def restore(self, trainer: Trainer) -> None:
-        """Sets a new trainer to the last state that is whole and of these conditions, if any."""
+    def restore(self, trainer: Trainer) -> dict[str, str]:
+        """Sets a new trainer to the last state that is whole and of these conditions, if any.
+
+        Returns:
+            The digests of the run's checkpoints along training that `keep` was given.
+        """
         for state in saved_states(self._folder):
             try:
                 content = read_state(state)
@@ -79,10 +84,16 @@ class States:
             resumption = {"step": state.step, "at": now, **content["code"]}
             self.resumed = [*content["resumed"], resumption]
             print(f"{trainer.name} goes on after step {state.step}", file=sys.stderr)
-            return
+            return dict(content["checkpoints"])
+        return {}
 
-    def keep(self, trainer: Trainer) -> None:
-        """Writes a state at the end of an epoch, and when the last one has become too old."""
+    def keep(self, trainer: Trainer, checkpoints: Mapping[str, str]) -> None:
+        """Writes a state at the end of an epoch, and when the last one has become too old.
+
+        Args:
+            trainer: between two steps.
+            checkpoints: SHA-256 of those along training so far, by file name.
+        """
         at_epoch_end = trainer.position.index == 0
         if at_epoch_end or time.monotonic() - self._last >= self._every_seconds:
             content, tensors = capture(trainer)
@@ -91,6 +102,7 @@ class States:
                 "started": self.started,
                 "code": self._code,
                 "resumed": self.resumed,
+                "checkpoints": dict(checkpoints),
             }
             write_state(self._folder, trainer.steps_done, content, save(tensors))
             self._last = time.monotonic()
