@@ -1,5 +1,7 @@
 """Whether what lies below the results and the data is what was written: every digest again."""
 
+import contextlib
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -13,14 +15,14 @@ from hamjepa_audit.data.store import images_file, verify_store
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import read_json, read_parquet, sha256_file
 from hamjepa_audit.identity import batch_id, run_prefix
-from hamjepa_audit.layout import Layout
+from hamjepa_audit.layout import PROVENANCE, Layout
 from hamjepa_audit.measurements import require_origin
 from hamjepa_audit.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
 from hamjepa_audit.params import load_study
 from hamjepa_audit.plan import ALL_STEPS
 from hamjepa_audit.records import read_record
 from hamjepa_audit.states import SavedState, read_state, require_checkpoints, saved_states
-from hamjepa_audit.table_provenance import NAME, check_table_provenance
+from hamjepa_audit.table_provenance import check_selections, check_table_provenance, sealed_files
 
 _MEASUREMENT = re.compile(rf"({'|'.join(ALL_STEPS)})-[0-9a-f]{{12}}\.parquet")
 _SCHEMAS = {"metrics": METRICS_SCHEMA, "curves": CURVES_SCHEMA, "history": HISTORY_SCHEMA}
@@ -77,9 +79,12 @@ def verify_results(layout: Layout, studies: Sequence[str] | None = None) -> Veri
             _verify_study_tables(result, layout, folder.name)
     if studies is None:
         _verify_joint_metrics(result, layout)
-    for file in sorted(layout.results.rglob(NAME)):
+    for file in sorted(layout.results.rglob(PROVENANCE)):
         if studies is None or file.parent.name in studies:
             result.check("provenances", check_table_provenance, file)
+            if file in layout.provenances():
+                result.check("selections", check_selections, layout, file)
+    result.unchecked += _unsealed(layout, studies)
     for file in _other_tables(layout, studies):
         result.check("tables", _read_sealed, file)
     return result
@@ -238,6 +243,25 @@ def _other_tables(layout: Layout, studies: Sequence[str] | None) -> list[Path]:
         if not any(path.is_relative_to(root) for root in above)
         and (studies is None or path.parent.name in studies)
     ]
+
+
+def _unsealed(layout: Layout, studies: Sequence[str] | None) -> list[str]:
+    """The folders of tables with files that no provenance names, a line each."""
+    folders = [*_folders(layout.audit_tables()), layout.audit_tables(), layout.theory()]
+    sealed: set[Path] = set()
+    for path in layout.provenances():
+        with contextlib.suppress(UserError):  # a problem already
+            sealed |= {path, *(Path(os.path.normpath(file)) for file in sealed_files(path))}
+    sealed |= {layout.theory_selection()}
+    lines = []
+    for folder in folders:
+        files = [path for path in sorted(folder.glob("[!.]*")) if path.is_file()]
+        loose = [path for path in files if path not in sealed]
+        if loose and (studies is None or folder.name in studies):
+            lines.append(
+                f"{len(loose)} files in {folder}, such as {loose[0]}, which no {PROVENANCE} names"
+            )
+    return lines
 
 
 def _read_sealed(path: Path) -> None:

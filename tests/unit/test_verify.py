@@ -7,10 +7,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 
+from hamjepa_audit import provenance
+from hamjepa_audit.audit_plan import AuditPlan, joint_tables
 from hamjepa_audit.data.preparation import prepare
 from hamjepa_audit.data.store import verify_store
 from hamjepa_audit.errors import UserError
@@ -26,16 +29,23 @@ from hamjepa_audit.files import (
     sha256_file,
     write_bytes,
     write_parquet,
+    write_sealed_json,
     write_text,
 )
-from hamjepa_audit.layout import Layout
+from hamjepa_audit.layout import PROVENANCE, Layout
 from hamjepa_audit.metrics import METRICS_SCHEMA
 from hamjepa_audit.params import load_study
 from hamjepa_audit.plan import Batch
 from hamjepa_audit.records import read_record
 from hamjepa_audit.reporting import collect_study
 from hamjepa_audit.states import read_state, saved_states, write_state
-from hamjepa_audit.table_provenance import check_table_provenance, write_table_provenance
+from hamjepa_audit.table_provenance import (
+    check_selections,
+    check_table_provenance,
+    write_audit_provenance,
+    write_copy_provenance,
+    write_study_provenance,
+)
 from hamjepa_audit.training.checkpoint import (
     CheckpointsAlong,
     load_recorded_encoder,
@@ -74,6 +84,11 @@ TARGETS = {
     ),
     "table": (f"{TABLES}/summary.md", f"{TABLES}/seeds.md"),
     "provenance": (f"{TABLES}/provenance.json", f"{TABLES}/seeds.md"),
+    "gain": (f"{TABLES}/gain.csv", f"{TABLES}/gain.tex"),
+    "claims": ("results/tables/claims.csv", "results/tables/claims.tex"),
+    "statements": ("results/tables/statements.parquet", "results/tables/claims.parquet"),
+    "means": ("results/metrics.json", "results/accuracy.csv"),
+    "accuracies": ("results/accuracy.csv", "results/tables/claims.md"),
     "knn": tuple(f"{batch}/knn-*.parquet" for batch in BATCHES),
     "curves": tuple(f"{batch}/curves-*.parquet" for batch in BATCHES),
     "study metrics": (f"{STUDIES}/metrics.parquet", f"{STUDIES}/curves.parquet"),
@@ -103,9 +118,15 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
             write_state(LAYOUT.state(name), 12, content, name.encode() * 50)
         for batch in plan.batches.values():
             write_measurements(batch)
-        for table in ("seeds", "summary"):
-            write_text(LAYOUT.tables(STUDY) / f"{table}.md", f"| {table} |\n")
-        write_table_provenance([plan], LAYOUT.tables(STUDY))
+        audit = AuditPlan.load(LAYOUT)
+        audit.write_selection()
+        for path in (*plan.tables(), *joint_tables(LAYOUT)):
+            if path.suffix == ".parquet":
+                write_parquet(path, pa.table({"of": [path.stem]}))
+            else:
+                write_text(path, f"{path.name}\n")
+        write_study_provenance(plan)
+        write_audit_provenance(audit, [plan])
     return folder
 
 
@@ -159,7 +180,9 @@ def reader_of(target: str) -> Callable[[Path], object]:
         return lambda path: read_state(*saved_states(path.parent))
     if target == "unfinished checkpoint":
         return read_along
-    if target in ("table", "provenance"):
+    if target in ("claims", "statements", "means", "accuracies"):
+        return lambda _: check_table_provenance(LAYOUT.audit_tables() / PROVENANCE)
+    if target in ("table", "provenance", "gain"):
         return lambda path: check_table_provenance(path.with_name("provenance.json"))
     if target == "record":
         return lambda path: read_record(LAYOUT, path.parent.name)
@@ -282,10 +305,10 @@ def test_provenance_says_what_tables_are_made_of(place: Path) -> None:
         assert run["environment"] == 0 and run["data_digest"] == plan.data_digest
         assert run["started"] < run["ended"]
     before = sha256_file(LAYOUT.tables(STUDY) / "provenance.json")
-    assert sha256_file(write_table_provenance([plan], LAYOUT.tables(STUDY))) == before
+    assert sha256_file(write_study_provenance(plan)) == before
     LAYOUT.record(next(iter(plan.runs))).unlink()
     with pytest.raises(UserError, match="missing file results/runs"):
-        write_table_provenance([plan], LAYOUT.tables(STUDY))
+        write_study_provenance(plan)
 
 
 def left_over_batch() -> tuple[Batch, Batch]:
@@ -373,3 +396,55 @@ def test_features_are_measured_only_with_their_labels_and_checkpoint(place: Path
     for measure in (measure_knn, measure_probe, lambda batch, _: measure_geometry(batch)):
         with pytest.raises(UserError, match=f"another checkpoint than that of {batch.run_ids[0]}"):
             measure(batch, cpu)
+
+
+def test_provenance_names_the_tables_of_the_plan_and_removes_others(place: Path) -> None:
+    folder, foreign = LAYOUT.tables(STUDY), LAYOUT.tables(STUDY) / "notes.md"
+    write_text(foreign, "mine")
+    assert any("1 files in" in x and str(foreign) in x for x in verify_results(LAYOUT).unchecked)
+    edit(LAYOUT.params / "studies" / f"{STUDY}.yaml", "arms", ["sigreg", "identity"])
+    plan = plan_of(LAYOUT, STUDY)
+    with pytest.raises(UserError, match=r"selection.json is not what the parameters give now"):
+        write_study_provenance(plan)
+    plan.write_selection()
+    content = read_sealed_json(write_study_provenance(plan))
+    assert set(content["files"]) == {path.name for path in plan.tables()}
+    assert not list(folder.glob("gain.*")) and foreign.exists()
+    assert set(read_sealed_json(write_copy_provenance([plan], folder))["files"]) == {
+        *content["files"], foreign.name,
+    }  # fmt: skip
+
+
+def test_without_a_provenance_tables_are_said_to_be_unchecked(place: Path) -> None:
+    (LAYOUT.audit_tables() / PROVENANCE).unlink()
+    (line,) = verify_results(LAYOUT).unchecked
+    assert line.startswith("16 files in results/tables, such as results/tables/claim_differences")
+
+
+def test_a_selection_planned_anew_makes_tables_stale_and_is_not_dated(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert audit(monkeypatch, capsys, "restore")[0] == 0
+    edit(LAYOUT.params / "studies" / f"{STUDY}.yaml", "statistics.confidence", 0.9)
+    selection = plan_of(LAYOUT, STUDY).write_selection()
+    written = selection.stat().st_mtime_ns
+    status, stderr = audit(monkeypatch, capsys, "restore")
+    assert status == 2 and stderr.count("\n") == 1
+    assert f"was not made of {selection} as it is now" in stderr
+    assert selection.stat().st_mtime_ns == written
+    assert any(f"{TABLES} was not made of {selection}" in line for line in problems())
+    assert any(f"results/tables was not made of {selection}" in line for line in problems())
+
+
+def test_provenance_of_an_older_version_is_refused(place: Path) -> None:
+    path = LAYOUT.audit_tables() / PROVENANCE
+    write_sealed_json(path, read_sealed_json(path) | {"schema": 1})
+    with pytest.raises(UserError, match="is of version 1 of provenances"):
+        check_selections(LAYOUT, path)
+
+
+def test_without_git_nothing_is_said_of_the_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(provenance.code_and_environment()["uncommitted_changes"], bool)
+    monkeypatch.setenv("PATH", "")
+    said = provenance.code_and_environment()
+    assert said["commit"] is None and said["uncommitted_changes"] is None

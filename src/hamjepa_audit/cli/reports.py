@@ -59,16 +59,29 @@ def tables(context: typer.Context, study: Study) -> None:
 def provenance(
     context: typer.Context,
     study: Studies,
+    verdicts: Annotated[
+        bool, typer.Option("--verdicts", help="Of the tables that are of all these studies.")
+    ] = False,
     folder: Annotated[
-        Path | None, typer.Option(help="Of the tables; default: those of the first study.")
+        Path | None, typer.Option(help="Of all files that were copied there.")
     ] = None,
 ) -> None:
     """Write what tables were made of and with: code, machines, parameters, runs, their times."""
-    from hamjepa_audit.table_provenance import write_table_provenance
+    from hamjepa_audit.audit_plan import AuditPlan
+    from hamjepa_audit.table_provenance import (
+        write_audit_provenance,
+        write_copy_provenance,
+        write_study_provenance,
+    )
 
     plans = [plan_of(context, name) for name in study]
-    place = layout_of(context).tables(study[0]) if folder is None else folder
-    typer.echo(write_table_provenance(plans, place))
+    if folder is not None:
+        typer.echo(write_copy_provenance(plans, folder))
+    elif verdicts:
+        typer.echo(write_audit_provenance(AuditPlan.load(layout_of(context)), plans))
+    else:
+        for plan in plans:
+            typer.echo(write_study_provenance(plan))
 
 
 def figures(context: typer.Context, study: Study) -> None:
