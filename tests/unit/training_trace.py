@@ -1,6 +1,5 @@
 """The trace that guards TRAINING_NUMERICS; python -m tests.unit.training_trace writes it anew."""
 
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,9 @@ from hamjepa_audit.params import load_study, resolve_run
 from hamjepa_audit.training.device import make_deterministic
 from hamjepa_audit.training.loop import pretrain
 from tests.tiny import ARMS, EPOCHS, STUDY, copy_params, edit
+from tests.unit.traces import Trace
 
-TRACE = Path(__file__).parent / "training_trace.json"
+TRACE = Trace("training", TRAINING_NUMERICS)
 TRACED = (*ARMS, "vicreg", "rdmreg", "frozen", "euler", "symplectic_euler", "volume_preserving")
 
 
@@ -58,9 +58,7 @@ def main() -> None:
         params = stressed_params(root / "params")
         prepare(load_study(params, STUDY).data, root, root)
         images = torch.from_numpy(np.array(open_store(root / STUDY).train.images))
-        arms = {arm: trace(params, images, arm) for arm in TRACED}
-    content = {"training_numerics": TRAINING_NUMERICS, "arms": arms}
-    TRACE.write_text(json.dumps(content, indent=1) + "\n")
+        TRACE.store({arm: trace(params, images, arm) for arm in TRACED})
 
 
 if __name__ == "__main__":
