@@ -153,6 +153,10 @@ class Layout:
         paths = [folder / PROVENANCE for folder in sorted(places)]
         return [path for path in paths if path.exists()]
 
+    def page_selection(self) -> Path:
+        """What the page shows besides tables and figures: titles and captions."""
+        return self.results / "report" / "selection.json"
+
     def page(self) -> Path:
         """The page that everything is read on."""
         return self.results / "report" / "index.html"

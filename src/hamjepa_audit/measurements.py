@@ -1,7 +1,7 @@
 """Measurement files: long tables that say which measurement they are, and of which checkpoints."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,6 +9,13 @@ import pyarrow as pa
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import canonical_json, write_parquet
 from hamjepa_audit.layout import Layout
+from hamjepa_audit.metrics import (
+    METRICS_SCHEMA,
+    TRAINING_SECONDS,
+    Measurement,
+    RunKey,
+    metrics_table,
+)
 from hamjepa_audit.records import read_record
 
 ORIGIN = b"hamjepa-audit-origin"
@@ -29,6 +36,21 @@ def write_measurement(target: Path, tables: Sequence[pa.Table], checkpoints: Che
     origin = canonical_json({"measurement": target.stem, "checkpoints": checkpoints})
     table = pa.concat_tables(tables).replace_schema_metadata({ORIGIN: origin})
     write_parquet(target, table)
+
+
+def training_times(layout: Layout, run_ids: Iterable[str]) -> pa.Table:
+    """What training took, from the runs' records: METRICS_SCHEMA, one row a run.
+
+    Raises:
+        UserError: a record is missing, changed or damaged.
+    """
+    tables = []
+    for run_id in run_ids:
+        record = read_record(layout, run_id)
+        key = RunKey(*(record[name] for name in RunKey._fields))
+        seconds = Measurement("all", TRAINING_SECONDS, sum(record["epoch_seconds"]), "seconds")
+        tables.append(metrics_table(key, key.epochs, [seconds]))
+    return pa.concat_tables(tables or [METRICS_SCHEMA.empty_table()])
 
 
 def require_origin(

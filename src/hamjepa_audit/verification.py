@@ -16,7 +16,7 @@ from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import read_json, read_parquet, sha256_file
 from hamjepa_audit.identity import batch_id, run_prefix
 from hamjepa_audit.layout import PROVENANCE, Layout
-from hamjepa_audit.measurements import require_origin
+from hamjepa_audit.measurements import require_origin, training_times
 from hamjepa_audit.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
 from hamjepa_audit.params import load_study
 from hamjepa_audit.plan import ALL_STEPS
@@ -178,13 +178,18 @@ def _verify_study_tables(result: Verification, layout: Layout, study: str) -> No
     result.check("selections", _sources, layout, study)
     if len(result.problems) > problems:
         return
-    sources = _sources(layout, study)
+    sources, runs = _sources(layout, study), read_json(selection)["runs"]
     for kind, table in made.items():
-        root = layout.runs() if kind == "history" else layout.evaluations()
-        if root.exists():
-            result.check("study tables", _check_rows, table, sources[kind], _SCHEMAS[kind])
+        roots = {path.parents[1] for path in sources[kind]}
+        # The times of training are not measured but read off the records.
+        timed = runs if kind == "metrics" else []
+        roots |= {layout.runs()} if timed else set()
+        missing = sorted(str(root) for root in roots if not root.exists())
+        if missing:
+            result.unchecked.append(f"the rows of {table}: there is no {missing[0]}")
         else:
-            result.unchecked.append(f"the rows of {table}: there is no {root}")
+            arguments = (layout, table, sources[kind], _SCHEMAS[kind], timed)
+            result.check("study tables", _check_study_table, *arguments)
 
 
 def _sources(layout: Layout, study: str) -> dict[str, list[Path]]:
@@ -218,10 +223,19 @@ def _check_joint_metrics(layout: Layout) -> None:
     _check_rows(layout.metrics(), sources, METRICS_SCHEMA)
 
 
-def _check_rows(target: Path, sources: Sequence[Path], schema: pa.Schema) -> None:
-    """A table holds exactly the rows of its sources."""
+def _check_study_table(
+    layout: Layout, target: Path, sources: Sequence[Path], schema: pa.Schema, timed: Sequence[str]
+) -> None:
+    """A long table holds the rows of its sources, and the times of the runs that are `timed`."""
+    _check_rows(target, sources, schema, [training_times(layout, timed)] if timed else [])
+
+
+def _check_rows(
+    target: Path, sources: Sequence[Path], schema: pa.Schema, more: Sequence[pa.Table] = ()
+) -> None:
+    """A table holds exactly the rows of its sources, and of some more."""
     held = read_parquet(target, schema, sealed=True)
-    tables = [read_parquet(source, schema) for source in sources]
+    tables = [*(read_parquet(source, schema) for source in sources), *more]
     if not tables or not _sorted(held).equals(_sorted(pa.concat_tables(tables))):
         raise UserError(
             f"{target} does not hold exactly the rows of its {len(sources)} sources; delete it "

@@ -33,7 +33,7 @@ from hamjepa_audit.files import (
     write_text,
 )
 from hamjepa_audit.layout import PROVENANCE, Layout
-from hamjepa_audit.metrics import METRICS_SCHEMA
+from hamjepa_audit.metrics import METRICS_SCHEMA, TRAINING_SECONDS
 from hamjepa_audit.params import load_study
 from hamjepa_audit.plan import Batch
 from hamjepa_audit.records import read_record
@@ -231,7 +231,7 @@ def test_whole_results_verify(
     assert audit(monkeypatch, capsys, "verify")[0] == 0
     shutil.rmtree(find(RUN.format(FIRST)))
     status, stderr = audit(monkeypatch, capsys, "verify", "--study", STUDY)
-    assert status == 2 and stderr.splitlines()[-1].startswith("error: 1 mismatches below results")
+    assert status == 2 and stderr.splitlines()[-1].startswith("error: 2 mismatches below results")
     assert audit(monkeypatch, capsys, "verify", "--study", "cifar100")[0] == 2
 
 
@@ -448,3 +448,18 @@ def test_without_git_nothing_is_said_of_the_tree(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("PATH", "")
     said = provenance.code_and_environment()
     assert said["commit"] is None and said["uncommitted_changes"] is None
+
+
+def test_what_training_took_is_among_the_metrics_and_verified(place: Path) -> None:
+    path = LAYOUT.study_table(STUDY, "metrics")
+    metrics = read_parquet(path, METRICS_SCHEMA).to_pandas()
+    times = metrics[metrics["metric"] == TRAINING_SECONDS].set_index("run_id")
+    plan = plan_of(LAYOUT, STUDY)
+    assert set(times.index) == set(plan.runs) and set(times["unit"]) == {"seconds"}
+    assert set(times["readout"]) == {"all"}
+    for name, run in plan.runs.items():
+        assert times["value"][name] == 3.5 + run.seed
+        assert times["checkpoint_epoch"][name] == run.epochs
+    metrics.loc[metrics["metric"] == TRAINING_SECONDS, "value"] += 1
+    write_parquet(path, pa.Table.from_pandas(metrics, METRICS_SCHEMA, preserve_index=False))
+    assert any(f"{path} does not hold exactly the rows" in line for line in problems())
