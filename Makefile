@@ -33,7 +33,8 @@ PROJECT_STANDS := cmp -s pyproject.toml $(INSTALLED_PROJECT)
 
 # One make at a time builds the environment, and one runs the graph.
 ALONE := $(PYTHON) tools/alone.py
-SNAKEMAKE := $(ALONE) .snakemake.lock $(BIN)/snakemake --cores $(CORES) $(SNAKEMAKE_ARGS)
+GRAPH_ALONE := $(ALONE) .snakemake.lock
+SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) $(SNAKEMAKE_ARGS)
 
 define CHECK_OPTIONS
 { $(PYTHON) -c "import sys; sys.exit(sys.version_info[:2] != (3, 11))" 2>/dev/null || { echo \
@@ -49,7 +50,7 @@ unexport PYTHONPATH
 
 .DEFAULT_GOAL := help
 .PHONY: help environment tables figures report restore test test-all lint lock clean-environment
-.PHONY: build packages project
+.PHONY: build packages project pages
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-18s %s\n", $$1, $$2}' Makefile
@@ -60,14 +61,13 @@ environment: ## build .venv from environment.lock.yml, unless it is up to date
 	    $(ALONE) $(VENV).lock $(MAKE) --no-print-directory build; }
 
 tables: environment ## run the study and write results/tables
-	$(SNAKEMAKE) results/tables
+	$(GRAPH_ALONE) $(SNAKEMAKE) results/tables
 
 figures: environment ## run the study and write results/figures
-	$(SNAKEMAKE) results/figures
+	$(GRAPH_ALONE) $(SNAKEMAKE) results/figures
 
 report: environment ## write results/report: the page, and Snakemake's own report
-	$(BIN)/snakemake --cores $(CORES) $(SNAKEMAKE_ARGS) results/report
-	$(BIN)/snakemake --cores $(CORES) $(SNAKEMAKE_ARGS) --report results/report/workflow.html results/report
+	$(GRAPH_ALONE) $(MAKE) --no-print-directory pages
 
 restore: environment ## after `dvc pull`: date the results, so that nothing is to be done
 	$(BIN)/dvc checkout
@@ -91,6 +91,11 @@ lock: ## pin what pyproject.toml asks for; UPGRADE=1 takes the newest versions
 
 clean-environment: ## remove .venv
 	rm -rf $(VENV) $(VENV).lock
+
+# What `report` runs while it alone runs the graph.
+pages:
+	$(SNAKEMAKE) results/report
+	$(SNAKEMAKE) --report results/report/workflow.html results/report
 
 # What `environment` runs, one make at a time. Each half leaves its mark last, so a half-built
 # environment is never taken for a finished one; the mark is a copy of what was installed from.

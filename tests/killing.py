@@ -13,8 +13,20 @@ from typing import Any
 
 from hamjepa_audit.cli.main import main
 
-PHASES = {"train_epoch": "training", "keep": "state", "write_run": "writing", "remove": "removing"}
-"""Functions of our own in whose calls a moment may lie."""
+PHASES = {
+    "train_epoch": ("training/loop.py", "training"),
+    "keep": ("training/state.py", "state"),
+    "write_run": ("training/record.py", "writing"),
+    "remove": ("training/state.py", "removing"),
+    "extract_features": ("evaluation/features.py", "extract"),
+    "knn_measurements": ("evaluation/knn.py", "knn"),
+    "probe_measurements": ("evaluation/probe.py", "probe"),
+    "measure_geometry": ("evaluation/geometry.py", "geometry"),
+}
+"""Functions of our own in whose calls a moment may lie: name, file, phase."""
+
+KILLED_IN = "killed_in.txt"
+"""Says in which phases, from the outermost, a process got its signal."""
 
 Moments = dict[str, list[tuple[int, int]]]
 """By phase, the first and the last event of each of its calls; `all` is the whole command."""
@@ -50,7 +62,7 @@ def run(
         folder: which it works in.
         arguments: of the command.
         end_at: at which event of the interpreter (calls and returns, of built-ins, too) the
-            process gets a signal; 0: never.
+            process gets a signal, and KILLED_IN says where; 0: never.
         by: the signal.
         largest_file: bytes beyond which the system refuses to write a file.
     """
@@ -77,19 +89,22 @@ class _Events:
         self.by = by
         self.report = report
         self.count = 0
-        self.calls: dict[str, list[list[int]]] = {phase: [] for phase in PHASES.values()}
+        self.calls: dict[str, list[list[int]]] = {phase: [] for _, phase in PHASES.values()}
+        self.inside: list[str] = []
 
     def __call__(self, frame: FrameType, event: str, _: Any) -> None:
         self.count += 1
-        if self.count == self.end_at:
-            os.kill(os.getpid(), self.by)
-        phase = PHASES.get(frame.f_code.co_name)
-        if phase is None or "hamjepa_audit" not in frame.f_code.co_filename:
-            return
-        if event == "call":
+        file, phase = PHASES.get(frame.f_code.co_name, ("", ""))
+        ours = bool(phase) and frame.f_code.co_filename.endswith(file)
+        if ours and event == "call":
             self.calls[phase].append([self.count, self.count])
-        elif event == "return":
+            self.inside.append(phase)
+        if self.count == self.end_at:
+            Path(KILLED_IN).write_text(" ".join(self.inside))
+            os.kill(os.getpid(), self.by)
+        if ours and event == "return":
             self.calls[phase][-1][1] = self.count
+            self.inside.pop()
 
     def write(self) -> None:
         if self.report is not None:

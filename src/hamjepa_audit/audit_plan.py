@@ -8,6 +8,13 @@ from hamjepa_audit.files import write_if_changed
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.params.audit import AuditParams, load_audit
 from hamjepa_audit.params.claims import Claims, load_claims
+from hamjepa_audit.plan import TABLE_FORMS
+
+VERDICTS = ("claims", "claim_differences", "statements")
+"""The tables of verdicts on the paper, which are made of metrics."""
+
+CONSISTENCY = "paper_consistency"
+"""The table of the paper against itself."""
 
 AUDIT_VERSION = 2
 """Raised by hand when tables, figures or the page of an audit change for the same claims."""
@@ -51,3 +58,10 @@ class AuditPlan:
         measured = any((c.study, c.epochs) == (study, epochs) for c in self.claims.measurements)
         compared = any((c.study, c.epochs) in conditions for c in self.claims.differences)
         return ["power", *["claims"] * measured, *["claim_differences"] * compared]
+
+
+def joint_tables(layout: Layout) -> list[Path]:
+    """All forms of the tables that are of no study alone, and the means for a glance."""
+    names = (*VERDICTS, CONSISTENCY)
+    tables = [layout.audit_tables() / f"{name}.{form}" for name in names for form in TABLE_FORMS]
+    return [*tables, layout.headlines(), layout.accuracies()]

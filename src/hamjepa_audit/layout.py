@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+PROVENANCE = "provenance.json"
+"""Lies beside tables, and says what they were made of and with."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -133,9 +136,26 @@ class Layout:
         """Folder of the checks of the theorems: tables and figures."""
         return self.results / "theory"
 
+    def theory_selection(self) -> Path:
+        """What those are to be made of."""
+        return self.theory() / "selection.json"
+
     def theory_numbers(self, name: str) -> Path:
         """A table of numbers that those are made of."""
         return self.theory() / "numbers" / f"{name}.parquet"
+
+    def provenances(self) -> list[Path]:
+        """Where the audit says what its tables are made of, as far as it has; copies are not here.
+
+        They seal the tables of each study, those of all studies, and the checks of the theorems.
+        """
+        places = [*self.audit_tables().glob("*/"), self.audit_tables(), self.theory()]
+        paths = [folder / PROVENANCE for folder in sorted(places)]
+        return [path for path in paths if path.exists()]
+
+    def page_selection(self) -> Path:
+        """What the page shows besides tables and figures: titles and captions."""
+        return self.results / "report" / "selection.json"
 
     def page(self) -> Path:
         """The page that everything is read on."""

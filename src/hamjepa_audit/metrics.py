@@ -20,7 +20,10 @@ METRICS_SCHEMA = pa.schema(
         ("run_id", pa.string()),
     ]
 )
-"""One row a number: `readout` is q, p, qp or all; `unit` is percent or dimensionless."""
+"""One row a number: `readout` is q, p, qp or all; `unit` is percent, dimensionless or seconds."""
+
+TRAINING_SECONDS = "training_seconds"
+"""The metric, on the readout `all`, that holds what training a run took: the sum of its epochs."""
 
 CURVES_SCHEMA = pa.schema(
     [

@@ -12,6 +12,7 @@ from hamjepa_audit.errors import UserError, nearest
 from hamjepa_audit.files import read_json, write_if_changed
 from hamjepa_audit.identity import batch_id, evaluation_digest, run_id, study_runs
 from hamjepa_audit.layout import Layout
+from hamjepa_audit.params.controls import gain_figures
 from hamjepa_audit.params.studies import RunParams, StudyParams
 
 REPORT_VERSION = 3
@@ -27,6 +28,15 @@ DYNAMICS = "dynamics"
 """What trained predictors do, of arms that have one."""
 
 ALL_STEPS = (*STEPS, TRAJECTORY, DYNAMICS)
+
+TABLES = ("seeds", "summary", "differences", "overview")
+"""The tables of every study."""
+
+GAIN = "gain"
+"""The table of studies that have the arms for it."""
+
+TABLE_FORMS = ("csv", "md", "tex", "parquet")
+"""The endings of a table's files: the same numbers, four times."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +146,29 @@ class StudyPlan:
             for batch in self.batches.values()
             if step in batch.steps
         ]
+
+    def runs_of_files(self) -> dict[Path, tuple[str, ...]]:
+        """The run ids whose rows each measurement and each history holds."""
+        measured = {
+            batch.measurement(step): batch.run_ids
+            for batch in self.batches.values()
+            for step in batch.steps
+        }
+        return measured | {self.layout.run_history(name): (name,) for name in self.runs}
+
+    def tables(self) -> list[Path]:
+        """All forms of the tables that the study is to have."""
+        return self._forms(*TABLES, *((GAIN,) if gain_figures(self.study) else ()))
+
+    def stale_tables(self) -> list[Path]:
+        """Tables that are there, but which the study no longer is to have."""
+        wanted = self.tables()
+        known = self._forms(*TABLES, GAIN)
+        return [path for path in known if path not in wanted and path.exists()]
+
+    def _forms(self, *names: str) -> list[Path]:
+        folder = self.layout.tables(self.study.name)
+        return [folder / f"{name}.{ending}" for name in names for ending in TABLE_FORMS]
 
     def histories(self) -> list[Path]:
         """The histories of all runs."""

@@ -20,13 +20,17 @@ PACKAGES = (
 
 
 def code_and_environment() -> dict[str, Any]:
-    """Version of the code (commit, whether files differ from it), lock digest, packages."""
+    """Version of the code (commit, whether files differ from it), lock digest, packages.
+
+    Commit and changes are None where there is no git or no repository.
+    """
     repository = Path(hamjepa_audit.__file__).resolve().parents[2]
     lock = repository / LOCK
+    changed = _git(repository, "status", "--porcelain", "--", *CODE)
     return {
         "version": hamjepa_audit.__version__,
         "commit": _git(repository, "rev-parse", "HEAD"),
-        "uncommitted_changes": bool(_git(repository, "status", "--porcelain", "--", *CODE)),
+        "uncommitted_changes": None if changed is None else bool(changed),
         "lock_sha256": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.exists() else None,
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in PACKAGES},

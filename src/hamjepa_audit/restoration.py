@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hamjepa_audit.layout import Layout
+from hamjepa_audit.table_provenance import check_selections
 
 STEP_NS = 1_000_000
 
@@ -22,7 +23,12 @@ def restore_times(layout: Layout) -> int:
 
     Returns:
         The number of files that were dated.
+
+    Raises:
+        UserError: a selection is not the one that tables were made of, which dates would hide.
     """
+    for path in layout.provenances():
+        check_selections(layout, path)
     layers = [sorted(layer) for layer in _layers(layout)]
     start = time.time_ns() - STEP_NS * len(layers)
     for position, layer in enumerate(layers):
@@ -46,6 +52,8 @@ def _layers(layout: Layout) -> Iterator[set[Path]]:
         (studies, layout.claims_selection().name),
         (studies, "*/*.parquet"),
         (results, layout.metrics().name),
+        (results, layout.headlines().name),
+        (results, layout.accuracies().name),
         (layout.audit_tables(), "**/*"),
         (results, "**/*"),
     ):

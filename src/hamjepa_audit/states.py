@@ -8,11 +8,13 @@ needs PyTorch.
 import hashlib
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import read_sealed_json, sha256_file, write_bytes, write_sealed_json
+from hamjepa_audit.layout import Layout
 
 SCHEMA = 2
 """Raised by hand when other things are kept, or under other names."""
@@ -95,6 +97,30 @@ def read_state(state: SavedState) -> dict[str, Any]:
             f"that {state.record.name} names; delete both"
         )
     return content
+
+
+def require_checkpoints(layout: Layout, run_id: str, checkpoints: Mapping[str, str]) -> None:
+    """Checks the checkpoints along training that lie with a run's states, or already in its folder.
+
+    Args:
+        layout: where.
+        run_id: the run.
+        checkpoints: the SHA-256 that a state names of each, by file name.
+
+    Raises:
+        UserError: one is missing, changed or damaged.
+    """
+    for name, recorded in checkpoints.items():
+        places = [folder / name for folder in (layout.state(run_id), layout.run(run_id))]
+        path = next((path for path in places if path.exists()), places[0])
+        remedy = f"delete {layout.state(run_id)}, and {run_id} starts anew"
+        if not path.exists():
+            raise UserError(f"missing checkpoint {path}, which a state of its run names; {remedy}")
+        if sha256_file(path) != recorded:
+            raise UserError(
+                f"{path} was changed or damaged since it was written: it has not the SHA-256 that "
+                f"a state of its run names; {remedy}"
+            )
 
 
 def set_aside(state: SavedState) -> Path:

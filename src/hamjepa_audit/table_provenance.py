@@ -3,18 +3,27 @@
 Times and machines are in here and not in the tables, so that the same runs give the same tables.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hamjepa_audit.audit_plan import AuditPlan, joint_tables
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.files import digest_of, read_sealed_json, sha256_file, write_sealed_json
+from hamjepa_audit.files import (
+    digest_of,
+    read_json,
+    read_sealed_json,
+    sha256_file,
+    write_sealed_json,
+)
+from hamjepa_audit.layout import PROVENANCE, Layout
 from hamjepa_audit.plan import StudyPlan
 from hamjepa_audit.provenance import code_and_environment
 from hamjepa_audit.records import Record, read_record
+from hamjepa_audit.theory_plan import THEORY_NUMERICS, TheoryPlan, theory_files, theory_numbers
 
-NAME = "provenance.json"
-SCHEMA = 1
+SCHEMA = 2
 
 ENVIRONMENT = (
     "version", "commit", "uncommitted_changes", "lock_sha256", "python", "packages", "platform",
@@ -32,43 +41,126 @@ def origin_of(selection: Any) -> str:
     Args:
         selection: what `StudyPlan.selection` gives.
     """
-    return f"made of the runs in {NAME}, selection {digest_of(selection)[:12]}"
+    return f"made of the runs in {PROVENANCE}, selection {digest_of(selection)[:12]}"
 
 
-def write_table_provenance(plans: Sequence[StudyPlan], folder: Path) -> Path:
-    """Writes what the tables in a folder were made of: `provenance.json`, sealed.
-
-    Args:
-        plans: of the studies whose runs they are made of.
-        folder: of the tables, all of which it then names with their digests.
+def write_study_provenance(plan: StudyPlan) -> Path:
+    """Writes what a study's tables were made of, and removes those that it is to have no more.
 
     Returns:
         The file.
 
     Raises:
-        UserError: there are no tables, or a run's record is missing, changed or damaged.
+        UserError: a table, or a run's record, is missing, changed or damaged; or the selection
+            that the tables are made of is not what the parameters give.
     """
-    target = folder / NAME
-    tables = [path for path in sorted(folder.glob("[!.]*")) if path.is_file() and path != target]
-    if not tables:
-        raise UserError(f"no tables in {folder}; run: hamjepa-audit tables")
-    records = [read_record(plan.layout, run) for plan in plans for run in plan.runs]
-    environments = [{name: record.get(name) for name in ENVIRONMENT} for record in records]
-    distinct = [one for place, one in enumerate(environments) if one not in environments[:place]]
+    for path in plan.stale_tables():
+        path.unlink()
+    layout, name = plan.layout, plan.study.name
+    selections = {layout.selection(name): plan.selection()}
+    return _write(layout, layout.tables(name), plan.tables(), _of_studies([plan]), selections)
+
+
+def write_audit_provenance(audit: AuditPlan, plans: Sequence[StudyPlan]) -> Path:
+    """Writes what the tables of verdicts and the means for a glance were made of.
+
+    Args:
+        audit: the claims, and how they are tested.
+        plans: of the studies that they are tested on.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: as `write_study_provenance`.
+    """
+    layout = audit.layout
+    selections: dict[Path, Any] = {
+        layout.selection(plan.study.name): plan.selection() for plan in plans
+    }
+    selections[layout.studies()] = sorted(plan.study.name for plan in plans)
+    selections[layout.claims_selection()] = audit.selection()
+    made_of = _of_studies(plans)
+    return _write(layout, layout.audit_tables(), joint_tables(layout), made_of, selections)
+
+
+def write_copy_provenance(plans: Sequence[StudyPlan], folder: Path) -> Path:
+    """Writes what all that was copied to a folder, such as tables and figures, was made of.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: as `write_study_provenance`, or there is nothing in the folder.
+    """
+    hidden = folder.glob("[!.]*")
+    files = [path for path in sorted(hidden) if path.is_file() and path.name != PROVENANCE]
+    if not files:
+        raise UserError(f"nothing in {folder}; copy tables there first")
+    layout = plans[0].layout
+    selections = {layout.selection(plan.study.name): plan.selection() for plan in plans}
+    return _write(layout, folder, files, _of_studies(plans), selections)
+
+
+def write_theory_provenance(plan: TheoryPlan) -> Path:
+    """Writes what the checks of the theorems were made of and with.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: a file is missing; or the selection that they are made of is not what the
+            parameters give.
+    """
+    made_of = {"params": {"theory": plan.selection()}, "theory_numerics": THEORY_NUMERICS}
+    selections = {plan.layout.theory_selection(): plan.selection()}
+    files = [*theory_files(plan.layout), *theory_numbers(plan.layout)]
+    return _write(plan.layout, plan.layout.theory(), files, made_of, selections)
+
+
+def _write(
+    layout: Layout,
+    folder: Path,
+    files: Sequence[Path],
+    made_of: Mapping[str, Any],
+    selections: Mapping[Path, Any],
+) -> Path:
+    for path, selection in selections.items():
+        if digest_of(read_json(path)) != digest_of(selection):
+            raise UserError(
+                f"{path} is not what the parameters give now, so the tables in {folder} may be of "
+                f"others; make results/tables again"
+            )
     content = {
         "schema": SCHEMA,
         "made_with": code_and_environment(),
+        **made_of,
+        "selections": {
+            path.relative_to(layout.results).as_posix(): digest_of(selection)
+            for path, selection in selections.items()
+        },
+        "files": {
+            Path(os.path.relpath(path, folder)).as_posix(): sha256_file(path) for path in files
+        },
+    }
+    target = folder / PROVENANCE
+    write_sealed_json(target, content)
+    return target
+
+
+def _of_studies(plans: Sequence[StudyPlan]) -> dict[str, Any]:
+    """What the runs of studies were made of and on."""
+    records = [read_record(plan.layout, run) for plan in plans for run in plan.runs]
+    environments = [{name: record.get(name) for name in ENVIRONMENT} for record in records]
+    distinct = [one for place, one in enumerate(environments) if one not in environments[:place]]
+    return {
         "params": {plan.study.name: plan.study.model_dump(mode="json") for plan in plans},
-        "selections": {plan.study.name: origin_of(plan.selection()) for plan in plans},
         "environments": distinct,
         "runs": {
             record["run_id"]: _of_run(record, distinct.index(environment))
             for record, environment in zip(records, environments, strict=True)
         },
-        "files": {path.name: sha256_file(path) for path in tables},
     }
-    write_sealed_json(target, content)
-    return target
 
 
 def _of_run(record: Record, environment: int) -> dict[str, Any]:
@@ -76,17 +168,54 @@ def _of_run(record: Record, environment: int) -> dict[str, Any]:
     return told | {"resumed": len(record.get("resumed", [])), "environment": environment}
 
 
+def sealed_files(path: Path) -> list[Path]:
+    """The files that a provenance names.
+
+    Raises:
+        UserError: it is missing, changed or damaged.
+    """
+    return [path.parent / name for name in read_sealed_json(path)["files"]]
+
+
 def check_table_provenance(path: Path) -> None:
-    """That a file of `write_table_provenance` and the tables that it names are what was written.
+    """That a provenance and the files that it names are what was written.
 
     Raises:
         UserError: one of them is missing, changed or damaged.
     """
     for name, recorded in read_sealed_json(path)["files"].items():
-        table = path.with_name(name)
+        table = Path(os.path.normpath(path.parent / name))
         found = sha256_file(table)
         if found != recorded:
             raise UserError(
-                f"{table} has the SHA-256 {found}, but {path.name} beside it says {recorded}: it "
-                f"was changed or damaged; fetch it again, or delete it and make it again"
+                f"{table} has the SHA-256 {found}, but {path} says {recorded}: it was changed or "
+                f"damaged; fetch it again, or delete it and make it again"
+            )
+
+
+def check_selections(layout: Layout, path: Path) -> None:
+    """That the selections, as far as they are there, are those that tables were made of.
+
+    A selection that was planned anew since says that the tables are stale.
+
+    Args:
+        layout: where.
+        path: one of `layout.provenances()`.
+
+    Raises:
+        UserError: a selection is another one; or the provenance is changed, damaged or of another
+            version.
+    """
+    content = read_sealed_json(path)
+    if content["schema"] != SCHEMA:
+        raise UserError(
+            f"{path} is of version {content['schema']} of provenances, not {SCHEMA}; delete it and "
+            f"make it again"
+        )
+    for name, recorded in content["selections"].items():
+        selection = layout.results / name
+        if selection.exists() and digest_of(read_json(selection)) != recorded:
+            raise UserError(
+                f"what lies in {path.parent} was not made of {selection} as it is now: parameters "
+                f"have changed since; make it again, or fetch that selection again"
             )

@@ -1,5 +1,7 @@
 """Whether what lies below the results and the data is what was written: every digest again."""
 
+import contextlib
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -13,22 +15,16 @@ from hamjepa_audit.data.store import images_file, verify_store
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import read_json, read_parquet, sha256_file
 from hamjepa_audit.identity import batch_id, run_prefix
-from hamjepa_audit.layout import Layout
+from hamjepa_audit.layout import PROVENANCE, Layout
+from hamjepa_audit.measurements import require_origin, training_times
 from hamjepa_audit.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
 from hamjepa_audit.params import load_study
-from hamjepa_audit.plan import ALL_STEPS, DYNAMICS, TRAJECTORY
+from hamjepa_audit.plan import ALL_STEPS
 from hamjepa_audit.records import read_record
-from hamjepa_audit.states import read_state, saved_states
-from hamjepa_audit.table_provenance import NAME, check_table_provenance
+from hamjepa_audit.states import SavedState, read_state, require_checkpoints, saved_states
+from hamjepa_audit.table_provenance import check_selections, check_table_provenance, sealed_files
 
 _MEASUREMENT = re.compile(rf"({'|'.join(ALL_STEPS)})-[0-9a-f]{{12}}\.parquet")
-_METRICS_OF = {
-    "knn": r"knn_.*",
-    "probe": r"linear_probe_.*",
-    "geometry": r"(?!knn_|linear_probe_|map_|potential_).*",
-    TRAJECTORY: r".*",
-    DYNAMICS: r"(map|potential)_.*",
-}
 _SCHEMAS = {"metrics": METRICS_SCHEMA, "curves": CURVES_SCHEMA, "history": HISTORY_SCHEMA}
 
 
@@ -74,18 +70,21 @@ def verify_results(layout: Layout, studies: Sequence[str] | None = None) -> Veri
         _verify_run(result, layout, folder)
     for folder in _of_studies(layout.states(), studies):
         for state in saved_states(folder):
-            result.check("states", read_state, state)
+            result.check("states", _check_state, layout, state)
     for folder in _of_studies(layout.evaluations(), studies):
         for file in sorted(folder.glob("*.parquet")):
-            result.check("measurements", _check_measurement, file)
+            result.check("measurements", _check_measurement, layout, file)
     for folder in _folders(layout.selection("any").parents[1]):
         if studies is None or folder.name in studies:
             _verify_study_tables(result, layout, folder.name)
     if studies is None:
         _verify_joint_metrics(result, layout)
-    for file in sorted(layout.results.rglob(NAME)):
+    for file in sorted(layout.results.rglob(PROVENANCE)):
         if studies is None or file.parent.name in studies:
             result.check("provenances", check_table_provenance, file)
+            if file in layout.provenances():
+                result.check("selections", check_selections, layout, file)
+    result.unchecked += _unsealed(layout, studies)
     for file in _other_tables(layout, studies):
         result.check("tables", _read_sealed, file)
     return result
@@ -132,16 +131,22 @@ def _check_file(path: Path, recorded: str) -> None:
         )
 
 
-def _check_measurement(file: Path) -> None:
-    """Its bytes; that its runs are those that its folder is named by; that it is of its step."""
+def _check_state(layout: Layout, state: SavedState) -> None:
+    checkpoints = read_state(state)["checkpoints"]
+    require_checkpoints(layout, state.record.parent.name, checkpoints)
+
+
+def _check_measurement(layout: Layout, file: Path) -> None:
+    """Its bytes; that its runs are those that its folder is named by, with the checkpoints that
+    they have, as far as they are there; that it is of its step.
+    """  # noqa: D205
     match = _MEASUREMENT.fullmatch(file.name)
     if match is None:
         raise UserError(
             f"{file} is not named STEP-DIGEST.parquet with a STEP of {', '.join(ALL_STEPS)}; "
             f"remove it"
         )
-    step = match[1]
-    schema = CURVES_SCHEMA if step == "curves" else METRICS_SCHEMA
+    schema = CURVES_SCHEMA if match[1] == "curves" else METRICS_SCHEMA
     table = read_parquet(file, schema, sealed=True)
     rows = table.select(["study", "arm", "epochs", "seed", "run_id"])
     runs = rows.group_by(rows.column_names).aggregate([]).to_pylist()
@@ -152,15 +157,11 @@ def _check_measurement(file: Path) -> None:
             f"{file} holds rows of the batch {', '.join(sorted(names)) or 'of no runs'}, not of "
             f"the one that its folder is named by; move it there, or measure again"
         )
+    require_origin(layout, file, table, [run["run_id"] for run in runs], whole=False)
     for run in runs:
         prefix = run_prefix(run["study"], run["arm"], run["epochs"], run["seed"])
         if not run["run_id"].startswith(f"{prefix}-"):
             raise UserError(f"{file} says of {run['run_id']} that it is {prefix}; measure again")
-    if step in _METRICS_OF:
-        metrics = table["metric"].unique().to_pylist()
-        odd = [name for name in metrics if not re.fullmatch(_METRICS_OF[step], name)]
-        if odd:
-            raise UserError(f"{file} holds '{odd[0]}', which is not of '{step}'; measure again")
 
 
 def _verify_study_tables(result: Verification, layout: Layout, study: str) -> None:
@@ -177,13 +178,18 @@ def _verify_study_tables(result: Verification, layout: Layout, study: str) -> No
     result.check("selections", _sources, layout, study)
     if len(result.problems) > problems:
         return
-    sources = _sources(layout, study)
+    sources, runs = _sources(layout, study), read_json(selection)["runs"]
     for kind, table in made.items():
-        root = layout.runs() if kind == "history" else layout.evaluations()
-        if root.exists():
-            result.check("study tables", _check_rows, table, sources[kind], _SCHEMAS[kind])
+        roots = {path.parents[1] for path in sources[kind]}
+        # The times of training are not measured but read off the records.
+        timed = runs if kind == "metrics" else []
+        roots |= {layout.runs()} if timed else set()
+        missing = sorted(str(root) for root in roots if not root.exists())
+        if missing:
+            result.unchecked.append(f"the rows of {table}: there is no {missing[0]}")
         else:
-            result.unchecked.append(f"the rows of {table}: there is no {root}")
+            arguments = (layout, table, sources[kind], _SCHEMAS[kind], timed)
+            result.check("study tables", _check_study_table, *arguments)
 
 
 def _sources(layout: Layout, study: str) -> dict[str, list[Path]]:
@@ -217,10 +223,19 @@ def _check_joint_metrics(layout: Layout) -> None:
     _check_rows(layout.metrics(), sources, METRICS_SCHEMA)
 
 
-def _check_rows(target: Path, sources: Sequence[Path], schema: pa.Schema) -> None:
-    """A table holds exactly the rows of its sources."""
+def _check_study_table(
+    layout: Layout, target: Path, sources: Sequence[Path], schema: pa.Schema, timed: Sequence[str]
+) -> None:
+    """A long table holds the rows of its sources, and the times of the runs that are `timed`."""
+    _check_rows(target, sources, schema, [training_times(layout, timed)] if timed else [])
+
+
+def _check_rows(
+    target: Path, sources: Sequence[Path], schema: pa.Schema, more: Sequence[pa.Table] = ()
+) -> None:
+    """A table holds exactly the rows of its sources, and of some more."""
     held = read_parquet(target, schema, sealed=True)
-    tables = [read_parquet(source, schema) for source in sources]
+    tables = [*(read_parquet(source, schema) for source in sources), *more]
     if not tables or not _sorted(held).equals(_sorted(pa.concat_tables(tables))):
         raise UserError(
             f"{target} does not hold exactly the rows of its {len(sources)} sources; delete it "
@@ -242,6 +257,25 @@ def _other_tables(layout: Layout, studies: Sequence[str] | None) -> list[Path]:
         if not any(path.is_relative_to(root) for root in above)
         and (studies is None or path.parent.name in studies)
     ]
+
+
+def _unsealed(layout: Layout, studies: Sequence[str] | None) -> list[str]:
+    """The folders of tables with files that no provenance names, a line each."""
+    folders = [*_folders(layout.audit_tables()), layout.audit_tables(), layout.theory()]
+    sealed: set[Path] = set()
+    for path in layout.provenances():
+        with contextlib.suppress(UserError):  # a problem already
+            sealed |= {path, *(Path(os.path.normpath(file)) for file in sealed_files(path))}
+    sealed |= {layout.theory_selection()}
+    lines = []
+    for folder in folders:
+        files = [path for path in sorted(folder.glob("[!.]*")) if path.is_file()]
+        loose = [path for path in files if path not in sealed]
+        if loose and (studies is None or folder.name in studies):
+            lines.append(
+                f"{len(loose)} files in {folder}, such as {loose[0]}, which no {PROVENANCE} names"
+            )
+    return lines
 
 
 def _read_sealed(path: Path) -> None:

@@ -13,8 +13,8 @@ from hamjepa_audit.files import (
 )
 from hamjepa_audit.identity import TRAINING_NUMERICS, run_key
 from hamjepa_audit.layout import Layout
+from hamjepa_audit.measurements import write_measurement
 from hamjepa_audit.metrics import (
-    CURVES_SCHEMA,
     HISTORY_SCHEMA,
     METRICS_SCHEMA,
     Measurement,
@@ -25,7 +25,8 @@ from hamjepa_audit.metrics import (
 from hamjepa_audit.params import load_study
 from hamjepa_audit.params.studies import RunParams
 from hamjepa_audit.plan import Batch, StudyPlan
-from hamjepa_audit.reporting import collect
+from hamjepa_audit.records import read_record
+from hamjepa_audit.reporting import collect, collect_study
 
 METRICS = {
     "knn": "knn_top1@20",
@@ -51,10 +52,7 @@ def write_results(plan: StudyPlan) -> None:
         write_measurements(batch)
     plan.write_selection()
     write_json(layout.studies(), [study])
-    metrics = [path for step in METRICS for path in plan.measurements(step)]
-    collect(metrics, METRICS_SCHEMA, layout.study_table(study, "metrics"))
-    collect(plan.measurements("curves"), CURVES_SCHEMA, layout.study_table(study, "curves"))
-    collect(plan.histories(), HISTORY_SCHEMA, layout.study_table(study, "history"))
+    collect_study(plan)
     collect([layout.study_table(study, "metrics")], METRICS_SCHEMA, layout.metrics())
 
 
@@ -79,6 +77,8 @@ def write_record(layout: Layout, run: RunParams, data_digest: str) -> None:
         "training_numerics": TRAINING_NUMERICS,
         "files": {path.name: sha256_file(path) for path in files},
         "packages": {"torch": "2.14.1"},
+        "device": {"type": "cpu"},
+        "epoch_seconds": [1.5, 2.0 + key.seed],
         "started": "2026-01-01T00:00:00+00:00",
         "ended": "2026-01-01T00:01:00+00:00",
     }
@@ -88,6 +88,7 @@ def write_record(layout: Layout, run: RunParams, data_digest: str) -> None:
 def write_measurements(batch: Batch) -> None:
     """One number, and one point of a curve, a run."""
     keys = [run_key(run, batch.data_digest) for run in batch.runs]
+    checkpoints = {name: _checkpoint(batch.layout, name) for name in batch.run_ids}
     for step, name in METRICS.items():
         if step not in batch.steps:
             continue
@@ -95,12 +96,17 @@ def write_measurements(batch: Batch) -> None:
             metrics_table(key, key.epochs, [Measurement("all", name, key.seed + 0.5, "percent")])
             for key in keys
         ]
-        write_parquet(batch.measurement(step), pa.concat_tables(tables))
+        write_measurement(batch.measurement(step), tables, checkpoints)
     curves = [
         curves_table(key, key.epochs, [Point("all", "eigenvalue", 1.0, 2.0, "dimensionless")])
         for key in keys
     ]
-    write_parquet(batch.measurement("curves"), pa.concat_tables(curves))
+    write_measurement(batch.measurement("curves"), curves, checkpoints)
+
+
+def _checkpoint(layout: Layout, run_id: str) -> dict[str, str]:
+    name = layout.checkpoint(run_id).name
+    return {name: read_record(layout, run_id)["files"][name]}
 
 
 def flip_bit(path: Path, position: int, bit: int) -> None:

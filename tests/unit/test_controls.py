@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hamjepa_audit.identity import run_id
 from hamjepa_audit.models.encoder import TokenEncoder
 from hamjepa_audit.models.predictors import build_predictor, residual_ramp
 from hamjepa_audit.objectives.arms import build_objective
@@ -354,13 +353,13 @@ def test_integrators_share_the_settings_of_a_study(params_folder: Path) -> None:
 def test_runs_that_were_there_keep_their_names(params_folder: Path) -> None:
     """A field that came later, at its default, is not part of what a run is named by."""
     study = load_study(params_folder, "digits")
-    names = {arm: run_id(resolve_run(study, arm, 12, 0), "data")[-12:] for arm in IDS}
-    assert names == IDS
+    contents = {arm: resolve_run(study, arm, 12, 0).training_content() for arm in IDS}
+    assert {arm: training_digest(contents[arm], "data", 1) for arm in IDS} == IDS
     run = resolve_run(study, "hamjepa", 12, 0)
     tree = json.loads(run.model_dump_json())
     tree["arm"]["objective"]["predictor"]["potential"]["trained"] = False
     frozen = type(run).model_validate_json(json.dumps(tree))
-    assert run_id(frozen, "data")[-12:] != IDS["hamjepa"]
+    assert training_digest(frozen.training_content(), "data", 1) != IDS["hamjepa"]
 
 
 def test_what_is_wrong_with_a_selection(folder: Path) -> None:  # noqa: F811

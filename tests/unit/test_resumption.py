@@ -2,12 +2,14 @@
 
 import os
 import random
-import re
 import shutil
 import signal
 import socket
+from datetime import UTC, datetime
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -17,8 +19,10 @@ from hamjepa_audit.inventory import Entry, delete
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.locking import sole_process
 from hamjepa_audit.states import SavedState, saved_states
+from hamjepa_audit.training import state as training_state
+from hamjepa_audit.training.loop import Trainer
 from hamjepa_audit.verification import verify_results
-from tests.killing import Moments, moments_of, run, warm
+from tests.killing import KILLED_IN, Moments, moments_of, run, warm
 from tests.tiny import STUDY, copy_params, edit, files_below
 from tests.unit.fabricated import flip_bit
 
@@ -32,7 +36,8 @@ PRETRAIN = (
 )  # fmt: skip
 MEASURED = ("--study", STUDY, "--arm", "hamjepa", "--epochs", str(EPOCHS), "--threads", "1")
 KILLS = {"training": 7, "state": 6, "writing": 4, "removing": 2}
-MEASURING_KILLS = 6
+MEASURING_STEPS = ("extract", "knn", "probe", "geometry")
+MEASURING_KILLS = 2  # in each of them
 OTHER_TIMES = {"started", "ended", "epoch_seconds", "peak_memory", "resumed"}
 
 
@@ -56,6 +61,7 @@ def place(context: ForkServerContext, tmp_path_factory: pytest.TempPathFactory) 
         "arms": ["hamjepa"],
         "evaluation.knn.neighbours": [1, 20, 50],
         "resumption.state_every_minutes": 1e-9,
+        "checkpoints.every_epochs": 1,
     }.items():
         edit(study, key, value)
     assert run(context, folder, "prepare", "--study", STUDY)[0] == 0
@@ -128,8 +134,11 @@ def test_a_killed_run_ends_byte_identical(
     if phase in ("writing", "removing"):
         found = results_of(folder)
         assert all(whole[name] == content for name, content in found.items())
+    assert phase in (folder / KILLED_IN).read_text().split()
     kept = [state.step for state in states_of(folder)]
-    finished_epochs = len(re.findall(r"^epoch ", printed, re.MULTILINE))
+    # A state is kept after every step: of those that were, at most the last is lost.
+    finished = sum(last <= moment for _, last in moments["state"])
+    assert phase == "removing" or finished <= max(kept, default=0) <= finished + 1
 
     status, printed = run(context, folder, *PRETRAIN)
     assert status == 0, printed
@@ -139,7 +148,7 @@ def test_a_killed_run_ends_byte_identical(
         key: after[key] for key in after if key not in OTHER_TIMES
     }
     resumed = [resumption["step"] for resumption in after["resumed"]]
-    assert resumed == kept[:1] and all(step >= STEPS * (finished_epochs - 1) for step in resumed)
+    assert resumed == kept[:1]
     assert files_below(folder / "results") == files_below(place / "results")
     assert verify_results(Layout(data=folder / "data", results=folder / "results")).problems == []
 
@@ -150,33 +159,100 @@ def measured(
     place: Path,
     moments: Moments,
     tmp_path_factory: pytest.TempPathFactory,
-) -> tuple[Path, dict[str, int]]:
-    """A run with features and kNN accuracies, and how many events each took."""
+) -> tuple[Path, Moments]:
+    """A run with features and what is measured on them, and when each did its work."""
     folder = Path(shutil.copytree(place, tmp_path_factory.mktemp("measured") / "place"))
-    steps = ("extract", "knn")
-    return folder, {
-        step: moments_of(context, folder, step, *MEASURED)["all"][0][1] for step in steps
-    }
+    calls = {step: moments_of(context, folder, step, *MEASURED)[step] for step in MEASURING_STEPS}
+    assert all(calls.values())
+    return folder, calls
 
 
 @pytest.mark.parametrize("number", range(MEASURING_KILLS))
+@pytest.mark.parametrize("step", MEASURING_STEPS)
 def test_a_killed_measurement_ends_byte_identical(
     context: ForkServerContext,
-    measured: tuple[Path, dict[str, int]],
+    measured: tuple[Path, Moments],
     tmp_path: Path,
+    step: str,
     number: int,
 ) -> None:
-    original, events = measured
+    original, calls = measured
     folder = Path(shutil.copytree(original, tmp_path / "place"))
     results = folder / "results"
     whole = {path: path.read_bytes() for path in results.rglob("*.*") if path.is_file()}
-    step = list(events)[number % len(events)]
-    moment = random.Random(number).randrange(events[step])
+    outputs = {
+        path
+        for name in {"extract": ["features-*/*"], "geometry": ["geometry-*", "curves-*"]}.get(
+            step, [f"{step}-*"]
+        )
+        for path in results.glob(f"evaluation/*/{name}")
+    }
+    assert outputs
+    for path in outputs:
+        path.unlink()
+    chance = random.Random(f"{step} {number}")
+    moment = chance.randint(*chance.choice(calls[step]))
     assert run(context, folder, step, *MEASURED, end_at=moment)[0] == -9
-    assert all(path.read_bytes() == content for path, content in whole.items())
+    assert (folder / KILLED_IN).read_text() == step
+    left = {path: path.read_bytes() for path in results.rglob("[!.]*.*") if path.is_file()}
+    assert left == {path: content for path, content in whole.items() if path not in outputs}
     assert run(context, folder, step, *MEASURED)[0] == 0
     after = {path: path.read_bytes() for path in results.rglob("*.*") if path.is_file()}
     assert after == whole
+
+
+def test_at_most_an_epoch_is_lost_however_rarely_states_are_kept(
+    context: ForkServerContext, place: Path, moments: Moments, tmp_path: Path
+) -> None:
+    folder = copy_without_runs(place, tmp_path / "place")
+    study = folder / "params" / "studies" / f"{STUDY}.yaml"
+    edit(study, "resumption.state_every_minutes", 1e9)
+    last_but_one = moments_of(context, folder, *PRETRAIN)["state"][-2]
+    shutil.rmtree(folder / "results")
+    assert run(context, folder, *PRETRAIN, end_at=last_but_one[0])[0] == -9
+    ends = [STEPS * epoch for epoch in range(EPOCHS - 1, 0, -1)]
+    assert [state.step for state in states_of(folder)] == ends
+    assert run(context, folder, *PRETRAIN)[0] == 0
+    assert [resumption["step"] for resumption in record_of(folder)["resumed"]] == ends[:1]
+    assert results_of(folder) == results_of(place)
+
+
+def test_at_most_the_set_minutes_are_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(training_state.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(
+        training_state, "capture", lambda trainer: ({"step": trainer.steps_done}, {})
+    )
+    code = dict.fromkeys(training_state.CODE)
+    folder = tmp_path / "a-run"
+    states = training_state.States(folder, {}, code, datetime.now(UTC), every_seconds=300)
+    kept = []
+    for step in range(1, 11):
+        clock[0] += 100
+        position = SimpleNamespace(index=step)
+        states.keep(cast(Trainer, SimpleNamespace(steps_done=step, position=position)), {})
+        kept.append([saved.step for saved in saved_states(folder)][:1])
+    assert kept == [[], [], [3], [3], [3], [6], [6], [6], [9], [9]]
+
+
+@pytest.mark.parametrize("damage", ["flip", "empty"])
+def test_a_damaged_checkpoint_along_training_is_not_published(
+    context: ForkServerContext, place: Path, unfinished: Path, tmp_path: Path, damage: str
+) -> None:
+    folder = Path(shutil.copytree(unfinished, tmp_path / "place"))
+    (checkpoint,) = folder.glob("results/state/*/checkpoint_e0001.safetensors")
+    if damage == "flip":
+        flip_bit(checkpoint, checkpoint.stat().st_size // 2, 3)
+    else:
+        checkpoint.write_bytes(b"")
+    status, printed = run(context, folder, *PRETRAIN)
+    *_, line = printed.strip().splitlines()
+    name = checkpoint.relative_to(folder)
+    assert status == 2 and f"error: {name} was changed or damaged" in line
+    assert f"delete {name.parent}, and" in line
+    shutil.rmtree(checkpoint.parent)
+    assert run(context, folder, *PRETRAIN)[0] == 0
+    assert results_of(folder) == results_of(place)
 
 
 def corrupt(kind: str, state: SavedState, other: SavedState) -> None:

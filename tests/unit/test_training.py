@@ -1,6 +1,5 @@
 """Training: determinism, pairing by seed, divergence, and the trace that guards its numbers."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ from hamjepa_audit.data.store import open_store
 from hamjepa_audit.data.views import random_views
 from hamjepa_audit.errors import TrainingDivergedError, UserError
 from hamjepa_audit.files import sha256_file
-from hamjepa_audit.identity import TRAINING_NUMERICS
 from hamjepa_audit.params import RunParams, load_study, resolve_run
 from hamjepa_audit.randomness import Stream, derived_seed, epoch_order, generator
 from hamjepa_audit.training import loop, model
@@ -22,7 +20,7 @@ from hamjepa_audit.training.loop import Trainer, pretrain
 from hamjepa_audit.training.model import build_model
 from hamjepa_audit.training.progress import TrainingProgress
 from tests.tiny import ARMS, EPOCHS, STUDY, copy_params
-from tests.unit.training_trace import TRACE, TRACED, stressed_params, trace, views_trace
+from tests.unit.training_trace import TRACE, TRACED, VIEWS, stressed_params, trace, views_trace
 
 CPU = torch.device("cpu")
 
@@ -245,9 +243,7 @@ def test_training_numbers_change_only_with_their_version(
     When this fails, results of old runs can't be mixed with new ones: raise TRAINING_NUMERICS in
     identity.py, then write the new trace: python -m tests.unit.training_trace.
     """
-    stored = json.loads(TRACE.read_text())
-    assert stored["training_numerics"] == TRAINING_NUMERICS, "write the trace of this version"
-    ours, expected = trace(stressed_params(tmp_path / "params"), images, arm), stored["arms"][arm]
+    ours, expected = trace(stressed_params(tmp_path / "params"), images, arm), TRACE.stored()[arm]
     for row, stored_row in zip(ours["history"], expected["history"], strict=True):
         assert row == pytest.approx(stored_row, rel=1e-5, abs=1e-8)
     assert ours["norms"] == pytest.approx(expected["norms"], rel=1e-5, abs=1e-8)
@@ -257,6 +253,5 @@ def test_training_numbers_change_only_with_their_version(
 def test_views_change_only_with_the_version_of_training(
     tmp_path: Path, images: torch.Tensor
 ) -> None:
-    stored = json.loads(TRACE.read_text())
     ours = views_trace(stressed_params(tmp_path / "params"), images)
-    assert ours == pytest.approx(stored["views"], rel=1e-4)
+    assert ours == pytest.approx(TRACE.stored()[VIEWS], rel=1e-4)

@@ -168,6 +168,11 @@ def test_checkpoints_are_kept_with_the_states_and_published_with_the_run(tmp_pat
     )  # fmt: skip
     unfinished = layout.unfinished_checkpoint("a-run", 1)
     assert unfinished.exists() and not layout.run("a-run").exists() and len(seen) == 4
+    whole = unfinished.read_bytes()
+    unfinished.write_bytes(b"")
+    with pytest.raises(UserError, match="was changed or damaged since it was written"):
+        along.publish()
+    unfinished.write_bytes(whole)
     assert along.publish() == [layout.checkpoint_along("a-run", 1)]
     assert not unfinished.exists() and layout.checkpoint_along("a-run", 1).exists()
     assert along.publish() == [layout.checkpoint_along("a-run", 1)]  # killed before its record
@@ -176,7 +181,9 @@ def test_checkpoints_are_kept_with_the_states_and_published_with_the_run(tmp_pat
     half = run.model_copy(update={"epochs": 2})
     trainer = Trainer(half, build_model(half), images, "a-run")
     trainer.position.epoch = 2
-    along.require(trainer)
-    layout.checkpoint_along("a-run", 1).unlink()
+    along.require(trainer, along.digests)
     with pytest.raises(UserError, match="its checkpoint of epoch 1 wasn't kept; delete"):
-        along.require(trainer)
+        CheckpointsAlong(layout, "a-run", [1]).require(trainer, {})
+    layout.checkpoint_along("a-run", 1).unlink()
+    with pytest.raises(UserError, match=r"missing checkpoint .*_e0001"):
+        along.require(trainer, along.digests)

@@ -5,7 +5,6 @@ ReLU's kink, that one a gradient by 1e-3, and a dozen steps amplify it. So the r
 on stand-in views that every processor rounds alike; real views are traced by themselves.
 """
 
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,11 @@ from hamjepa_audit.training import loop
 from hamjepa_audit.training.device import make_deterministic
 from hamjepa_audit.training.model import Model, build_model
 from tests.tiny import ARMS, EPOCHS, STUDY, copy_params, edit
+from tests.unit.traces import Trace
 
-TRACE = Path(__file__).parent / "training_trace.json"
+TRACE = Trace("training", TRAINING_NUMERICS)
 TRACED = (*ARMS, "vicreg", "rdmreg", "frozen", "euler", "symplectic_euler", "volume_preserving")
-
+VIEWS = "views"
 TRACED_IMAGES = 640
 """Ten steps an epoch, so that the floors' directions are redrawn on the way."""
 
@@ -107,9 +107,7 @@ def main() -> None:
         prepare(load_study(params, STUDY).data, root, root)
         images = torch.from_numpy(np.array(open_store(root / STUDY).train.images))
         arms = {arm: trace(params, images, arm) for arm in TRACED}
-        views = views_trace(params, images)
-    content = {"training_numerics": TRAINING_NUMERICS, "arms": arms, "views": views}
-    TRACE.write_text(json.dumps(content, indent=1) + "\n")
+        TRACE.store(arms | {VIEWS: views_trace(params, images)})
 
 
 if __name__ == "__main__":

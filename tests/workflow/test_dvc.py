@@ -117,7 +117,8 @@ def test_a_changed_learning_rate_runs_exactly_that_arm(
     jobs = Counter(re.findall(r"^(?:local)?(?:rule|checkpoint) (\w+):$", output, re.MULTILINE))
     assert jobs == {
         "pretrain": len(SEEDS), "extract": 1, "knn": 1, "probe": 1, "geometry": 1, "dynamics": 1,
-        "collect": 1, "metrics": 1, "tables": 1, "provenance": 1, f"figures_{STUDY}": 1,
+        "collect": 1, "metrics": 1, "tables": 1, "provenance": 1, "audit_provenance": 1,
+        f"figures_{STUDY}": 1,
         "audit": 1, f"audit_figures_{STUDY}": 1,
     }  # fmt: skip
     trained = re.findall(r"output: results/runs/(\S+)/checkpoint", output)

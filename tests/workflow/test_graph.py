@@ -101,7 +101,8 @@ def test_a_changed_arm_runs_again_with_what_depends_on_it(
     edit(copy_of_finished / "params/arms/sigreg.yaml", "objective.weight", 0.05)
     assert planned(copy_of_finished) == {
         "pretrain": len(SEEDS), "extract": 1, "knn": 1, "probe": 1, "geometry": 1,
-        "collect": 1, "metrics": 1, "tables": 1, "provenance": 1, f"figures_{STUDY}": 1,
+        "collect": 1, "metrics": 1, "tables": 1, "provenance": 1, "audit_provenance": 1,
+        f"figures_{STUDY}": 1,
         "audit": 1, f"audit_figures_{STUDY}": 1, f"gain_{STUDY}": 1,
     }  # fmt: skip
 
@@ -116,12 +117,17 @@ def test_fewer_arms_change_the_tables_without_training(
     jobs = planned(copy_of_finished)
     assert "pretrain" not in jobs and "knn" not in jobs
     assert jobs == {
-        "collect": 1, "metrics": 1, "tables": 1, "provenance": 1, f"figures_{STUDY}": 1,
+        "collect": 1, "metrics": 1, "tables": 1, "provenance": 1, "audit_provenance": 1,
+        f"figures_{STUDY}": 1,
         "audit": 1, f"audit_figures_{STUDY}": 1,
     }  # fmt: skip
     snakemake(copy_of_finished, "results/tables")
     summary = pd.read_csv(copy_of_finished / f"results/tables/{STUDY}/summary.csv")
     assert set(summary["arm"]) == {"sigreg", "hamjepa"}
+    tables = copy_of_finished / "results/tables" / STUDY
+    sealed = set(read_sealed_json(tables / "provenance.json")["files"])
+    assert sealed == {path.name for path in tables.iterdir()} - {"provenance.json"}
+    assert not list(tables.glob("gain.*"))
 
 
 def test_fewer_seeds_measure_again_without_training(copy_of_finished: Path) -> None:
@@ -155,7 +161,7 @@ def test_changed_claims_are_tested_again_and_nothing_else_is_run(
         shutil.rmtree(copy_of_finished / ".snakemake")
     edit(copy_of_finished / path, keys, value)
     assert planned(copy_of_finished) == {
-        "audit": 1, "paper_consistency": 1, f"audit_figures_{STUDY}": 1,
+        "audit": 1, "paper_consistency": 1, "audit_provenance": 1, f"audit_figures_{STUDY}": 1,
     }  # fmt: skip
 
 

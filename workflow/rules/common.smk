@@ -6,16 +6,16 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-from hamjepa_audit.audit_plan import AuditPlan
+from hamjepa_audit.audit_plan import CONSISTENCY, VERDICTS, AuditPlan, joint_tables
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import write_if_changed
-from hamjepa_audit.layout import Layout
+from hamjepa_audit.layout import PROVENANCE, Layout
 from hamjepa_audit.machine import gpu_count
 from hamjepa_audit.params import load_study
 from hamjepa_audit.params.controls import gain_figures
 from hamjepa_audit.params.config import ConfigParams
 from hamjepa_audit.params.loading import validate
-from hamjepa_audit.plan import ALL_STEPS, StudyPlan, data_digest
+from hamjepa_audit.plan import ALL_STEPS, GAIN, TABLE_FORMS, TABLES, StudyPlan, data_digest
 
 
 def reporting_user_errors(function):
@@ -56,13 +56,7 @@ if workflow.is_main_process:
 RUN = "{study}-{arm}-e{epochs}-s{seed}-{digest}"
 BATCH = "{study}-{arm}-e{epochs}-{digest}"
 KINDS = ("metrics", "curves", "history")
-ENDINGS = ("csv", "md", "tex", "parquet")
-TABLES = [
-    f"{name}.{ending}"
-    for name in ("seeds", "summary", "differences", "overview")
-    for ending in ENDINGS
-]
-VERDICTS = ("claims", "claim_differences", "statements")
+TABLE_FILES = [f"{name}.{ending}" for name in TABLES for ending in TABLE_FORMS]
 FIGURES = (
     "knn_sweep",
     "seeds",
@@ -159,9 +153,19 @@ def records(wildcards):
     return [LAYOUT.record(run) for run in plan(wildcards.study).runs]
 
 
+def all_selections(wildcards):
+    """The selections of all studies."""
+    return [plan(name).write_selection() for name in STUDIES]
+
+
+def all_records(wildcards):
+    """What the runs of all studies were made of and on."""
+    return [LAYOUT.record(run) for name in STUDIES for run in plan(name).runs]
+
+
 def audit_files(*names):
     """Tables of verdicts."""
-    return [LAYOUT.audit_tables() / f"{name}.{ending}" for name in names for ending in ENDINGS]
+    return [LAYOUT.audit_tables() / f"{name}.{form}" for name in names for form in TABLE_FORMS]
 
 
 @functools.cache
@@ -204,7 +208,7 @@ def audit_figure_files(name):
 def gain_files(name):
     """Table and figures of what carries the gain, where a study has the arms for it."""
     figures = gain_figures(study(name))
-    tables = [LAYOUT.tables(name) / f"gain.{ending}" for ending in ENDINGS if figures]
+    tables = [LAYOUT.tables(name) / f"{GAIN}.{form}" for form in TABLE_FORMS if figures]
     return tables + [
         path for epochs in study(name).epochs for path in _drawn(name, epochs, figures)
     ]

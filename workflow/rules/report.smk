@@ -6,11 +6,10 @@ rule:
         "results/tables"
     default_target: True
     input:
-        [LAYOUT.tables(name) / table for name in STUDIES for table in [*TABLES, "provenance.json"]],
+        [LAYOUT.tables(name) / table for name in STUDIES for table in [*TABLE_FILES, PROVENANCE]],
         LAYOUT.metrics(),
-        LAYOUT.headlines(),
-        LAYOUT.accuracies(),
-        audit_files(*VERDICTS, "paper_consistency"),
+        joint_tables(LAYOUT),
+        LAYOUT.audit_tables() / PROVENANCE,
         [figure_files(name) + audit_figure_files(name) for name in STUDIES],
         [gain_files(name) for name in STUDIES],
 
@@ -75,13 +74,11 @@ rule:
 rule page:
     input:
         claims_selection,
-        lambda wildcards: [plan(name).write_selection() for name in STUDIES],
-        ancient(
-            lambda wildcards: [LAYOUT.record(run) for name in STUDIES for run in plan(name).runs]
-        ),
+        all_selections,
+        ancient(all_records),
         metrics=LAYOUT.metrics(),
-        verdicts=[LAYOUT.audit_table(name) for name in (*VERDICTS, "paper_consistency")],
-        tables=[LAYOUT.tables(name) / table for name in STUDIES for table in TABLES],
+        verdicts=[LAYOUT.audit_table(name) for name in (*VERDICTS, CONSISTENCY)],
+        tables=[LAYOUT.tables(name) / table for name in STUDIES for table in TABLE_FILES],
         figures=[
             figure
             for name in STUDIES

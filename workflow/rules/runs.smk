@@ -5,7 +5,7 @@ rule:
     name:
         "results/runs"
     input:
-        lambda wildcards: [LAYOUT.record(run) for name in STUDIES for run in plan(name).runs],
+        all_records,
 
 
 rule pretrain:

@@ -40,7 +40,7 @@ rule tables:
         selection=selection,
         metrics=LAYOUT.study_table("{study}", "metrics"),
     output:
-        [LAYOUT.tables("{study}") / name for name in TABLES],
+        [LAYOUT.tables("{study}") / name for name in TABLE_FILES],
     log:
         LAYOUT.results / "logs/tables/{study}.log",
     conda:
@@ -53,9 +53,9 @@ rule provenance:
     input:
         ancient(records),
         selection=selection,
-        tables=[LAYOUT.tables("{study}") / name for name in TABLES],
+        tables=lambda wildcards: plan(wildcards.study).tables(),
     output:
-        LAYOUT.tables("{study}") / "provenance.json",
+        LAYOUT.tables("{study}") / PROVENANCE,
     log:
         LAYOUT.results / "logs/provenance/{study}.log",
     conda:
@@ -68,7 +68,7 @@ rule paper_consistency:
     input:
         claims_selection,
     output:
-        audit_files("paper_consistency"),
+        audit_files(CONSISTENCY),
     log:
         LAYOUT.results / "logs/paper_consistency.log",
     conda:
@@ -96,3 +96,22 @@ rule audit:
     shell:
         "hamjepa-audit audit --metrics {input.metrics} --claims {params.claims}"
         " --out {params.folder} --without-consistency > {log} 2>&1"
+
+
+rule audit_provenance:
+    input:
+        claims_selection,
+        all_selections,
+        ancient(all_records),
+        studies=LAYOUT.studies(),
+        tables=joint_tables(LAYOUT),
+    output:
+        LAYOUT.audit_tables() / PROVENANCE,
+    log:
+        LAYOUT.results / "logs/audit_provenance.log",
+    conda:
+        "../../environment.lock.yml"
+    params:
+        studies=" ".join(f"--study {name}" for name in STUDIES),
+    shell:
+        "hamjepa-audit provenance {params.studies} --verdicts > {log} 2>&1"

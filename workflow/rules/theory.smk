@@ -1,39 +1,35 @@
 """The theorems that the paper rests on, checked numerically: of no study, and no run is needed."""
 
-from hamjepa_audit.theory_numbers import NUMBERS
+from hamjepa_audit.theory_plan import TheoryPlan, theory_files, theory_numbers
 
-THEORY_PARAMS = [LAYOUT.params / "theory.yaml", LAYOUT.claims()]
-THEORY_TABLES = [
-    LAYOUT.theory() / f"{name}.{ending}"
-    for name in ("theory", "toy_transport", "toy_transport_setups")
-    for ending in ("csv", "md", "tex", "parquet")
-]
-THEORY_FIGURES = [
-    LAYOUT.theory() / f"{name}.{ending}"
-    for name in (
-        "toy_transport",
-        "energy_drift",
-        "area_preservation",
-        "reversibility",
-        "symplecticity_defect",
-    )
-    for ending in ("png", "pdf")
-]
+
+@functools.cache
+@reporting_user_errors
+def theory_plan():
+    """How the theorems are checked."""
+    return TheoryPlan.load(LAYOUT)
+
+
+def theory_selection(wildcards):
+    """Says what the checks are made of; it is new only when that changes."""
+    return theory_plan().write_selection()
+
+
+THEORY_FILES = [*theory_files(LAYOUT), LAYOUT.theory() / PROVENANCE]
 
 
 rule:
     name:
         "results/theory"
     input:
-        THEORY_TABLES,
-        THEORY_FIGURES,
+        THEORY_FILES,
 
 
 rule theory:
     input:
-        THEORY_PARAMS,
+        theory_selection,
     output:
-        [LAYOUT.theory_numbers(name) for name in NUMBERS],
+        theory_numbers(LAYOUT),
     log:
         LAYOUT.results / "logs/theory.log",
     conda:
@@ -45,11 +41,10 @@ rule theory:
 
 rule theory_report:
     input:
-        THEORY_PARAMS,
-        [LAYOUT.theory_numbers(name) for name in NUMBERS],
+        theory_selection,
+        theory_numbers(LAYOUT),
     output:
-        THEORY_TABLES,
-        THEORY_FIGURES,
+        THEORY_FILES,
     log:
         LAYOUT.results / "logs/theory_report.log",
     conda:

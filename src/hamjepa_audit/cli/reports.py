@@ -10,22 +10,13 @@ from hamjepa_audit.cli.options import Studies, Study, layout_of, plan_of
 
 def collect(context: typer.Context, study: Study) -> None:
     """Gather a study's measurements and histories into its long tables."""
-    from hamjepa_audit.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
-    from hamjepa_audit.plan import DYNAMICS, TRAJECTORY
     from hamjepa_audit.records import require_one_kind_of_device
-    from hamjepa_audit.reporting import collect
+    from hamjepa_audit.reporting import collect_study
 
     plan = plan_of(context, study)
     require_one_kind_of_device(plan.layout, plan.runs)
     plan.write_selection()
-    metrics = plan.measurements("knn", "probe", "geometry", TRAJECTORY, DYNAMICS)
-    for kind, files, schema in (
-        ("metrics", metrics, METRICS_SCHEMA),
-        ("curves", plan.measurements("curves"), CURVES_SCHEMA),
-        ("history", plan.histories(), HISTORY_SCHEMA),
-    ):
-        target = plan.layout.study_table(study, kind)
-        collect(files, schema, target)
+    for target in collect_study(plan):
         typer.echo(target)
 
 
@@ -68,16 +59,29 @@ def tables(context: typer.Context, study: Study) -> None:
 def provenance(
     context: typer.Context,
     study: Studies,
+    verdicts: Annotated[
+        bool, typer.Option("--verdicts", help="Of the tables that are of all these studies.")
+    ] = False,
     folder: Annotated[
-        Path | None, typer.Option(help="Of the tables; default: those of the first study.")
+        Path | None, typer.Option(help="Of all files that were copied there.")
     ] = None,
 ) -> None:
     """Write what tables were made of and with: code, machines, parameters, runs, their times."""
-    from hamjepa_audit.table_provenance import write_table_provenance
+    from hamjepa_audit.audit_plan import AuditPlan
+    from hamjepa_audit.table_provenance import (
+        write_audit_provenance,
+        write_copy_provenance,
+        write_study_provenance,
+    )
 
     plans = [plan_of(context, name) for name in study]
-    place = layout_of(context).tables(study[0]) if folder is None else folder
-    typer.echo(write_table_provenance(plans, place))
+    if folder is not None:
+        typer.echo(write_copy_provenance(plans, folder))
+    elif verdicts:
+        typer.echo(write_audit_provenance(AuditPlan.load(layout_of(context)), plans))
+    else:
+        for plan in plans:
+            typer.echo(write_study_provenance(plan))
 
 
 def figures(context: typer.Context, study: Study) -> None:

@@ -1,15 +1,12 @@
 """hamjepa-audit theory, theory-report: the theorems that the paper rests on, checked."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from hamjepa_audit.cli.options import Threads, layout_of
-from hamjepa_audit.errors import CheckFailedError, UserError
-
-if TYPE_CHECKING:
-    from hamjepa_audit.params.claims import ToyTransport
+from hamjepa_audit.errors import CheckFailedError
 
 ClaimsFile = Annotated[
     Path | None,
@@ -23,15 +20,15 @@ def theory(context: typer.Context, claims: ClaimsFile = None, threads: Threads =
     Ends with status 1 if a check fails, when all numbers are written.
     """
     from hamjepa_audit.files import write_parquet
-    from hamjepa_audit.params.theory import load_theory
     from hamjepa_audit.theory.numbers import theory_numbers
+    from hamjepa_audit.theory_plan import TheoryPlan
     from hamjepa_audit.training.device import make_deterministic
 
     layout = layout_of(context)
     make_deterministic(threads)
-    params = load_theory(layout.params)
-    claim = _toy_transport(claims or layout.claims())
-    tables = theory_numbers(params, claim, lambda line: typer.echo(line, err=True))
+    plan = TheoryPlan.load(layout, claims)
+    plan.write_selection()
+    tables = theory_numbers(plan.params, plan.claim, lambda line: typer.echo(line, err=True))
     for name, table in tables.items():
         write_parquet(layout.theory_numbers(name), table)
         typer.echo(layout.theory_numbers(name))
@@ -45,32 +42,24 @@ def theory(context: typer.Context, claims: ClaimsFile = None, threads: Threads =
 
 
 def theory_report(context: typer.Context, claims: ClaimsFile = None) -> None:
-    """Write the tables and figures of what `theory` found."""
+    """Write the tables and figures of what `theory` found, and what they were made of and with."""
     from hamjepa_audit.files import read_parquet
-    from hamjepa_audit.params.theory import load_theory
     from hamjepa_audit.reporting.theory_figures import theory_figures
     from hamjepa_audit.reporting.theory_tables import theory_tables
+    from hamjepa_audit.table_provenance import write_theory_provenance
     from hamjepa_audit.theory_numbers import NUMBERS
+    from hamjepa_audit.theory_plan import TheoryPlan
 
     layout = layout_of(context)
-    params = load_theory(layout.params).toy_transport
-    claim = _toy_transport(claims or layout.claims())
+    plan = TheoryPlan.load(layout, claims)
     numbers = {
         name: read_parquet(layout.theory_numbers(name), schema).to_pandas()
         for name, schema in NUMBERS.items()
     }
-    theory_tables(numbers, claim, params, layout.theory())
-    theory_figures(numbers, claim, layout.theory())
+    theory_tables(numbers, plan.claim, plan.params.toy_transport, layout.theory())
+    theory_figures(numbers, plan.claim, layout.theory())
+    write_theory_provenance(plan)
     typer.echo(layout.theory())
-
-
-def _toy_transport(path: Path) -> "ToyTransport":
-    from hamjepa_audit.params.claims import load_claims
-
-    claim = load_claims(path).toy_transport
-    if claim is None:
-        raise UserError(f"{path} has no toy_transport to compare with; name other --claims")
-    return claim
 
 
 COMMANDS = (theory, theory_report)

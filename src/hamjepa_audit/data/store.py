@@ -213,6 +213,14 @@ def content_digest(
     return digest_of(content if shape == "square" else content | {"shape": shape})
 
 
+def labels_sha256(store: Store) -> str:
+    """SHA-256 (hex) of the labels' bytes, training's then test's; the manifest has none of them."""
+    digest = hashlib.sha256()
+    for split in (store.train, store.test):
+        _hash_rows(split.labels, digest.update)
+    return digest.hexdigest()
+
+
 def images_file(split: SplitName) -> str:
     """The name of a split's image file."""
     return f"{split}_images.npy"

@@ -1,6 +1,8 @@
 """Features of a frozen encoder: states of the training and test images, and of augmented ones."""
 
+import json
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor
 from hamjepa_audit.data.streaming import BatchImages, StreamedImages, batches
 from hamjepa_audit.data.views import plain_views, random_views
 from hamjepa_audit.errors import UserError
+from hamjepa_audit.files import canonical_json
 from hamjepa_audit.models.encoder import TokenEncoder
 from hamjepa_audit.params.studies import RunParams
 from hamjepa_audit.tensors import write_tensors
@@ -19,6 +22,22 @@ EVALUATION_EPOCH = 0
 
 FEATURES = ("train", "test", "view_a", "view_b")
 """States of the plain training and test images, and of two random views of the test images."""
+
+ORIGIN = "origin"
+"""The key of the metadata that holds a FeaturesOrigin."""
+
+
+@dataclass(frozen=True)
+class FeaturesOrigin:
+    """What features were made of, as SHA-256 (hex).
+
+    Attributes:
+        checkpoint: of the file of weights.
+        labels: of the labels that the data had then, training's and test's.
+    """
+
+    checkpoint: str
+    labels: str
 
 
 def extract_features(
@@ -78,23 +97,30 @@ def _encode(
     return torch.cat(states)
 
 
-def save_features(features: dict[str, Tensor], target: Path) -> None:
-    """Writes features atomically."""
-    write_tensors(target, features)
+def save_features(features: dict[str, Tensor], target: Path, origin: FeaturesOrigin) -> None:
+    """Writes features, and what they were made of, atomically."""
+    write_tensors(target, features, {ORIGIN: canonical_json(asdict(origin))})
 
 
-def load_features(source: Path, *names: str) -> tuple[Tensor, ...]:
-    """Some of the FEATURES of a run.
+def load_features(source: Path, *names: str) -> tuple[FeaturesOrigin, tuple[Tensor, ...]]:
+    """Some of the FEATURES of a run, and what they were made of.
 
     Raises:
-        UserError: the file is missing or damaged.
+        UserError: the file is missing or damaged, or does not say what it was made of.
     """
     if not source.exists():
         raise UserError(f"missing features {source}; run: hamjepa-audit extract for their batch")
     try:
         with safe_open(source, framework="pt") as archive:
-            return tuple(archive.get_tensor(name) for name in names)
+            origin = (archive.metadata() or {}).get(ORIGIN)
+            features = tuple(archive.get_tensor(name) for name in names)
     except (SafetensorError, OSError) as error:
         raise UserError(
             f"{source} is not readable ({error}); delete it and extract the features again"
         ) from error
+    if origin is None:
+        raise UserError(
+            f"{source} does not say which checkpoint it was made of; delete {source.parent} and "
+            f"extract the features again"
+        )
+    return FeaturesOrigin(**json.loads(origin)), features

@@ -5,23 +5,29 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from hamjepa_audit.data.store import Store, open_store, verify_store
+from hamjepa_audit.data.store import Store, labels_sha256, open_store, verify_store
 from hamjepa_audit.data.streaming import open_images
+from hamjepa_audit.errors import UserError
 from hamjepa_audit.evaluation import geometry
-from hamjepa_audit.evaluation.features import extract_features, load_features, save_features
+from hamjepa_audit.evaluation.features import (
+    FeaturesOrigin,
+    extract_features,
+    load_features,
+    save_features,
+)
 from hamjepa_audit.evaluation.knn import knn_measurements
 from hamjepa_audit.evaluation.probe import probe_measurements
 from hamjepa_audit.evaluation.readouts import readout
-from hamjepa_audit.files import write_parquet
 from hamjepa_audit.identity import run_key
+from hamjepa_audit.measurements import Checkpoints, write_measurement
 from hamjepa_audit.metrics import Measurement, Point, curves_table, metrics_table
 from hamjepa_audit.params.arms import Readout
 from hamjepa_audit.params.studies import RunParams
 from hamjepa_audit.plan import DYNAMICS, Batch
+from hamjepa_audit.records import read_record
 from hamjepa_audit.training.checkpoint import (
     load_model,
     load_recorded_encoder,
@@ -38,9 +44,12 @@ def extract(batch: Batch, device: torch.device) -> Path:
     """Writes the features of every run of a batch; returns their folder."""
     store = verify_store(_store(batch).folder)
     train, test = (open_images(split, device) for split in (store.train, store.test))
+    labels = labels_sha256(store)
     for name, run in _runs(batch):
         encoder = load_recorded_encoder(batch.layout, run, name, device)
-        save_features(extract_features(encoder, run, train, test), _features_file(batch, name))
+        origin = FeaturesOrigin(_recorded_sha256(batch, name), labels)
+        features = extract_features(encoder, run, train, test)
+        save_features(features, _features_file(batch, name), origin)
     return batch.features
 
 
@@ -59,9 +68,10 @@ def measure_probe(batch: Batch, device: torch.device) -> Path:
 def measure_geometry(batch: Batch) -> tuple[Path, Path]:
     """Geometry of every run and readout of a batch; returns the files of metrics and curves."""
     metrics, curves = batch.measurement("geometry"), batch.measurement("curves")
+    checkpoints = _checkpoints(batch)
     metric_tables, curve_tables = [], []
     for name, run in _runs(batch):
-        features = load_features(_features_file(batch, name), "train", "test", "view_a", "view_b")
+        features = _features(batch, name, "train", "test", "view_a", "view_b")
         measurements: list[Measurement] = []
         points: list[Point] = []
         for part in run.arm.readouts:
@@ -73,33 +83,35 @@ def measure_geometry(batch: Batch) -> tuple[Path, Path]:
         key = run_key(run, batch.data_digest)
         metric_tables.append(metrics_table(key, run.epochs, measurements))
         curve_tables.append(curves_table(key, run.epochs, points))
-    write_parquet(curves, pa.concat_tables(curve_tables))
-    write_parquet(metrics, pa.concat_tables(metric_tables))
+    write_measurement(curves, curve_tables, checkpoints)
+    write_measurement(metrics, metric_tables, checkpoints)
     return metrics, curves
 
 
 def measure_predictors(batch: Batch, device: torch.device, measure: PredictorMeasure) -> Path:
     """Dynamics of every run's predictor on the test images' views; returns the file."""
+    checkpoints = _checkpoints(batch)
     tables = []
     for name, run in _runs(batch):
         source = recorded_checkpoint(batch.layout, run, name)
-        views = load_features(_features_file(batch, name), "view_a", "view_b")
+        views = _features(batch, name, "view_a", "view_b")
         predictor = load_model(run, source).to(device).objective.get_submodule("predictor")
         rows = measure(run, predictor, *(view.to(device) for view in views))
         tables.append(metrics_table(run_key(run, batch.data_digest), run.epochs, rows))
     target = batch.measurement(DYNAMICS)
-    write_parquet(target, pa.concat_tables(tables))
+    write_measurement(target, tables, checkpoints)
     return target
 
 
 def _classify(batch: Batch, device: torch.device, step: str, classify: Classifier) -> Path:
     """Applies a classifier to every run and readout."""
+    checkpoints = _checkpoints(batch)
     store = _store(batch)
-    classes = len(store.manifest.classes)
+    classes, digest = len(store.manifest.classes), labels_sha256(store)
     labels = [torch.from_numpy(np.array(x.labels)).to(device) for x in (store.train, store.test)]
     tables = []
     for name, run in _runs(batch):
-        features = load_features(_features_file(batch, name), "train", "test")
+        features = _features(batch, name, "train", "test", labels=digest)
         train, test = (values.to(device) for values in features)
         rows = [
             row
@@ -110,7 +122,7 @@ def _classify(batch: Batch, device: torch.device, step: str, classify: Classifie
         ]
         tables.append(metrics_table(run_key(run, batch.data_digest), run.epochs, rows))
     target = batch.measurement(step)
-    write_parquet(target, pa.concat_tables(tables))
+    write_measurement(target, tables, checkpoints)
     return target
 
 
@@ -124,3 +136,41 @@ def _runs(batch: Batch) -> Iterator[tuple[str, RunParams]]:
 
 def _features_file(batch: Batch, run_id: str) -> Path:
     return batch.features / f"{run_id}.safetensors"
+
+
+def _features(
+    batch: Batch, run_id: str, *names: str, labels: str | None = None
+) -> tuple[Tensor, ...]:
+    """Some of a run's features, which must be of the checkpoint, and the labels, that there are.
+
+    Raises:
+        UserError: they are missing or damaged, or the checkpoint or the labels are others now.
+    """
+    source = _features_file(batch, run_id)
+    origin, features = load_features(source, *names)
+    if origin.checkpoint != _recorded_sha256(batch, run_id):
+        raise UserError(
+            f"{source} was made of another checkpoint than that of {run_id} now; delete "
+            f"{batch.features} and extract the features again"
+        )
+    if labels not in (None, origin.labels):
+        folder = batch.layout.store(batch.study.data.name)
+        raise UserError(
+            f"the labels in {folder} are not those that they were when {source} was made: one of "
+            f"the two was changed or damaged; `hamjepa-audit verify` says which"
+        )
+    return features
+
+
+def _recorded_sha256(batch: Batch, run_id: str) -> str:
+    """Of a run's last checkpoint, as its record says."""
+    name = batch.layout.checkpoint(run_id).name
+    return str(read_record(batch.layout, run_id)["files"][name])
+
+
+def _checkpoints(batch: Batch) -> Checkpoints:
+    """The last checkpoint of every run."""
+    return {
+        name: {batch.layout.checkpoint(name).name: _recorded_sha256(batch, name)}
+        for name in batch.run_ids
+    }

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -17,11 +16,12 @@ from hamjepa_audit.evaluation.features import extract_features
 from hamjepa_audit.evaluation.knn import knn_measurements
 from hamjepa_audit.evaluation.probe import probe_measurements
 from hamjepa_audit.evaluation.readouts import readout
-from hamjepa_audit.files import write_parquet
 from hamjepa_audit.identity import run_key
+from hamjepa_audit.measurements import write_measurement
 from hamjepa_audit.metrics import Measurement, metrics_table
 from hamjepa_audit.params.studies import RunParams
 from hamjepa_audit.plan import TRAJECTORY, Batch
+from hamjepa_audit.records import read_record
 from hamjepa_audit.training.checkpoint import load_recorded_encoder
 
 
@@ -42,6 +42,7 @@ def measure_trajectory(batch: Batch, device: torch.device) -> Path:
     labels = tuple(
         torch.from_numpy(np.array(split.labels)).to(device) for split in (store.train, store.test)
     )
+    checkpoints = {name: _along(batch, name) for name in batch.run_ids}
     tables = []
     number = len(batch.runs) * len(batch.epochs_along)
     with Progress(f"measuring {batch.arm} along training", number, unit="checkpoints") as progress:
@@ -53,7 +54,7 @@ def measure_trajectory(batch: Batch, device: torch.device) -> Path:
                 tables.append(metrics_table(run_key(run, batch.data_digest), epoch, rows))
                 progress.advance(1)
     target = batch.measurement(TRAJECTORY)
-    write_parquet(target, pa.concat_tables(tables))
+    write_measurement(target, tables, checkpoints)
     return target
 
 
@@ -77,6 +78,13 @@ def _require_checkpoints(batch: Batch) -> None:
             f"then the same snakemake command (by hand, for each seed: hamjepa-audit pretrain "
             f"--study {batch.study.name} --arm {batch.arm} --epochs {batch.epochs} --seed SEED)"
         )
+
+
+def _along(batch: Batch, run_id: str) -> dict[str, str]:
+    """The checkpoints along a run, by name, with the digests that its record names."""
+    files = read_record(batch.layout, run_id)["files"]
+    paths = [batch.layout.checkpoint_along(run_id, epoch) for epoch in batch.epochs_along]
+    return {path.name: files[path.name] for path in paths}
 
 
 def measurements(

@@ -10,6 +10,9 @@ import pyarrow.compute as pc
 
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import read_parquet, write_parquet
+from hamjepa_audit.measurements import require_origin, require_runs, training_times
+from hamjepa_audit.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
+from hamjepa_audit.plan import DYNAMICS, TRAJECTORY, StudyPlan
 
 IDENTIFYING = (
     "run_id",
@@ -24,13 +27,49 @@ IDENTIFYING = (
 """The columns that, as far as a schema has them, name one measurement."""
 
 
-def collect(files: Sequence[Path], schema: pa.Schema, target: Path) -> None:
-    """Writes the rows of all `files` as one sorted table; the same rows give the same bytes.
+def collect_study(plan: StudyPlan) -> list[Path]:
+    """Writes a study's long tables: the measurements and histories of exactly the plan's runs.
+
+    To the measurements come the times that training took, from the runs' records.
+
+    Returns:
+        The tables: metrics, curves, history.
+
+    Raises:
+        UserError: as `collect`; or a file is of other runs, is another measurement than its name
+            says, or was measured on other checkpoints than the runs have now.
+    """
+    layout, histories = plan.layout, plan.histories()
+    metrics = plan.measurements("knn", "probe", "geometry", TRAJECTORY, DYNAMICS)
+    runs_of_files = plan.runs_of_files()
+    targets = []
+    for kind, files, schema in (
+        ("metrics", metrics, METRICS_SCHEMA),
+        ("curves", plan.measurements("curves"), CURVES_SCHEMA),
+        ("history", histories, HISTORY_SCHEMA),
+    ):
+        for file in files:
+            table = read_parquet(file, schema, sealed=True)
+            if file in histories:
+                require_runs(file, table, runs_of_files[file])
+            else:
+                require_origin(layout, file, table, runs_of_files[file])
+        targets.append(layout.study_table(plan.study.name, kind))
+        times = [training_times(layout, plan.runs)] if kind == "metrics" else []
+        collect(files, schema, targets[-1], times)
+    return targets
+
+
+def collect(
+    files: Sequence[Path], schema: pa.Schema, target: Path, more: Sequence[pa.Table] = ()
+) -> None:
+    """Writes all rows as one sorted table; the same rows give the same bytes.
 
     Args:
         files: Parquet files of exactly `schema`.
         schema: METRICS_SCHEMA, CURVES_SCHEMA or HISTORY_SCHEMA.
         target: the Parquet file to write, atomically.
+        more: tables of exactly `schema`.
 
     Raises:
         UserError: there is no file; one is missing, unreadable or of another schema; a field is
@@ -41,7 +80,7 @@ def collect(files: Sequence[Path], schema: pa.Schema, target: Path) -> None:
     tables = [read_parquet(source, schema) for source in files]
     for source, table in zip(files, tables, strict=True):
         _refuse_gaps(source, table)
-    table = pa.concat_tables(tables).replace_schema_metadata(None)
+    table = pa.concat_tables([*tables, *more]).replace_schema_metadata(None)
     _refuse_duplicates(files, tables, table)
     order = [(name, "ascending") for name in schema.names if name not in ("value", "unit")]
     # One chunk a column: how the rows were spread over files must not show in the bytes.

@@ -94,7 +94,8 @@ def overview(summary: pd.DataFrame, arm_order: Sequence[str]) -> pd.DataFrame:
     Raises:
         UserError: nothing was measured at a last epoch.
     """
-    final = in_reading_order(final_checkpoint(summary), arm_order)
+    shown = summary[summary["metric"].isin(list(OVERVIEW))]
+    final = in_reading_order(final_checkpoint(shown), arm_order)
     wide = final[ROW].drop_duplicates().reset_index(drop=True)
     for metric in OVERVIEW:
         rows = final.loc[final["metric"] == metric, [*ROW, "mean", "sd", "n"]]

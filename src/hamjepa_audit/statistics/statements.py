@@ -14,6 +14,7 @@ import pandas as pd
 from scipy import stats
 
 from hamjepa_audit.errors import UserError, nearest
+from hamjepa_audit.metrics import TRAINING_SECONDS
 from hamjepa_audit.params.audit import AuditParams, StatementParams
 from hamjepa_audit.params.claims import Claims, StatementClaim
 from hamjepa_audit.statistics.claim_differences import targets
@@ -27,9 +28,6 @@ from hamjepa_audit.statistics.verdicts import statement_verdicts
 INFINITY = float("inf")
 FEWEST_CHECKPOINTS = 4
 """Below, a rank correlation over checkpoints can't be told from chance: 3 points have 6 orders."""
-
-TRAINING_SECONDS = "training_seconds"
-"""The metric, on the readout `all`, that holds what training a run took."""
 
 
 class Part(NamedTuple):

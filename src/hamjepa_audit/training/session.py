@@ -67,11 +67,15 @@ def train_run(
         along = CheckpointsAlong(layout, name, study.checkpoints.epochs_before(run.epochs))
 
         def restore(trainer: Trainer) -> None:
-            states.restore(trainer)
-            ranks.from_first(lambda: along.require(trainer))
+            kept = states.restore(trainer)
+            ranks.from_first(lambda: along.require(trainer, kept))
 
-        # Checkpoints come first: a state says that those of its epochs are there.
-        hooks = [along.save_ended_epoch, states.keep] if ranks.first else []
+        def keep(trainer: Trainer) -> None:
+            # Checkpoints come first: a state says that those of its epochs are there.
+            along.save_ended_epoch(trainer)
+            states.keep(trainer, along.digests)
+
+        hooks = [keep] if ranks.first else []
         result = pretrain(run, images, device, name, None, restore, hooks, ranks)
         if ranks.first:
             warn_of_waiting(name, result.data_wait_share, study.streaming.largest_wait_share)

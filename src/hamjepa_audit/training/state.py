@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -64,14 +65,17 @@ class States:
         self._every_seconds = every_seconds
         self._last = time.monotonic()
 
-    def restore(self, trainer: Trainer) -> None:
+    def restore(self, trainer: Trainer) -> dict[str, str]:
         """Sets a new trainer to the last state that is whole and of these conditions, if any.
 
         Of several ranks the first alone chooses and reads it: all go on from the same bytes.
+
+        Returns:
+            The digests of the run's checkpoints along training that `keep` was given.
         """
         found = trainer.ranks.from_first(self._last_usable)
         if found is None:
-            return
+            return {}
         content, tensors = found
         restore(trainer, content, load(tensors))
         self.started = content["started"]
@@ -80,6 +84,7 @@ class States:
         self.resumed = [*content["resumed"], resumption]
         if trainer.ranks.first:
             print(f"{trainer.name} goes on after step {content['step']}", file=sys.stderr)
+        return dict(content["checkpoints"])
 
     def _last_usable(self) -> tuple[dict[str, Any], bytes] | None:
         """What was written for it; the states after it are set aside."""
@@ -93,8 +98,13 @@ class States:
             return content, state.tensors.read_bytes()
         return None
 
-    def keep(self, trainer: Trainer) -> None:
-        """Writes a state at the end of an epoch, and when the last one has become too old."""
+    def keep(self, trainer: Trainer, checkpoints: Mapping[str, str]) -> None:
+        """Writes a state at the end of an epoch, and when the last one has become too old.
+
+        Args:
+            trainer: between two steps.
+            checkpoints: SHA-256 of those along training so far, by file name.
+        """
         at_epoch_end = trainer.position.index == 0
         if at_epoch_end or time.monotonic() - self._last >= self._every_seconds:
             content, tensors = capture(trainer)
@@ -103,6 +113,7 @@ class States:
                 "started": self.started,
                 "code": self._code,
                 "resumed": self.resumed,
+                "checkpoints": dict(checkpoints),
             }
             write_state(self._folder, trainer.steps_done, content, save(tensors))
             self._last = time.monotonic()

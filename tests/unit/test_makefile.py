@@ -1,0 +1,64 @@
+"""The Makefile runs the graph one command at a time; nothing here is built or trained."""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+COMMANDS = {
+    "tables": ["results/tables"],
+    "figures": ["results/figures"],
+    "report": ["results/report", "--report results/report/workflow.html results/report"],
+}
+"""What each target has Snakemake do."""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder with the Makefile, and a Snakemake that writes down how it was called."""
+    shutil.copy(REPOSITORY / "Makefile", tmp_path)
+    (tmp_path / "tools").mkdir()
+    shutil.copy(REPOSITORY / "tools/alone.py", tmp_path / "tools")
+    snakemake = tmp_path / "bin" / "snakemake"
+    snakemake.parent.mkdir()
+    # Whether the lock is held while it runs is written down, too.
+    snakemake.write_text(
+        "#!/bin/sh\nflock --nonblock .snakemake.lock true && echo alone-not >> calls\n"
+        'echo "$@" >> calls\n'
+    )
+    snakemake.chmod(0o755)
+    return tmp_path
+
+
+def calls(place: Path) -> list[str]:
+    path = place / "calls"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+@pytest.mark.parametrize("target", COMMANDS)
+def test_the_graph_is_run_by_one_command_at_a_time(place: Path, target: str) -> None:
+    held = os.open(place / ".snakemake.lock", os.O_CREAT | os.O_RDWR)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    settings = ("BIN=bin", f"PYTHON={sys.executable}", "CORES=1", "PACKAGES_STAND=true",
+                "PROJECT_STANDS=true")  # fmt: skip
+    make = subprocess.Popen(
+        ["make", target, *settings], cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True,
+    )  # fmt: skip
+    assert make.stdout is not None
+    lines = []
+    while "waiting for its end" not in (lines[-1] if lines else ""):
+        lines.append(make.stdout.readline())
+        assert lines[-1], lines
+    time.sleep(0.2)
+    assert calls(place) == [] and make.poll() is None
+    os.close(held)
+    assert make.wait() == 0
+    assert calls(place) == [f"--cores 1 {command}" for command in COMMANDS[target]]

@@ -1,0 +1,48 @@
+"""The trace that guards THEORY_NUMERICS; python -m tests.unit.theory_trace writes it anew.
+
+It is coarse: a few headline numbers, no errors of rounding.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hamjepa_audit.layout import Layout
+from hamjepa_audit.theory.numbers import theory_numbers
+from hamjepa_audit.theory_plan import THEORY_NUMERICS, TheoryPlan
+from hamjepa_audit.training.device import make_deterministic
+from tests.tiny import copy_params
+from tests.unit.traces import Trace
+
+TRACE = Trace("theory", THEORY_NUMERICS)
+
+
+def trace(params: Path) -> dict[str, Any]:
+    """Headlines of a tiny run of the checks, by table."""
+    plan = TheoryPlan.load(Layout(params=params))
+    tables = theory_numbers(plan.params, plan.claim, lambda _: None)
+    frames = {name: table.to_pandas() for name, table in tables.items()}
+    setups = frames["toy_transport_setups"].head(3)
+    measured = [name for name in setups if name.startswith(("euler_", "leapfrog_"))]
+    drift, area = frames["energy_drift"], frames["area_preservation"]
+    return {
+        "checks": {row.check: row.instances for row in frames["checks"].itertuples()},
+        "toy_transport": {
+            f"{row['potential']} {row['centre_q']} {name}": row[name]
+            for row in setups.to_dict("records")
+            for name in measured
+        },
+        "energy_drift": drift.groupby("integrator")["drift"].max().to_dict(),
+        "area_preservation": area.groupby("integrator")["area_ratio"].mean().to_dict(),
+    }
+
+
+def main() -> None:
+    """Stores the trace."""
+    make_deterministic(threads=1)
+    with tempfile.TemporaryDirectory() as temporary:
+        TRACE.store(trace(copy_params(Path(temporary) / "params")))
+
+
+if __name__ == "__main__":
+    main()

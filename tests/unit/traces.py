@@ -1,0 +1,79 @@
+"""Traces guard versions of numbers: each is stored once a version, and pinned by its digests.
+
+A trace whose numbers changed can't be stored again for the same version, neither by its command nor
+by hand: the digests of its parts are in trace_pins.json, by version, and `stored` compares them.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hamjepa_audit.files import digest_of
+
+FOLDER = Path(__file__).parent
+PINS = "trace_pins.json"
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Numbers of tiny computations, by part.
+
+    Attributes:
+        name: of the version, NAME_NUMERICS, and of the file, NAME_trace.json.
+        version: of the numbers that the code gives now.
+        folder: where the files are.
+    """
+
+    name: str
+    version: int
+    folder: Path = FOLDER
+
+    @property
+    def path(self) -> Path:
+        """The stored trace."""
+        return self.folder / f"{self.name}_trace.json"
+
+    def store(self, parts: dict[str, Any]) -> None:
+        """Stores a trace: all of a new version, of one that is pinned only parts that it lacks."""
+        pins = self._pins()
+        pinned = pins.setdefault(self.name, {}).setdefault(str(self.version), {})
+        if pinned:
+            parts = parts | self._content()["parts"]
+        pinned |= {
+            part: digest_of(numbers) for part, numbers in parts.items() if part not in pinned
+        }
+        content = {f"{self.name}_numerics": self.version, "parts": parts}
+        self.path.write_text(json.dumps(content, indent=1) + "\n")
+        (self.folder / PINS).write_text(json.dumps(pins, indent=1) + "\n")
+
+    def stored(self) -> dict[str, Any]:
+        """The parts, which must be those that were stored for this version."""
+        command = f"python -m tests.unit.{self.name}_trace"
+        content = self._content()
+        found = content[f"{self.name}_numerics"]
+        assert found == self.version, f"the trace is of version {found}; write it anew: {command}"
+        parts: dict[str, Any] = content["parts"]
+        pinned = self._pins().get(self.name, {}).get(str(self.version))
+        assert pinned is not None, f"version {self.version} is not pinned; write it anew: {command}"
+        changed = [part for part in {**pinned, **parts} if _digest(parts, part) != pinned.get(part)]
+        assert not changed, (
+            f"the trace of {changed} is not the one stored for version {self.version}: raise "
+            f"{self.name.upper()}_NUMERICS, then write it anew: {command}"
+        )
+        return parts
+
+    def _content(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads(self.path.read_text())
+        return content
+
+    def _pins(self) -> dict[str, dict[str, dict[str, str]]]:
+        path = self.folder / PINS
+        pins: dict[str, dict[str, dict[str, str]]] = {}
+        if path.exists():
+            pins = json.loads(path.read_text())
+        return pins
+
+
+def _digest(parts: dict[str, Any], part: str) -> str | None:
+    return digest_of(parts[part]) if part in parts else None
