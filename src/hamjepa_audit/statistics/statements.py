@@ -29,7 +29,8 @@ FEWEST_CHECKPOINTS = 4
 """Below, a rank correlation over checkpoints can't be told from chance: 3 points have 6 orders."""
 
 TRAINING_SECONDS = "training_seconds"
-"""The metric, on the readout `all`, that holds what training a run took."""
+"""The metric that holds what training a run took, in seconds: on the readout `all` of every arm, at
+the last epoch."""
 
 
 class Part(NamedTuple):
