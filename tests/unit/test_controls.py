@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hamjepa_audit.identity import training_digest
 from hamjepa_audit.models.encoder import TokenEncoder
 from hamjepa_audit.models.predictors import build_predictor, residual_ramp
 from hamjepa_audit.objectives.arms import build_objective

@@ -1,5 +1,6 @@
 """The page: it says what the tables say, holds together, and needs nothing from outside."""
 
+import html
 import re
 from html.parser import HTMLParser
 from itertools import product
@@ -115,6 +116,7 @@ def test_a_claim_opens_to_seeds_runs_and_provenance(audited: PageContent, page: 
         cells = [values[0], values[1], values[0] - values[1]]
         shown = "".join(f'<td class="number">{value:.2f}</td>' for value in cells)
         assert f'<th scope="row">{seed}</th>{shown}' in entry
+    assert "p <0.001" in html.unescape(entry) and "= <" not in html.unescape(page)
     assert COMMIT[:12] in entry and LOCK[:12] in entry and "NVIDIA H200 (cuda)" in entry
     assert 'href="#runs-cifar100-hamjepa-e30"' in entry and "<svg" in entry
     assert "arm.objective.budget.weight" in page and "62 min 3 s" in page

@@ -310,7 +310,8 @@ def _interval(row: Row, low: str, high: str) -> str:
 
 
 def _statistic(row: Row, name: str) -> str:
-    return f"t = {number(row['t'], '')}, p = {_with_holm(row, name)}"
+    p = _with_holm(row, name)
+    return f"t = {number(row['t'], '')}, p {p if p.startswith('<') else f'= {p}'}"
 
 
 def _with_holm(row: Row, name: str) -> str:

@@ -142,7 +142,7 @@ def _note(claim: DifferenceClaim) -> str:
         return ""
     return (
         f"the largest of several values is too large by chance alone: "
-        f"the best of the readouts against a single one favours {best[0]}"
+        f"the best of the readouts against a single one favours {best[0].arm}"
     )
 
 
