@@ -87,6 +87,18 @@ def test_repro_makes_what_the_workflow_makes(project: Path) -> None:
     assert run(project, "git", "status", "--porcelain") == ""
 
 
+@pytest.mark.parametrize("engine_remembers", [True, False])
+def test_an_edited_comment_in_the_code_runs_nothing(
+    project: Path, engine_remembers: bool, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(project, tmp_path / "copy", symlinks=True))
+    if not engine_remembers:
+        shutil.rmtree(folder / ".snakemake")
+    for path in (folder / "src").rglob("*.py"):
+        path.write_text(path.read_text() + "# a comment\n")
+    assert NOTHING in snakemake(folder, "-n", "results/tables")
+
+
 def test_tables_are_in_git_and_what_is_large_is_not(project: Path) -> None:
     files = run(project, "git", "ls-files", "results", "data").split()
     assert f"results/tables/{STUDY}/overview.md" in files and "results/metrics.json" in files

@@ -24,14 +24,18 @@ CLAIMS, STATISTICS = "params/paper/claims.yaml", "params/statistics.yaml"
 
 def planned(folder: Path, *arguments: str) -> dict[str, int]:
     """Jobs that a dry run announces, by rule."""
-    output = snakemake(folder, "-n", "results/tables", *arguments)
+    return jobs_of(snakemake(folder, "-n", "results/tables", *arguments))
+
+
+def jobs_of(output: str) -> dict[str, int]:
+    """The jobs in what a dry run printed, by rule, but for targets."""
     if NOTHING in output:
         return {}
     table = output[output.index("Job stats:") :]
     return {
         name: int(count)
-        for name, count in re.findall(r"^(\w+|results/tables)\s+(\d+)$", table, re.MULTILINE)
-        if name not in ("total", "results/tables")
+        for name, count in re.findall(r"^(\w+|results/\w+)\s+(\d+)$", table, re.MULTILINE)
+        if name != "total" and not name.startswith("results/")
     }
 
 
@@ -189,6 +193,16 @@ def test_the_page_is_made_of_what_is_there(
     assert runs and all(run in page for run in runs)
     assert page.count("data:image/png;base64,") == 9
     assert NOTHING in snakemake(copy_of_finished, "results/report")
+    caption = copy_of_finished / "workflow/report/seeds.rst"
+    edit(copy_of_finished / f"params/studies/{STUDY}.yaml", "title", "Digits by another name")
+    assert jobs_of(snakemake(copy_of_finished, "-n", "results/report")) == {"page": 1}
+    snakemake(copy_of_finished, "results/report")
+    assert NOTHING in snakemake(copy_of_finished, "results/report")
+    caption.write_text(caption.read_text().replace("Grey lines join", "Thin lines join"))
+    assert jobs_of(snakemake(copy_of_finished, "-n", "results/report")) == {"page": 1}
+    snakemake(copy_of_finished, "results/report")
+    page = (copy_of_finished / "results/report/index.html").read_text()
+    assert "Thin lines join" in page and "Digits by another name" in page
     monkeypatch.chdir(copy_of_finished)
     status, stderr = audit(monkeypatch, capsys, "report", "--study", "cifar100")
     assert status == 2 and "holds the studies ['digits'], not ['cifar100']" in stderr
@@ -222,7 +236,13 @@ def test_runs_of_different_devices_are_not_averaged(
     assert status == 2 and f"{path.parent.name} on cuda" in stderr
 
 
-def test_touched_files_and_comments_run_nothing(copy_of_finished: Path) -> None:
+@pytest.mark.parametrize("engine_remembers", [True, False])
+def test_touched_files_and_comments_run_nothing(
+    copy_of_finished: Path,
+    engine_remembers: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     for path in sorted(copy_of_finished.rglob("*")):
         if path.is_file() and path.is_relative_to(copy_of_finished / "results"):
             path.touch()
@@ -231,6 +251,11 @@ def test_touched_files_and_comments_run_nothing(copy_of_finished: Path) -> None:
     lock = copy_of_finished / "environment.lock.yml"
     for path in (lock, copy_of_finished / CLAIMS, copy_of_finished / STATISTICS):
         path.write_text(path.read_text() + "# a comment\n")
+    if not engine_remembers:
+        # Then nothing but times tells, which `restore` mends.
+        shutil.rmtree(copy_of_finished / ".snakemake")
+        monkeypatch.chdir(copy_of_finished)
+        assert audit(monkeypatch, capsys, "restore")[0] == 0
     assert planned(copy_of_finished) == {}
 
 

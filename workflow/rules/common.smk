@@ -11,6 +11,7 @@ from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import write_if_changed
 from hamjepa_audit.layout import PROVENANCE, Layout
 from hamjepa_audit.machine import gpu_count
+from hamjepa_audit.page_plan import write_page_selection
 from hamjepa_audit.params import load_study
 from hamjepa_audit.params.controls import gain_figures
 from hamjepa_audit.params.config import ConfigParams
@@ -178,6 +179,11 @@ def audit_plan():
 def claims_selection(wildcards):
     """Says which claims are tested, and how; it is new only when that changes."""
     return audit_plan().write_selection()
+
+
+def page_selection(wildcards):
+    """Says which titles and captions the page shows; it is new only when they change."""
+    return reporting_user_errors(write_page_selection)(LAYOUT)
 
 
 def figure_files(name):

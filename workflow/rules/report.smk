@@ -75,6 +75,7 @@ rule page:
     input:
         claims_selection,
         all_selections,
+        page_selection,
         ancient(all_records),
         metrics=LAYOUT.metrics(),
         verdicts=[LAYOUT.audit_table(name) for name in (*VERDICTS, CONSISTENCY)],

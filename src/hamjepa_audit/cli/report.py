@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hamjepa_audit.cli.options import Studies, layout_of
+from hamjepa_audit.page_plan import CAPTIONS, caption_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +28,7 @@ def report(
     study: Studies,
     captions: Annotated[
         Path, typer.Option(help="Folder of the figures' captions.", metavar="DIR")
-    ] = Path("workflow/report"),
+    ] = CAPTIONS,
 ) -> None:
     """Write the page of an audit: verdicts, claims, figures, method, runs; one HTML file."""
     from hamjepa_audit.audit_plan import AuditPlan
@@ -115,7 +116,7 @@ def _figure(plan: "AuditPlan", study: str, name: str, epochs: int, captions: Pat
     for file in (path, caption):
         if not file.is_file():
             raise UserError(f"missing file {file}; make the figures, or name the captions' folder")
-    return FigureFile(name, epochs, path, " ".join(caption.read_text().split()))
+    return FigureFile(name, epochs, path, caption_text(caption))
 
 
 COMMANDS = (report,)

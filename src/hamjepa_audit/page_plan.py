@@ -1,0 +1,38 @@
+"""What the page shows besides tables and figures: titles and captions."""
+
+from pathlib import Path
+from typing import Any
+
+from hamjepa_audit.files import write_if_changed
+from hamjepa_audit.layout import Layout
+from hamjepa_audit.params import load_study
+from hamjepa_audit.params.loading import study_names
+
+CAPTIONS = Path("workflow/report")
+"""Folder of the figures' captions, FIGURE.rst."""
+
+
+def caption_text(source: Path) -> str:
+    """A caption as one line."""
+    return " ".join(source.read_text().split())
+
+
+def page_selection(layout: Layout, captions: Path = CAPTIONS) -> dict[str, Any]:
+    """The titles of all studies and arms, claimed ones' too, and the captions.
+
+    Raises:
+        UserError: the parameters of a study are wrong.
+    """
+    studies = {name: load_study(layout.params, name) for name in study_names(layout.params)}
+    return {
+        "studies": {name: study.title for name, study in studies.items()},
+        "arms": {
+            name: {arm.name: arm.title for arm in study.arms} for name, study in studies.items()
+        },
+        "captions": {path.stem: caption_text(path) for path in sorted(captions.glob("*.rst"))},
+    }
+
+
+def write_page_selection(layout: Layout, captions: Path = CAPTIONS) -> Path:
+    """Writes the selection if it changed: the page depends on this file."""
+    return write_if_changed(layout.page_selection(), page_selection(layout, captions))
