@@ -134,7 +134,7 @@ def test_the_first_rank_alone_chooses_the_state_that_all_go_on_from(folder: Path
     train(trainer)
     trainer.position.epoch = 2
     for name in ("first", "second"):
-        states_at(folder, name, "here").keep(trainer)
+        states_at(folder, name, "here").keep(trainer, {})
     one, other = run_ranks("resume", folder)
     for name, steps in (("first", STEPS), ("second", 0)):
         assert one[name][0] == other[name][0] == steps

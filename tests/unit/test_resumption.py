@@ -22,7 +22,7 @@ from hamjepa_audit.states import SavedState, saved_states
 from hamjepa_audit.training import state as training_state
 from hamjepa_audit.training.loop import Trainer
 from hamjepa_audit.verification import verify_results
-from tests.killing import KILLED_IN, Moments, moments_of, run, warm
+from tests.killing import Calls, Moment, calls_of, run, signalled, warm
 from tests.tiny import STUDY, copy_params, edit, files_below
 from tests.unit.fabricated import flip_bit
 
@@ -30,6 +30,8 @@ pytestmark = pytest.mark.faults
 
 EPOCHS, STEPS = 3, 4
 LAST_STATE = EPOCHS * STEPS - 2
+LAST_STATE_BUT_ONE = Moment("state", LAST_STATE, 0)
+"""Before it is written: as many are as LAST_STATE says."""
 PRETRAIN = (
     "pretrain", "--study", STUDY, "--arm", "hamjepa", "--epochs", str(EPOCHS), "--seed", "0",
     "--threads", "1",
@@ -69,9 +71,9 @@ def place(context: ForkServerContext, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="module")
-def moments(context: ForkServerContext, place: Path) -> Moments:
-    """When each phase of a run that nothing disturbs happens; the run stays in `place`."""
-    found = moments_of(context, place, *PRETRAIN)
+def calls(context: ForkServerContext, place: Path) -> Calls:
+    """The phases of a run that nothing disturbs; the run stays in `place`."""
+    found = calls_of(context, place, *PRETRAIN)
     assert len(found["state"]) == EPOCHS * STEPS and len(found["writing"]) == 1
     return found
 
@@ -80,12 +82,12 @@ def moments(context: ForkServerContext, place: Path) -> Moments:
 def unfinished(
     context: ForkServerContext,
     place: Path,
-    moments: Moments,
+    calls: Calls,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """A run that was killed in the middle of its last epoch."""
     folder = copy_without_runs(place, tmp_path_factory.mktemp("unfinished") / "place")
-    assert run(context, folder, *PRETRAIN, end_at=moments["state"][-2][0])[0] == -9
+    assert run(context, folder, *PRETRAIN, end_at=LAST_STATE_BUT_ONE)[0] == -9
     assert [state.step for state in states_of(folder)] == [LAST_STATE, LAST_STATE - 1]
     return folder
 
@@ -99,11 +101,16 @@ def states_of(folder: Path) -> list[SavedState]:
     return [state for states in folders for state in saved_states(states)]
 
 
-def drawn(moments: Moments) -> list[tuple[str, int]]:
-    """Random moments, spread over the phases."""
+def drawn(calls: Calls, phase: str, chance: random.Random) -> Moment:
+    """A random moment in one of the calls of a phase."""
+    call = chance.randrange(len(calls[phase]))
+    return Moment(phase, call, chance.randint(0, calls[phase][call]))
+
+
+def all_drawn(calls: Calls) -> list[Moment]:
+    """Random moments, spread over the phases of training."""
     chance = random.Random(0)
-    chosen = [(phase, moments[phase]) for phase, count in KILLS.items() for _ in range(count)]
-    return [(phase, chance.randint(*chance.choice(calls))) for phase, calls in chosen]
+    return [drawn(calls, phase, chance) for phase, count in KILLS.items() for _ in range(count)]
 
 
 def hidden_below(folder: Path) -> list[Path]:
@@ -123,22 +130,23 @@ def record_of(folder: Path) -> dict[str, object]:
 
 @pytest.mark.parametrize("number", range(sum(KILLS.values())))
 def test_a_killed_run_ends_byte_identical(
-    context: ForkServerContext, place: Path, moments: Moments, tmp_path: Path, number: int
+    context: ForkServerContext, place: Path, calls: Calls, tmp_path: Path, number: int
 ) -> None:
     whole = results_of(place)
-    phase, moment = drawn(moments)[number]
+    moment = all_drawn(calls)[number]
     folder = copy_without_runs(place, tmp_path / "place")
     status, printed = run(context, folder, *PRETRAIN, end_at=moment)
     assert status == -9, printed
     # What is there under a final name is whole.
-    if phase in ("writing", "removing"):
+    if moment.phase in ("writing", "removing"):
         found = results_of(folder)
         assert all(whole[name] == content for name, content in found.items())
-    assert phase in (folder / KILLED_IN).read_text().split()
+    where = signalled(folder)
+    assert moment.phase in where.inside
     kept = [state.step for state in states_of(folder)]
     # A state is kept after every step: of those that were, at most the last is lost.
-    finished = sum(last <= moment for _, last in moments["state"])
-    assert phase == "removing" or finished <= max(kept, default=0) <= finished + 1
+    finished = where.finished["state"]
+    assert moment.phase == "removing" or finished <= max(kept, default=0) <= finished + 1
 
     status, printed = run(context, folder, *PRETRAIN)
     assert status == 0, printed
@@ -157,26 +165,26 @@ def test_a_killed_run_ends_byte_identical(
 def measured(
     context: ForkServerContext,
     place: Path,
-    moments: Moments,
+    calls: Calls,
     tmp_path_factory: pytest.TempPathFactory,
-) -> tuple[Path, Moments]:
-    """A run with features and what is measured on them, and when each did its work."""
+) -> tuple[Path, Calls]:
+    """A run with features and what is measured on them, and the calls that did the work."""
     folder = Path(shutil.copytree(place, tmp_path_factory.mktemp("measured") / "place"))
-    calls = {step: moments_of(context, folder, step, *MEASURED)[step] for step in MEASURING_STEPS}
-    assert all(calls.values())
-    return folder, calls
+    work = {step: calls_of(context, folder, step, *MEASURED)[step] for step in MEASURING_STEPS}
+    assert all(work.values())
+    return folder, work
 
 
 @pytest.mark.parametrize("number", range(MEASURING_KILLS))
 @pytest.mark.parametrize("step", MEASURING_STEPS)
 def test_a_killed_measurement_ends_byte_identical(
     context: ForkServerContext,
-    measured: tuple[Path, Moments],
+    measured: tuple[Path, Calls],
     tmp_path: Path,
     step: str,
     number: int,
 ) -> None:
-    original, calls = measured
+    original, work = measured
     folder = Path(shutil.copytree(original, tmp_path / "place"))
     results = folder / "results"
     whole = {path: path.read_bytes() for path in results.rglob("*.*") if path.is_file()}
@@ -190,10 +198,9 @@ def test_a_killed_measurement_ends_byte_identical(
     assert outputs
     for path in outputs:
         path.unlink()
-    chance = random.Random(f"{step} {number}")
-    moment = chance.randint(*chance.choice(calls[step]))
+    moment = drawn(work, step, random.Random(f"{step} {number}"))
     assert run(context, folder, step, *MEASURED, end_at=moment)[0] == -9
-    assert (folder / KILLED_IN).read_text() == step
+    assert signalled(folder).inside == [step]
     left = {path: path.read_bytes() for path in results.rglob("[!.]*.*") if path.is_file()}
     assert left == {path: content for path, content in whole.items() if path not in outputs}
     assert run(context, folder, step, *MEASURED)[0] == 0
@@ -202,14 +209,12 @@ def test_a_killed_measurement_ends_byte_identical(
 
 
 def test_at_most_an_epoch_is_lost_however_rarely_states_are_kept(
-    context: ForkServerContext, place: Path, moments: Moments, tmp_path: Path
+    context: ForkServerContext, place: Path, calls: Calls, tmp_path: Path
 ) -> None:
     folder = copy_without_runs(place, tmp_path / "place")
     study = folder / "params" / "studies" / f"{STUDY}.yaml"
     edit(study, "resumption.state_every_minutes", 1e9)
-    last_but_one = moments_of(context, folder, *PRETRAIN)["state"][-2]
-    shutil.rmtree(folder / "results")
-    assert run(context, folder, *PRETRAIN, end_at=last_but_one[0])[0] == -9
+    assert run(context, folder, *PRETRAIN, end_at=LAST_STATE_BUT_ONE)[0] == -9
     ends = [STEPS * epoch for epoch in range(EPOCHS - 1, 0, -1)]
     assert [state.step for state in states_of(folder)] == ends
     assert run(context, folder, *PRETRAIN)[0] == 0
@@ -338,10 +343,11 @@ def test_one_process_at_a_time_trains_a_run(
 
 @pytest.mark.parametrize("phase", ["training", "state", "writing"])
 def test_a_terminated_run_tidies_up_and_is_gone_on_with(
-    context: ForkServerContext, place: Path, moments: Moments, tmp_path: Path, phase: str
+    context: ForkServerContext, place: Path, calls: Calls, tmp_path: Path, phase: str
 ) -> None:
     folder = copy_without_runs(place, tmp_path / "place")
-    moment = random.Random(phase).randint(*moments[phase][-1])
+    last = len(calls[phase]) - 1
+    moment = Moment(phase, last, random.Random(phase).randint(0, calls[phase][last]))
     status, printed = run(context, folder, *PRETRAIN, end_at=moment, by=signal.SIGTERM)
     assert status == 143
     assert "error: terminated (SIGTERM); a run goes on from its last state" in printed
@@ -357,11 +363,10 @@ def test_an_ended_preparation_leaves_nothing_that_stays(
 ) -> None:
     shutil.copytree(place / "params", tmp_path / "params")
     command = ("prepare", "--study", STUDY)
-    last = moments_of(context, tmp_path, *command)["all"][0][1]
+    (moving,) = calls_of(context, tmp_path, *command)["moving"]
     whole = files_below(tmp_path / "data")
     shutil.rmtree(tmp_path / "data")
-    # In the last events the store is written and moved.
-    moment = last - last // 50
+    moment = Moment("moving", 0, moving // 2)
     status, printed = run(context, tmp_path, *command, end_at=moment, by=by)
     assert status == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[by], printed
     if by != signal.SIGKILL:
