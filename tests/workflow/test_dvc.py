@@ -87,13 +87,14 @@ def test_repro_makes_what_the_workflow_makes(project: Path) -> None:
     assert run(project, "git", "status", "--porcelain") == ""
 
 
-@pytest.mark.parametrize("engine_remembers", [True, False])
+@pytest.mark.parametrize("where", ["project", "clone"])
 def test_an_edited_comment_in_the_code_runs_nothing(
-    project: Path, engine_remembers: bool, tmp_path: Path
+    request: pytest.FixtureRequest, where: str, tmp_path: Path
 ) -> None:
-    folder = Path(shutil.copytree(project, tmp_path / "copy", symlinks=True))
-    if not engine_remembers:
-        shutil.rmtree(folder / ".snakemake")
+    source = request.getfixturevalue(where)
+    folder = Path(shutil.copytree(source, tmp_path / "copy", symlinks=True))
+    # A clone has none of the engine's memory.
+    assert (folder / ".snakemake").exists() == (where == "project")
     for path in (folder / "src").rglob("*.py"):
         path.write_text(path.read_text() + "# a comment\n")
     assert NOTHING in snakemake(folder, "-n", "results/tables")
