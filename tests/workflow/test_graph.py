@@ -166,6 +166,7 @@ def test_changed_claims_are_tested_again_and_nothing_else_is_run(
     edit(copy_of_finished / path, keys, value)
     assert planned(copy_of_finished) == {
         "audit": 1, "paper_consistency": 1, "audit_provenance": 1, f"audit_figures_{STUDY}": 1,
+        f"gain_{STUDY}": 1, "provenance": 1,
     }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from hamjepa_audit.params.controls import gain_figures
 from hamjepa_audit.params.config import ConfigParams
 from hamjepa_audit.params.loading import validate
 from hamjepa_audit.plan import ALL_STEPS, GAIN, TABLE_FORMS, TABLES, StudyPlan, data_digest
+from hamjepa_audit.theory_plan import TheoryPlan, theory_files, theory_numbers
 
 
 def reporting_user_errors(function):
@@ -184,6 +185,18 @@ def claims_selection(wildcards):
 def page_selection(wildcards):
     """Says which titles and captions the page shows; it is new only when they change."""
     return reporting_user_errors(write_page_selection)(LAYOUT)
+
+
+@functools.cache
+@reporting_user_errors
+def theory_plan():
+    """How the theorems are checked."""
+    return TheoryPlan.load(LAYOUT)
+
+
+def theory_selection(wildcards):
+    """Says what the checks are made of; it is new only when that changes."""
+    return theory_plan().write_selection()
 
 
 def figure_files(name):

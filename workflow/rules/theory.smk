@@ -1,20 +1,5 @@
 """The theorems that the paper rests on, checked numerically: of no study, and no run is needed."""
 
-from hamjepa_audit.theory_plan import TheoryPlan, theory_files, theory_numbers
-
-
-@functools.cache
-@reporting_user_errors
-def theory_plan():
-    """How the theorems are checked."""
-    return TheoryPlan.load(LAYOUT)
-
-
-def theory_selection(wildcards):
-    """Says what the checks are made of; it is new only when that changes."""
-    return theory_plan().write_selection()
-
-
 THEORY_FILES = [*theory_files(LAYOUT), LAYOUT.theory() / PROVENANCE]
 
 
