@@ -211,8 +211,8 @@ def test_lejepas_total_is_a_mean_of_its_terms(params_folder: Path) -> None:
 
 
 def test_weights_of_lejepa_that_contradict_each_other_are_refused(folder: Path) -> None:  # noqa: F811
-    """An arm inherits another weight of the baseline's, and its 1 - weight would be wrong."""
-    path = "arm_overrides.sigreg.objective.weight"
+    """The arm gets another weight, and its 1 - weight would be wrong."""
+    path = "arm_overrides.sigreg_lejepa.objective.weight"
     edit(folder / "studies" / "digits_controls.yaml", path, 0.05)
     said = message(folder, "digits_controls")
     assert "prediction_weight is 0.98 but weight is 0.05" in said
