@@ -24,6 +24,7 @@ TINY_THEORY = {
     "maps.dimensions": [2, 8],
     "maps.hidden_width": 16,
     "long_run.steps": 5000,
+    "tolerances.energy_bounded": 1.5,  # of the steps and trajectories that are fewer here
     "long_run.dimensions": [2, 8],
     "long_run.trajectories": 16,
     "toy_transport.refined": 2,
