@@ -3,7 +3,6 @@
 Weights and features are drawn here, so that training's numbers have no part in it.
 """
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,8 @@ from hamjepa_audit.identity import EVALUATION_NUMERICS
 from hamjepa_audit.metrics import Measurement
 from hamjepa_audit.params import load_study, resolve_run
 from hamjepa_audit.theory.dynamics import dynamics_measurements
-from hamjepa_audit.training.device import make_deterministic
 from hamjepa_audit.training.model import build_model
-from tests.tiny import EPOCHS, STUDY, copy_params, edit
+from tests.tiny import EPOCHS, STUDY, edit
 from tests.unit.traces import Trace
 
 TRACE = Trace("evaluation", EVALUATION_NUMERICS)
@@ -79,12 +77,5 @@ def _values(rows: list[Measurement]) -> dict[str, float]:
     return {f"{row.readout} {row.metric}": row.value for row in rows}
 
 
-def main() -> None:
-    """Stores the trace."""
-    make_deterministic(threads=1)
-    with tempfile.TemporaryDirectory() as temporary:
-        TRACE.store(trace(copy_params(Path(temporary) / "params")))
-
-
 if __name__ == "__main__":
-    main()
+    TRACE.write_anew(trace)

@@ -3,15 +3,12 @@
 It is coarse: a few headline numbers, no errors of rounding.
 """
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.theory.numbers import theory_numbers
 from hamjepa_audit.theory_plan import THEORY_NUMERICS, TheoryPlan
-from hamjepa_audit.training.device import make_deterministic
-from tests.tiny import copy_params
 from tests.unit.traces import Trace
 
 TRACE = Trace("theory", THEORY_NUMERICS)
@@ -37,12 +34,5 @@ def trace(params: Path) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Stores the trace."""
-    make_deterministic(threads=1)
-    with tempfile.TemporaryDirectory() as temporary:
-        TRACE.store(trace(copy_params(Path(temporary) / "params")))
-
-
 if __name__ == "__main__":
-    main()
+    TRACE.write_anew(trace)

@@ -5,11 +5,15 @@ by hand: the digests of its parts are in trace_pins.json, by version, and `store
 """
 
 import json
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hamjepa_audit.files import digest_of
+from hamjepa_audit.training.device import make_deterministic
+from tests.tiny import copy_params
 
 FOLDER = Path(__file__).parent
 PINS = "trace_pins.json"
@@ -46,6 +50,12 @@ class Trace:
         content = {f"{self.name}_numerics": self.version, "parts": parts}
         self.path.write_text(json.dumps(content, indent=1) + "\n")
         (self.folder / PINS).write_text(json.dumps(pins, indent=1) + "\n")
+
+    def write_anew(self, made: Callable[[Path], dict[str, Any]]) -> None:
+        """Stores what `made` gives of a copy of the tiny study's parameters."""
+        make_deterministic(threads=1)
+        with tempfile.TemporaryDirectory() as temporary:
+            self.store(made(copy_params(Path(temporary) / "params")))
 
     def stored(self) -> dict[str, Any]:
         """The parts, which must be those that were stored for this version."""
