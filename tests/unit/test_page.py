@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from hamjepa_audit.metrics import TRAINING_SECONDS
 from hamjepa_audit.reporting.method import (
     CARRIED,
     CARRIED_STATEMENTS,
@@ -23,6 +24,7 @@ from hamjepa_audit.reporting.method import (
 from hamjepa_audit.reporting.names import metric_title, with_unit
 from hamjepa_audit.reporting.page import MINUS, PageContent, write_page
 from hamjepa_audit.reporting.page_claims import slug
+from hamjepa_audit.reporting.page_studies import to_baseline
 from hamjepa_audit.reporting.pictures import LEFT, RIGHT, picture
 from hamjepa_audit.statistics.verdicts import (
     Verdict,
@@ -144,6 +146,17 @@ def test_a_page_without_the_papers_studies_says_so_first(
     assert f"HamJEPA q is {row['mean_difference']:.2f} above it" in text
     assert text.count("data:image/png;base64,") == len(embedded.studies[0].figures) == 2
     assert "Which of the paper's statements carry over" in text
+
+
+def test_differences_that_are_not_shown_have_no_row(embedded: PageContent) -> None:
+    """What training took is read out on `all` of every arm, which has no accuracy of its own."""
+    study = embedded.studies[0]
+    arms = [arm.name for arm in study.params.arms]
+    one = study.differences[study.differences["metric"] == "knn_top1@20"].iloc[:1]
+    times = one.assign(metric=TRAINING_SECONDS, minuend_readout="all", unit="seconds")
+    with_times = pd.concat([study.differences, times])
+    shown = to_baseline(study.differences, arms, embedded.titles)
+    assert shown.rows and to_baseline(with_times, arms, embedded.titles) == shown
 
 
 def test_runs_without_a_record_are_said_to_have_none(embedded: PageContent, tmp_path: Path) -> None:

@@ -132,11 +132,11 @@ def to_baseline(differences: pd.DataFrame, arms: Sequence[str], titles: Titles) 
 
 
 def _last_against(differences: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
-    """Differences to the baseline at the last epoch, in the order of the arms."""
+    """Differences to the baseline in COMPARED at the last epoch, in the order of the arms."""
     if differences.empty:
         return differences
     rows = final_checkpoint(differences)
-    rows = rows[rows["subtrahend_arm"] == arms[0]]
+    rows = rows[(rows["subtrahend_arm"] == arms[0]) & rows["metric"].isin(COMPARED)]
     place = {arm: position for position, arm in enumerate(arms)}
     return rows.sort_values(
         ["epochs", "minuend_arm"], key=lambda c: c.map(place) if c.dtype != "int64" else c,
