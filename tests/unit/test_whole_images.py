@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -235,6 +236,7 @@ def test_an_interrupted_preparation_continues(
     monkeypatch.setattr(whole_preparation, "read_whole", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepare(SOURCE, originals, tmp_path)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
     assert not (tmp_path / "pictures").exists()
     work = tmp_path / ".pictures.partial"
     split = "test" if after > 105 else "train"

@@ -1,7 +1,7 @@
 """Work that threads do ahead of the one who takes it, in order and a bounded number of items."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -11,8 +11,11 @@ _Result = TypeVar("_Result")
 
 def ahead(
     work: Callable[[_Item], _Result], items: Iterable[_Item], threads: int, depth: int
-) -> Iterator[Future[_Result]]:
+) -> Generator[Future[_Result], None, None]:
     """Futures of `work(item)`, in the items' order.
+
+    Close it where it may not be taken to its end: left to the garbage collector, it would wait for
+    its threads in whichever thread collects it.
 
     Args:
         work: what the threads do.

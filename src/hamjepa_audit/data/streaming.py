@@ -7,6 +7,7 @@ it computes. A batch's images don't depend on how they come there.
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -80,15 +81,16 @@ class StreamedImages:
 
     def batches(self, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, BatchImages]]:
         """See the function of this name."""
-        for future in ahead(self._load, order, READERS, BATCHES_AHEAD):
-            with self.waited:
-                loaded = future.result()
-                if loaded.copied is not None:
-                    stream = torch.cuda.current_stream(self.device)
-                    stream.wait_event(loaded.copied)
-                    for tensor in loaded.tensors:
-                        tensor.record_stream(stream)
-            yield loaded.tensors[0], _images(loaded)
+        with closing(ahead(self._load, order, READERS, BATCHES_AHEAD)) as futures:
+            for future in futures:
+                with self.waited:
+                    loaded = future.result()
+                    if loaded.copied is not None:
+                        stream = torch.cuda.current_stream(self.device)
+                        stream.wait_event(loaded.copied)
+                        for tensor in loaded.tensors:
+                            tensor.record_stream(stream)
+                yield loaded.tensors[0], _images(loaded)
 
     def _load(self, samples: Tensor) -> "_Loaded":
         """Reads a batch and starts its copy to the device: what a thread does."""

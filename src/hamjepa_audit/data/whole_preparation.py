@@ -11,7 +11,8 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO
@@ -291,10 +292,11 @@ def _decode(
         work.pixels.open("r+b") as pixels,
         work.journal.open("r+") as journal,
         Progress(title, len(work.rows)) as progress,
+        closing(_blocks(source, images, work.rows[len(work.done) :], threads)) as blocks,
     ):
         _rewind(work, pixels, journal, digest)
         progress.start_at(len(work.done))
-        for block, arrays in _blocks(source, images, work.rows[len(work.done) :], threads):
+        for block, arrays in blocks:
             for array in arrays:
                 pixels.write(array.data)
                 digest.update(array.data)
@@ -326,7 +328,7 @@ def _lines(rows: list[Row]) -> str:
 
 def _blocks(
     source: ImageFolderParams, images: Folder, rows: list[Row], threads: int
-) -> Iterator[tuple[list[Row], list[Pixels]]]:
+) -> Generator[tuple[list[Row], list[Pixels]], None, None]:
     """Rows with their sizes, and their pixels (height, width, 3); in order, some at a time.
 
     Raises:
@@ -338,20 +340,20 @@ def _blocks(
 
     block: list[Row] = []
     arrays: list[Pixels] = []
-    futures = ahead(read, rows, threads, depth=AHEAD_PER_THREAD * threads)
-    for row, future in zip(rows, futures, strict=True):
-        try:
-            array = future.result()
-        except UserError as error:
-            yield block, arrays
-            raise UserError(
-                f"{error}; the images before it are kept, and preparing again goes on there"
-            ) from error
-        block.append(replace(row, height=array.shape[0], width=array.shape[1]))
-        arrays.append(array)
-        if len(block) == BLOCK_ROWS:
-            yield block, arrays
-            block, arrays = [], []
+    with closing(ahead(read, rows, threads, depth=AHEAD_PER_THREAD * threads)) as futures:
+        for row, future in zip(rows, futures, strict=True):
+            try:
+                array = future.result()
+            except UserError as error:
+                yield block, arrays
+                raise UserError(
+                    f"{error}; the images before it are kept, and preparing again goes on there"
+                ) from error
+            block.append(replace(row, height=array.shape[0], width=array.shape[1]))
+            arrays.append(array)
+            if len(block) == BLOCK_ROWS:
+                yield block, arrays
+                block, arrays = [], []
     yield block, arrays
 
 
