@@ -23,6 +23,8 @@ def test_the_target_needs_no_run_and_follows_its_parameters(tmp_path: Path) -> N
     assert not (folder / "results/runs").exists()
     assert "holds" in (folder / "results/logs/theory.log").read_text()
     assert "Nothing to be done" in snakemake(folder, "results/theory")
+    # What tables are of is written with them alone, whatever studies another target is asked for.
+    assert not (folder / "results/studies").exists()
     layout = Layout(data=folder / "data", results=folder / "results")
     verified = verify_results(layout)
     assert (verified.problems, verified.unchecked) == ([], []) and verified.checked["provenances"]

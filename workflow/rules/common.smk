@@ -182,6 +182,11 @@ def claims_selection(wildcards):
     return audit_plan().write_selection()
 
 
+def studies_selection(wildcards):
+    """Says which studies are audited together; it is new only when they change."""
+    return write_if_changed(LAYOUT.studies(), sorted(STUDIES))
+
+
 def page_selection(wildcards):
     """Says which titles and captions the page shows; it is new only when they change."""
     return reporting_user_errors(write_page_selection)(LAYOUT)

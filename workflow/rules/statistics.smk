@@ -1,8 +1,5 @@
 """Measurements become long tables, and long tables statistics."""
 
-write_if_changed(LAYOUT.studies(), sorted(STUDIES))
-
-
 rule collect:
     input:
         selection=selection,
@@ -19,7 +16,7 @@ rule collect:
 
 rule metrics:
     input:
-        studies=LAYOUT.studies(),
+        studies=studies_selection,
         tables=[LAYOUT.study_table(name, "metrics") for name in STUDIES],
     output:
         LAYOUT.metrics(),
@@ -103,7 +100,7 @@ rule audit_provenance:
         claims_selection,
         all_selections,
         ancient(all_records),
-        studies=LAYOUT.studies(),
+        studies=studies_selection,
         tables=joint_tables(LAYOUT),
     output:
         LAYOUT.audit_tables() / PROVENANCE,
