@@ -1,5 +1,6 @@
 """Measurements become long tables, and long tables statistics."""
 
+
 rule collect:
     input:
         selection=selection,
