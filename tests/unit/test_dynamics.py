@@ -16,10 +16,10 @@ from hamjepa_audit.params.arms import PredictionParams
 from hamjepa_audit.theory.dynamics import (
     Trained,
     dynamics_measurements,
-    jacobian,
     reversal_error,
     rollout,
 )
+from hamjepa_audit.theory.symplectic import jacobian
 from tests.unit.test_controls import predictor_of, predictor_params, seeded
 
 DIMENSION = 12

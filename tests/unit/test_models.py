@@ -127,6 +127,33 @@ def test_closed_form_gradient_is_autograds(ramp: float) -> None:
     )
 
 
+@pytest.mark.parametrize("hidden_layers", [1, 2, 3])
+@pytest.mark.parametrize("trained", [True, False])
+def test_derivatives_of_the_closed_form_gradient_are_those_of_autograd_twice(
+    hidden_layers: int, trained: bool
+) -> None:
+    params = potential_params().model_copy(update={"hidden_layers": hidden_layers})
+    potential = Potential(params, 7, seeded()).double().requires_grad_(trained)
+    q = torch.randn(5, 7, dtype=torch.float64, generator=seeded(1)).requires_grad_()
+    *hidden, output = potential.residual.layers
+    sources = [q]
+    if trained:
+        sources += [output.weight, *(weight for layer in hidden for weight in layer.parameters())]
+    (expected,) = torch.autograd.grad(potential(q, 0.7).sum(), q, create_graph=True)
+    cotangent = torch.randn(5, 7, dtype=torch.float64, generator=seeded(2))
+    ours = torch.autograd.grad(potential.gradient(q, 0.7), sources, cotangent)
+    theirs = torch.autograd.grad(expected, sources, cotangent)
+    for found, reference in zip(ours, theirs, strict=True):
+        assert torch.allclose(found, reference, rtol=1e-12, atol=1e-15)
+
+
+def test_the_closed_form_gradient_refuses_to_be_differentiated_twice() -> None:
+    potential = Potential(potential_params(), 3, seeded())
+    q = torch.ones(1, 3, requires_grad=True)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(potential.gradient(q).sum(), q, create_graph=True)
+
+
 def plain_leapfrog(potential: Potential, q: Tensor, p: Tensor, dt: float, steps: int) -> Tensor:
     for _ in range(steps):
         half = p - dt / 2 * reference_gradient(potential, q, 1.0)

@@ -1,13 +1,12 @@
 """The separable Hamiltonian H(q, p) = |p|^2 / 2 + V(q) with a learned potential."""
 
 import itertools
-import math
 
-import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from hamjepa_audit.models.initialisation import initialise
+from hamjepa_audit.models.input_gradient import InputGradient
 from hamjepa_audit.params.arms import PotentialParams
 
 
@@ -31,28 +30,15 @@ class MultilayerPerceptron(nn.Module):
         result: Tensor = last(x)
         return result
 
-    def input_gradient(self, x: Tensor, base: Tensor, base_scale: float, scale: float) -> Tensor:
-        """base_scale * base + scale * gradient of a scalar output (sizes[-1] = 1) by its input.
+    def input_gradient(self, x: Tensor, stiffness: float, scale: float) -> Tensor:
+        """Stiffness * x + scale * gradient of the scalar output (sizes[-1] = 1): (N, sizes[0]).
 
-        Closed form: one pass forward and one back, itself differentiable, in place of autograd's
-        graph of a graph; the last product adds what comes beside it. The last bias has no part.
-
-        Args:
-            x: (N, sizes[0]).
-            base: (N, sizes[0]), what the gradient is added to.
-            base_scale: factor of it.
-            scale: factor of the gradient.
+        Closed form, one pass forward and one back, in place of autograd's graph of a graph.
         """
-        first, *others, last = self.layers
-        slopes, hidden = [], [first, *others]
-        for layer in hidden:
-            preactivation = layer(x)
-            x = functional.gelu(preactivation)
-            slopes.append(gelu_derivative(preactivation))
-        backward: Tensor = last.weight
-        for layer, slope in zip(reversed(others), reversed(slopes[1:]), strict=True):
-            backward = (backward * slope) @ layer.weight
-        return torch.addmm(base, backward * slopes[0], first.weight, beta=base_scale, alpha=scale)
+        *hidden, last = self.layers
+        parameters = [tensor for layer in hidden for tensor in (layer.weight, layer.bias)]
+        result: Tensor = InputGradient.apply(x, stiffness, scale, last.weight, *parameters)
+        return result
 
 
 class Potential(nn.Module):
@@ -73,13 +59,7 @@ class Potential(nn.Module):
 
     def gradient(self, q: Tensor, ramp: float = 1.0) -> Tensor:
         """Gradient of V per row: (N, d) -> (N, d)."""
-        return self.residual.input_gradient(q, q, self.stiffness, self.residual_scale * ramp)
-
-
-def gelu_derivative(x: Tensor) -> Tensor:
-    """Derivative of x Phi(x): Phi(x) + x phi(x)."""
-    density = torch.exp(-0.5 * x.square()) / math.sqrt(2 * math.pi)
-    return torch.special.ndtr(x) + x * density
+        return self.residual.input_gradient(q, self.stiffness, self.residual_scale * ramp)
 
 
 def energy(potential: Potential, states: Tensor, ramp: float = 1.0) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 
@@ -27,12 +28,13 @@ def leapfrog(
     Returns:
         Positions and momenta after K steps.
     """
+    step = torch.as_tensor(step, dtype=q.dtype, device=q.device)
     half = 0.5 * step
-    p = p - half * potential_gradient(q)
+    p = torch.addcmul(p, half, potential_gradient(q), value=-1)
     for remaining in range(steps - 1, -1, -1):
-        q = q + step * p
+        q = torch.addcmul(q, step, p)
         kick = step if remaining else half
-        p = p - kick * potential_gradient(q)
+        p = torch.addcmul(p, kick, potential_gradient(q), value=-1)
     return q, p
 
 

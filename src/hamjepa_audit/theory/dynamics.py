@@ -18,7 +18,7 @@ from hamjepa_audit.objectives.prediction import phase_space_prediction
 from hamjepa_audit.params.arms import PhaseSpaceObjectiveParams, PredictionParams, Readout
 from hamjepa_audit.params.studies import DynamicsParams, RunParams
 from hamjepa_audit.randomness import Stream, generator
-from hamjepa_audit.theory.symplectic import log_abs_determinant, symplecticity_defect
+from hamjepa_audit.theory.symplectic import jacobian, log_abs_determinant, symplecticity_defect
 
 PARTS: tuple[Readout, ...] = ("q", "p", "qp")
 HESSIAN_QUANTILES = {"min": 0.0, "q10": 0.1, "q50": 0.5, "q90": 0.9, "max": 1.0}
@@ -107,17 +107,6 @@ def measure_dynamics(
     return rows + [
         Measurement("q", name, value, "dimensionless") for name, value in of_force.items()
     ]
-
-
-def jacobian(function: Callable[[Tensor], Tensor], point: Tensor) -> Tensor:
-    """The Jacobian of a map of rows at one point: (n,) -> (m, n), row i the gradient of output i.
-
-    One pass back through m equal rows, of which each gives one output's gradient.
-    """
-    outputs = function(point[None]).shape[1]
-    rows = point.detach().expand(outputs, -1).clone().requires_grad_()
-    (gradients,) = torch.autograd.grad(function(rows).diagonal().sum(), rows)
-    return gradients
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from hamjepa_audit.params.theory import EnergyOrderParams, LongRunParams
 from hamjepa_audit.theory.instances import Generator, MechanicalSystem
 from hamjepa_audit.theory.integrators import Integrator
 from hamjepa_audit.theory.symplectic import (
+    jacobian,
     reciprocity_defect,
     symplecticity_defect,
     volume_defect,
@@ -24,25 +25,24 @@ MapCheck = Callable[[MechanicalSystem, Generator, Integrator], float]
 TENTH = 10
 
 
-def jacobian(
+def flow_jacobian(
     system: MechanicalSystem, integrator: Integrator, step_size: float, steps: int
 ) -> Tensor:
     """Jacobian of the map of the first initial state, (2d, 2d), of new [q; p] by old [q; p]."""
 
-    def mapped(state: Tensor) -> Tensor:
-        q, p = state[None].chunk(2, dim=-1)
+    def flow(states: Tensor) -> Tensor:
+        q, p = states.chunk(2, dim=-1)
         moved = integrator(system.potential.gradient, q, p, step_size, steps)
-        return torch.cat(moved, dim=-1)[0]
+        return torch.cat(moved, dim=-1)
 
-    result: Tensor = torch.func.jacrev(mapped)(torch.cat([system.q[0], system.p[0]]))
-    return result
+    return jacobian(flow, torch.cat([system.q[0], system.p[0]]))
 
 
 def jacobian_error(defect: Callable[[Tensor], Tensor], step_size: float, steps: int) -> MapCheck:
     """A check: a defect of the map's Jacobian is 0."""
 
     def error(system: MechanicalSystem, _: Generator, formula: Integrator) -> float:
-        return float(defect(jacobian(system, formula, step_size, steps)).abs())
+        return float(defect(flow_jacobian(system, formula, step_size, steps)).abs())
 
     return error
 

@@ -23,7 +23,7 @@ def theory_numbers(
         UserError: the tolerances of the parameters are not those of the theorems.
     """
     rows: dict[str, list[dict[str, Any]]] = {"checks": run_checks(params, say)}
-    with torch.inference_mode():
+    with torch.no_grad():
         setups = compare_setups(params, claim, say)
         states, directions = nearest_setup(params, claim, setups[0])
         rows["toy_transport_setups"] = setups

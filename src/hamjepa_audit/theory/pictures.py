@@ -11,7 +11,7 @@ from torch import Tensor
 from hamjepa_audit.params.theory import TheoryParams
 from hamjepa_audit.theory.instances import generator_for, mechanical_system, potential_params
 from hamjepa_audit.theory.integrators import INTEGRATORS
-from hamjepa_audit.theory.leapfrog import jacobian
+from hamjepa_audit.theory.leapfrog import flow_jacobian
 from hamjepa_audit.theory.symplectic import symplecticity_defect
 from hamjepa_audit.theory.transport import PlanePotential
 
@@ -120,7 +120,7 @@ def defects(params: TheoryParams) -> list[Row]:
         if precision == "float32":
             system = system.single_precision()
         for step_size in chosen.step_sizes:
-            map_jacobian = jacobian(system, INTEGRATORS[name], step_size, chosen.steps)
+            map_jacobian = flow_jacobian(system, INTEGRATORS[name], step_size, chosen.steps)
             rows.append(
                 {
                     "integrator": name,

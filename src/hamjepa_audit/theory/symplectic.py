@@ -1,7 +1,21 @@
-"""What makes the Jacobian of a map of phase space symplectic, and how far one is from it."""
+"""The Jacobian of a map of phase space, what makes it symplectic, and how far it is from that."""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+
+@torch.enable_grad()
+def jacobian(function: Callable[[Tensor], Tensor], point: Tensor) -> Tensor:
+    """The Jacobian of a map of rows at one point: (n,) -> (m, n), row i the gradient of output i.
+
+    One pass back through m equal rows, of which each gives one output's gradient.
+    """
+    outputs = function(point[None]).shape[1]
+    rows = point.detach().expand(outputs, -1).clone().requires_grad_()
+    (gradients,) = torch.autograd.grad(function(rows).diagonal().sum(), rows)
+    return gradients
 
 
 def symplecticity_defect(jacobian: Tensor) -> Tensor:
