@@ -146,9 +146,8 @@ class RDMRegObjective(ArmObjective):
             params.scale,
             numpy_generator(Stream.RDMREG_TARGET, self.seed, step),
         )
-        distance = sliced_wasserstein(
-            states, target.to(states.device, states.dtype), directions.to(states.dtype)
-        )
+        target = target.to(states.device, states.dtype, non_blocking=True)
+        distance = sliced_wasserstein(states, target, directions.to(states.dtype))
         return {"invariance": view_distance(states), "rdmreg": distance}
 
 

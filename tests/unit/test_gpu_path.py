@@ -1,0 +1,126 @@
+"""A step's way on a GPU, on fake CUDA tensors: no mixed devices, and no waiting for the device.
+
+Fake tensors (torch.compile's) have a device and a shape but no numbers, so that they need no GPU.
+Asking one for a number, as `if`, `float()` or a boolean index do, is an error. Autocast and the
+backward pass are not covered: PyTorch has neither without a GPU.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from hamjepa_audit.data import philox, views
+from hamjepa_audit.data.streaming import BatchImages
+from hamjepa_audit.data.whole_images import WholeImages
+from hamjepa_audit.objectives import arms
+from hamjepa_audit.params import RunParams, load_study, resolve_run
+from hamjepa_audit.training.loop import Trainer
+from hamjepa_audit.training.model import build_model
+
+CUDA = torch.device("cuda:0")
+BATCH = 4
+CASES = [
+    ("cifar100_controls", arm)
+    for arm in ("sigreg", "hamjepa", "euler", "volume_preserving", "mlp", "vicreg", "rdmreg")
+] + [("imagenet100", "sigreg"), ("imagenet100", "hamjepa")]
+WAITING = {"aten._linalg_eigh.default"}
+"""Operations that wait for a GPU by themselves: eigvalsh looks whether it converged."""
+
+
+class Operations(TorchDispatchMode):
+    """Keeps the names of operations, and which copies from the host a step would wait for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+        self.waited_for: list[str] = []
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        self.names.add(str(function))
+        if str(function).startswith("aten._to_copy") and not kwargs.get("non_blocking"):
+            source, target = args[0].device.type, kwargs.get("device", args[0].device)
+            if source != torch.device(target).type:
+                self.waited_for.append(f"{tuple(args[0].shape)} from {source} to {target}")
+        return function(*args, **kwargs)
+
+
+@pytest.fixture
+def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Within it tensors are fake; what can't be without a GPU, its generators, is left out."""
+
+    def directions(dimension: int, count: int, _: object) -> Tensor:
+        return torch.empty(dimension, count, device=CUDA)
+
+    monkeypatch.setattr(arms, "device_generator", lambda *_: None)
+    monkeypatch.setattr(arms, "unit_directions", directions)
+    for kept in (views.constant, philox._constants):
+        kept.cache_clear()
+    with FakeTensorMode():
+        yield
+    for kept in (views.constant, philox._constants):
+        kept.cache_clear()
+
+
+def trainer_on_cuda(run: RunParams) -> tuple[Trainer, BatchImages]:
+    model = build_model(run)
+    for module in (*model.encoder.modules(), *model.objective.modules()):
+        for name, parameter in module.named_parameters(recurse=False):
+            setattr(module, name, nn.Parameter(parameter.to(CUDA)))
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, buffer.to(CUDA))
+    images = images_of(run)
+    return Trainer(run, model, images, "fake"), images  # type: ignore[arg-type]
+
+
+def images_of(run: RunParams) -> BatchImages:
+    size = run.data.image_size
+    if run.encoder.stem == "cifar":
+        return torch.empty(BATCH, 3, size, size, dtype=torch.uint8, device=CUDA)
+    sizes = torch.full((BATCH, 2), size, device=CUDA)
+    pixels = torch.empty(BATCH * size * size, 3, dtype=torch.uint8, device=CUDA)
+    return WholeImages(pixels, torch.arange(BATCH, device=CUDA) * size * size, sizes, size, size)
+
+
+def losses(run: RunParams) -> tuple[dict[str, Tensor], Operations]:
+    """Terms of a second step on fake CUDA tensors; the first one makes what is kept."""
+    small = run.optimisation.model_copy(update={"batch_size": BATCH})
+    trainer, images = trainer_on_cuda(run.model_copy(update={"optimisation": small}))
+    samples = torch.arange(BATCH, device=CUDA)
+    objective = trainer.model.objective
+    objective.terms(trainer._states(samples, images, 1), 0, 1)
+    with Operations() as operations:
+        terms = objective.terms(trainer._states(samples, images, 1), 1, 1)
+        objective.total(terms)
+    return terms, operations
+
+
+@pytest.mark.usefixtures("fake_cuda")
+@pytest.mark.filterwarnings("ignore:CUDA is not available")  # autocast says so
+@pytest.mark.parametrize(("name", "arm"), CASES)
+def test_a_step_stays_on_the_gpu_and_waits_for_nothing(
+    params_folder: Path, name: str, arm: str
+) -> None:
+    study = load_study(params_folder, name)
+    terms, operations = losses(resolve_run(study, arm, study.epochs[0], 0))
+    assert {term.device.type for term in terms.values()} == {"cuda"}
+    assert operations.waited_for == []
+    assert "aten.convolution.default" in operations.names  # something was looked at
+    assert {name for name in operations.names if "linalg" in name or "item" in name} <= WAITING
+
+
+@pytest.mark.usefixtures("fake_cuda")
+def test_asking_a_fake_gpu_for_a_number_is_seen() -> None:
+    with pytest.raises(DataDependentOutputException):
+        bool(torch.ones(3, device=CUDA).any())
+    with Operations() as operations:
+        torch.ones(3).to(CUDA)
+    assert operations.waited_for == ["(3,) from cpu to cuda:0"]
