@@ -2,14 +2,16 @@
 
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from hamjepa_audit.errors import UserError
+from hamjepa_audit.files import read_parquet
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.locking import sole_process
+from hamjepa_audit.measurements import require_origin
 from hamjepa_audit.params import load_study
 from hamjepa_audit.params.loading import study_names
 from hamjepa_audit.plan import StudyPlan, data_digest
@@ -32,7 +34,8 @@ class Entry:
         study: the study that it is of.
         wanted: whether the parameters ask for it; None: the study's data aren't prepared, so
             its run ids aren't known.
-        complete: whether all is there that makes it whole.
+        complete: whether all is there that makes it whole; of an evaluation, every measurement,
+            each of the checkpoints that the runs have now.
     """
 
     kind: Kind
@@ -135,10 +138,19 @@ def _evaluations(layout: Layout, plans: dict[str, StudyPlan | None]) -> Iterator
         else:
             batch = plan.batches[folder.name]
             files = {batch.measurement(step) for step in batch.steps}
-            complete = all(file.exists() for file in files)
+            complete = all(_is_of_current_runs(layout, file, batch.run_ids) for file in files)
             yield Entry("evaluation", folder, study, True, complete)
             for file in sorted(set(folder.glob("*.parquet")) - files):
                 yield Entry("measurement", file, study, False, True)
+
+
+def _is_of_current_runs(layout: Layout, file: Path, run_ids: Collection[str]) -> bool:
+    """Whether a measurement is there, whole, and of the checkpoints that its runs have now."""
+    try:
+        require_origin(layout, file, read_parquet(file, sealed=True), run_ids, whole=False)
+    except UserError:  # `collect` and `verify` say which it is
+        return False
+    return True
 
 
 def _named(root: Path, pattern: re.Pattern[str]) -> Iterator[tuple[Path, str]]:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from hamjepa_audit.cli.main import main
-from hamjepa_audit.files import read_json
+from hamjepa_audit.files import read_json, write_sealed_json
 from hamjepa_audit.inventory import Entry, delete, prunable, take_inventory
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.states import write_state
@@ -78,6 +78,17 @@ def test_a_run_without_a_record_is_incomplete_and_kept(place: Path) -> None:
     entries = take_inventory(LAYOUT)
     assert [entry.path.name for entry in entries if entry.state == "incomplete"] == [run]
     assert prunable(entries) == []
+
+
+def test_measurements_of_other_checkpoints_than_the_runs_are_incomplete(place: Path) -> None:
+    run = next(iter(plan_of(LAYOUT, STUDY).runs))
+    record = {key: value for key, value in read_json(LAYOUT.record(run)).items() if key != "sha256"}
+    files = record["files"] | {LAYOUT.checkpoint(run).name: "0" * 64}
+    write_sealed_json(LAYOUT.record(run), record | {"files": files})
+    assert states(take_inventory(LAYOUT)) == {
+        ("run", "current"): RUNS,
+        ("evaluation", "current"): len(ARMS) - 1, ("evaluation", "incomplete"): 1,
+    }  # fmt: skip
 
 
 def test_states_are_listed_and_pruned_once_no_run_needs_them(place: Path) -> None:

@@ -1,6 +1,6 @@
 """Many runs' Parquet files into one table, whatever their order."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,28 +48,25 @@ def collect_study(plan: StudyPlan) -> list[Path]:
         ("curves", plan.measurements("curves"), CURVES_SCHEMA),
         ("history", histories, HISTORY_SCHEMA),
     ):
-        for file in files:
-            table = read_parquet(file, schema, sealed=True)
+        tables = {file: read_parquet(file, schema, sealed=True) for file in files}
+        for file, table in tables.items():
             if file in histories:
                 require_runs(file, table, runs_of_files[file])
             else:
                 require_origin(layout, file, table, runs_of_files[file])
         targets.append(layout.study_table(plan.study.name, kind))
         times = [training_times(layout, plan.runs)] if kind == "metrics" else []
-        collect(files, schema, targets[-1], times)
+        _write_sorted(tables, times, targets[-1])
     return targets
 
 
-def collect(
-    files: Sequence[Path], schema: pa.Schema, target: Path, more: Sequence[pa.Table] = ()
-) -> None:
+def collect(files: Sequence[Path], schema: pa.Schema, target: Path) -> None:
     """Writes all rows as one sorted table; the same rows give the same bytes.
 
     Args:
         files: Parquet files of exactly `schema`.
         schema: METRICS_SCHEMA, CURVES_SCHEMA or HISTORY_SCHEMA.
         target: the Parquet file to write, atomically.
-        more: tables of exactly `schema`.
 
     Raises:
         UserError: there is no file; one is missing, unreadable or of another schema; a field is
@@ -77,12 +74,16 @@ def collect(
     """
     if not files:
         raise UserError(f"nothing to collect into {target}; make at least one run")
-    tables = [read_parquet(source, schema) for source in files]
-    for source, table in zip(files, tables, strict=True):
+    _write_sorted({source: read_parquet(source, schema) for source in files}, [], target)
+
+
+def _write_sorted(tables: Mapping[Path, pa.Table], more: Sequence[pa.Table], target: Path) -> None:
+    """Writes tables by the files that they were read from, and more, all of one schema, as one."""
+    for source, table in tables.items():
         _refuse_gaps(source, table)
-    table = pa.concat_tables([*tables, *more]).replace_schema_metadata(None)
-    _refuse_duplicates(files, tables, table)
-    order = [(name, "ascending") for name in schema.names if name not in ("value", "unit")]
+    table = pa.concat_tables([*tables.values(), *more]).replace_schema_metadata(None)
+    _refuse_duplicates(tables, table)
+    order = [(name, "ascending") for name in table.column_names if name not in ("value", "unit")]
     # One chunk a column: how the rows were spread over files must not show in the bytes.
     write_parquet(target, table.sort_by(order).combine_chunks())
 
@@ -99,7 +100,7 @@ def _refuse_gaps(source: Path, table: pa.Table) -> None:
         )
 
 
-def _refuse_duplicates(files: Sequence[Path], tables: list[pa.Table], table: pa.Table) -> None:
+def _refuse_duplicates(tables: Mapping[Path, pa.Table], table: pa.Table) -> None:
     key = [name for name in table.column_names if name in IDENTIFYING]
     names = table.select(key).to_pandas()
     repeated = names[names.duplicated()]
@@ -108,7 +109,7 @@ def _refuse_duplicates(files: Sequence[Path], tables: list[pa.Table], table: pa.
     first = repeated.sort_values(key).iloc[0]
     holders = [
         str(source)
-        for source, part in zip(files, tables, strict=True)
+        for source, part in tables.items()
         if _has_row(part.select(key).to_pandas(), first)
     ]
     raise UserError(
