@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hamjepa_audit.data import philox, views
+from hamjepa_audit.data import philox, view_draws
 from hamjepa_audit.data.streaming import BatchImages
 from hamjepa_audit.data.whole_images import WholeImages
 from hamjepa_audit.objectives import arms
@@ -62,11 +62,11 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(arms, "device_generator", lambda *_: None)
     monkeypatch.setattr(arms, "unit_directions", directions)
-    for kept in (views.constant, philox._constants):
+    for kept in (view_draws.constant, philox._constants):
         kept.cache_clear()
     with FakeTensorMode():
         yield
-    for kept in (views.constant, philox._constants):
+    for kept in (view_draws.constant, philox._constants):
         kept.cache_clear()
 
 

@@ -11,15 +11,17 @@ from scipy import stats
 from torchvision.transforms.v2 import functional as reference
 
 from hamjepa_audit.data.philox import philox4x32, uniforms
-from hamjepa_audit.data.views import (
+from hamjepa_audit.data.view_draws import (
     BRIGHTNESS,
     CONTRAST,
     HUE,
     SATURATION,
     ViewDraws,
+    draw_views,
+)
+from hamjepa_audit.data.views import (
     apply_views,
     crop_and_resize,
-    draw_views,
     gaussian_blur,
     jitter_colours,
     luma,

@@ -20,7 +20,8 @@ from hamjepa_audit.data.generated import write_image_folder
 from hamjepa_audit.data.preparation import prepare
 from hamjepa_audit.data.store import Store, WholeSplit, load_manifest, open_store, verify_store
 from hamjepa_audit.data.streaming import StreamedImages, batches, open_images
-from hamjepa_audit.data.views import draw_views, plain_views, random_views
+from hamjepa_audit.data.view_draws import draw_views
+from hamjepa_audit.data.views import plain_views, random_views
 from hamjepa_audit.data.whole_images import WholeImages, largest_box
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.params import load_study

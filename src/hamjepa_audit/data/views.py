@@ -1,59 +1,26 @@
 """Random views of images, a batch at a time on the device that holds the images.
 
-Every image draws its own parameters, which depend on (seed, epoch, sample, view) alone. Resampling
-is a product with two small matrices an image; all steps are float32 in [0, 1], where torchvision's
-per-image functions round to 1/255.
+Every image has its own parameters (`view_draws`). Resampling is a product with two small matrices
+an image; all steps are float32 in [0, 1], where torchvision's per-image functions round to 1/255.
 """
 
-import functools
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import permutations
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from hamjepa_audit.data.philox import uniforms
+from hamjepa_audit.data.view_draws import (
+    CONTRAST,
+    HUE,
+    SATURATION,
+    ViewDraws,
+    constant,
+    draw_views,
+)
 from hamjepa_audit.data.whole_images import WholeImages, largest_box
 from hamjepa_audit.params.studies import ViewParams
-from hamjepa_audit.randomness import Stream, derived_seed
 
-CROP_ATTEMPTS = 10
-"""Boxes that torchvision's RandomResizedCrop tries before it takes a centre crop."""
-
-UNIFORMS_PER_VIEW = 2 * CROP_ATTEMPTS + 14
 LUMA = (0.2989, 0.587, 0.114)
-BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
-JITTER_ORDERS = tuple(permutations(range(4)))
-
-
-@dataclass(frozen=True)
-class ViewDraws:
-    """The parameters of a batch of views; every tensor has B rows."""
-
-    top: Tensor
-    """(B,) first row of the crop, pixels."""
-    left: Tensor
-    height: Tensor
-    width: Tensor
-    flip: Tensor
-    """(B,) bool."""
-    jitter: Tensor
-    """(B,) bool: whether colours are jittered at all."""
-    factors: Tensor
-    """(B, 3) factors of brightness, contrast and saturation."""
-    hue: Tensor
-    """(B,) hue shift in turns."""
-    order: Tensor
-    """(B, 4) which of the four jitters comes first, second, ..."""
-    grayscale: Tensor
-    """(B,) bool."""
-    sigma: Tensor
-    """(B,) blur in pixels, 0 where there is none."""
-    solarize: Tensor
-    """(B,) bool."""
 
 
 def random_views(
@@ -116,101 +83,6 @@ def normalise(images: Tensor, params: ViewParams) -> Tensor:
     mean = constant(params.mean, images.device).view(3, 1, 1)
     std = constant(params.std, images.device).view(3, 1, 1)
     return (images - mean).div_(std)
-
-
-def draw_views(
-    samples: Tensor,
-    image_size: Sequence[int | Tensor],
-    params: ViewParams,
-    seed: int,
-    epoch: int,
-    views: Tensor,
-) -> ViewDraws:
-    """The parameters of one view of every row, distributed as torchvision's transforms.
-
-    Args:
-        samples: (B,) int64.
-        image_size: height and width of the images, pixels; (B,) float each where they differ.
-        params: the distribution of views.
-        seed: the run's seed.
-        epoch: from 1.
-        views: (B,) int64, which view of its sample each row is.
-    """
-    word = derived_seed(Stream.VIEWS, seed)
-    key = (word & 0xFFFFFFFF, word >> 32)
-    u = uniforms(samples, epoch, views, key, UNIFORMS_PER_VIEW)
-    attempts, rest = u[:, : 2 * CROP_ATTEMPTS], u[:, 2 * CROP_ATTEMPTS :].unbind(1)
-    top, left, height, width = _draw_boxes(attempts, rest[0], rest[1], image_size, params)
-    jitter = params.jitter
-    strengths = constant((jitter.brightness, jitter.contrast, jitter.saturation), u.device)
-    orders = constant(JITTER_ORDERS, u.device).long()
-    low, high = params.blur.sigma
-    sigma = low + (high - low) * rest[10]
-    return ViewDraws(
-        top=top,
-        left=left,
-        height=height,
-        width=width,
-        flip=rest[2] < params.flip_probability,
-        jitter=rest[3] < jitter.probability,
-        factors=1 + strengths * (2 * torch.stack(rest[4:7], dim=1) - 1),
-        hue=jitter.hue * (2 * rest[7] - 1),
-        order=orders[(rest[8] * len(JITTER_ORDERS)).long()],
-        grayscale=rest[9] < params.grayscale_probability,
-        sigma=torch.where(rest[11] < params.blur.probability, sigma, 0.0),
-        solarize=rest[12] < params.solarize.probability,
-    )
-
-
-def _draw_boxes(
-    attempts: Tensor,
-    down: Tensor,
-    right: Tensor,
-    image_size: Sequence[int | Tensor],
-    params: ViewParams,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Top, left, height and width (B,) of crops, as RandomResizedCrop draws them.
-
-    Area uniform, ratio log-uniform; the first attempt that fits, else the largest centre crop
-    with a ratio in range. The position is uniform over the places that the box fits in.
-    """
-    rows, columns = image_size
-    scale_low, scale_high = params.crop_scale
-    ratio_low, ratio_high = (math.log(ratio) for ratio in params.crop_ratio)
-    # Beside the attempts (B, 10), sizes of their own stand in a column.
-    height_limit, width_limit = (
-        size[:, None] if isinstance(size, Tensor) else size for size in (rows, columns)
-    )
-    share = scale_low + (scale_high - scale_low) * attempts[:, 0::2]
-    area = height_limit * width_limit * share
-    ratio = torch.exp(ratio_low + (ratio_high - ratio_low) * attempts[:, 1::2])
-    widths, heights = torch.sqrt(area * ratio).round(), torch.sqrt(area / ratio).round()
-    fits = (widths >= 1) & (widths <= width_limit) & (heights >= 1) & (heights <= height_limit)
-    found, first = fits.any(dim=1), fits.int().argmax(dim=1, keepdim=True)
-    spare_height, spare_width = _centre_box(rows, columns, params.crop_ratio)
-    height = torch.where(found, heights.gather(1, first).squeeze(1), spare_height)
-    width = torch.where(found, widths.gather(1, first).squeeze(1), spare_width)
-    top = torch.where(found, ((rows - height + 1) * down).floor(), ((rows - height) / 2).floor())
-    left = torch.where(
-        found, ((columns - width + 1) * right).floor(), ((columns - width) / 2).floor()
-    )
-    return top, left, height, width
-
-
-def _centre_box(
-    rows: int | Tensor, columns: int | Tensor, ratios: tuple[float, float]
-) -> tuple[float | Tensor, float | Tensor]:
-    """Height and width of the largest box whose ratio width / height is in range."""
-    if isinstance(rows, Tensor):
-        assert isinstance(columns, Tensor), "heights and widths come together"
-        tallest, widest = (columns / ratios[0]).round(), (rows * ratios[1]).round()
-        return torch.minimum(rows, tallest), torch.minimum(columns, widest)
-    assert not isinstance(columns, Tensor)
-    if columns / rows < ratios[0]:
-        return float(round(columns / ratios[0])), float(columns)
-    if columns / rows > ratios[1]:
-        return float(rows), float(round(rows * ratios[1]))
-    return float(rows), float(columns)
 
 
 def apply_views(images: Tensor, draws: ViewDraws, params: ViewParams) -> Tensor:
@@ -365,12 +237,6 @@ def _shifts(offsets: Tensor, size: int) -> Tensor:
     position = torch.arange(size, device=offsets.device) + offsets[:, None]
     reflected = (size - 1) - ((size - 1) - position.abs()).abs()
     return (reflected[..., None] == torch.arange(size, device=offsets.device)).float()
-
-
-@functools.cache
-def constant(values: tuple[Any, ...], device: torch.device) -> Tensor:
-    """A float32 tensor made once a device: making it anew would wait for the device every time."""
-    return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 def _per_image(values: Tensor) -> Tensor:
