@@ -1,27 +1,34 @@
 """Preparation of images that are kept whole: long, so it continues where it was interrupted.
 
-What is done lies in the folder `.NAME.partial` beside the store: for each split the pixels so far,
-and a journal with one line an image, written after the image's pixels. Preparing again keeps the
-images at the beginning of the journal that are still the first of the source, and goes on.
+What is done lies in the folder `.NAME.partial` beside the store: for each split the pixels so far
+and their journal. Preparing again keeps the images at the beginning of the journal that are still
+the first of the source, and goes on.
 """
 
 import hashlib
 import io
 import json
-import os
 import shutil
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from filelock import FileLock, Timeout
 from PIL import Image
 
 from hamjepa_audit.data.ahead import ahead
+from hamjepa_audit.data.preparation_journal import (
+    HEADER_BYTES,
+    Row,
+    SplitWork,
+    finished_rows,
+    journal_lines,
+    journalled_rows,
+    rewind,
+)
 from hamjepa_audit.data.progress import Progress
 from hamjepa_audit.data.publishing import (
     SPLITS,
@@ -52,12 +59,11 @@ from hamjepa_audit.data.store import (
     SplitName,
     SplitRecord,
     content_digest,
-    images_file,
     load_manifest,
     sizes_file,
 )
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.files import CHUNK, write_sealed_json
+from hamjepa_audit.files import write_sealed_json
 from hamjepa_audit.params.sources import ImageFolderParams
 
 BLOCK_ROWS = 64
@@ -68,57 +74,6 @@ AHEAD_PER_THREAD = 4
 
 SAMPLED = 500
 """Images whose size is looked up to say how much disk the store needs."""
-
-HEADER_BYTES = 128
-"""Room for the .npy header of the pixels, whose number is known last."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One image of a split: the file that it is made of, and its size once it is made."""
-
-    name: str
-    label: str
-    file_bytes: int
-    modified_ns: int
-    height: int = 0
-    width: int = 0
-
-    def is_of(self, other: "Row") -> bool:
-        """Whether both are made of the same file in the same state."""
-        return replace(self, height=0, width=0) == replace(other, height=0, width=0)
-
-
-@dataclass
-class SplitWork:
-    """A split in preparation.
-
-    Attributes:
-        folder: where its files lie meanwhile.
-        split: train or test.
-        rows: all its images.
-        done: the first of them, as far as their pixels are there.
-    """
-
-    folder: Path
-    split: SplitName
-    rows: list[Row]
-    done: list[Row] = field(default_factory=list)
-
-    @property
-    def pixels(self) -> Path:
-        """The pixels so far, after room for the header."""
-        return self.folder / images_file(self.split)
-
-    @property
-    def journal(self) -> Path:
-        """One line for each image whose pixels are there."""
-        return self.folder / f"{self.split}.jsonl"
-
-    @property
-    def pixel_bytes(self) -> int:
-        """Bytes of the images that are done."""
-        return sum(CHANNELS * row.height * row.width for row in self.done)
 
 
 @dataclass(frozen=True)
@@ -189,7 +144,7 @@ def _works(source: ImageFolderParams, images: Folder, scratch: Path) -> list[Spl
     _forget_unless(scratch, {"image_size": source.image_size, **pillow_versions()})
     works = [SplitWork(scratch, split, images.rows[split]) for split in SPLITS]
     for work in works:
-        work.done = _done(work)
+        work.done = finished_rows(work)
     return works
 
 
@@ -214,40 +169,8 @@ def _is_whole(scratch: Path, works: list[SplitWork]) -> bool:
     It may have been interrupted while files were moved there, so that they aren't looked for.
     """
     return (scratch / MANIFEST).exists() and all(
-        sum(1 for _ in _journalled(work)) == len(work.rows) for work in works
+        sum(1 for _ in journalled_rows(work)) == len(work.rows) for work in works
     )
-
-
-def _journalled(work: SplitWork) -> Iterator[Row]:
-    """The rows at the beginning of the journal that are still the split's.
-
-    A line that an interruption cut short is not JSON, and ends them.
-    """
-    if not work.journal.exists():
-        return
-    with work.journal.open() as journal:
-        for line, row in zip(journal, work.rows, strict=False):
-            try:
-                found = Row(**json.loads(line))
-            except json.JSONDecodeError:
-                return
-            if not found.is_of(row):
-                return
-            yield found
-
-
-def _done(work: SplitWork) -> list[Row]:
-    """Those of them that have all pixels."""
-    if not work.pixels.exists():
-        return []
-    available = work.pixels.stat().st_size - HEADER_BYTES
-    done: list[Row] = []
-    for row in _journalled(work):
-        available -= CHANNELS * row.height * row.width
-        if available < 0:
-            break
-        done.append(row)
-    return done
 
 
 def _say_what_it_takes(
@@ -294,14 +217,14 @@ def _decode(
         Progress(title, len(work.rows)) as progress,
         closing(_blocks(source, images, work.rows[len(work.done) :], threads)) as blocks,
     ):
-        _rewind(work, pixels, journal, digest)
+        rewind(work, pixels, journal, digest)
         progress.start_at(len(work.done))
         for block, arrays in blocks:
             for array in arrays:
                 pixels.write(array.data)
                 digest.update(array.data)
             sync(pixels)  # the journal must not name what isn't there
-            journal.write(_lines(block))
+            journal.write(journal_lines(block))
             journal.flush()
             work.done += block
             if block:
@@ -310,20 +233,6 @@ def _decode(
         pixels.write(_header(work.pixel_bytes))
         sync(pixels)
     return _describe(images, work, digest)
-
-
-def _rewind(work: SplitWork, pixels: IO[bytes], journal: IO[str], digest: "hashlib._Hash") -> None:
-    """Cuts both files after what is done, which the digest takes in."""
-    pixels.truncate(HEADER_BYTES + work.pixel_bytes)
-    pixels.seek(HEADER_BYTES)
-    while chunk := pixels.read(CHUNK):
-        digest.update(chunk)
-    journal.truncate(sum(len(_lines([row])) for row in work.done))
-    journal.seek(0, os.SEEK_END)
-
-
-def _lines(rows: list[Row]) -> str:
-    return "".join(f"{json.dumps(asdict(row))}\n" for row in rows)
 
 
 def _blocks(
