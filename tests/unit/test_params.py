@@ -12,7 +12,10 @@ from hypothesis import given, strategies as st
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.identity import run_id, study_runs
 from hamjepa_audit.params import RunParams, load_study, resolve_run, study_names
-from hamjepa_audit.params.loading import merge
+from hamjepa_audit.params.audit import AuditParams
+from hamjepa_audit.params.base import Params
+from hamjepa_audit.params.loading import merge, read_yaml, validate
+from hamjepa_audit.params.theory import TheoryParams
 from tests.tiny import edit
 
 STUDIES = ("cifar100", "digits", "imagenet100", "tinyimagenet100")
@@ -142,6 +145,8 @@ def test_ablations_differ_from_hamjepa_in_the_predictor_alone(
          "unknown key 'optimisation.batch_sise': did you mean 'batch_size'?"),
         ("arms/hamjepa.yaml", "objective.budget.wieght", 1.0,
          "unknown key 'arms.1.objective.budget.wieght': did you mean 'weight'?"),
+        ("arms/hamjepa.yaml", "clipping.scop", "encoder",
+         "unknown key 'arms.1.clipping.scop': did you mean 'scope'?"),
         ("studies/digits.yaml", "data.tset_fraction", 0.1,
          "unknown key 'data.tset_fraction': did you mean 'test_fraction'?"),
         ("studies/digits.yaml", "optimisation.batch_size", "many",
@@ -173,6 +178,26 @@ def test_one_line_says_what_is_wrong(
 ) -> None:
     edit(folder / file, keys, value)
     assert expected in message(folder)
+
+
+@pytest.mark.parametrize(
+    ("model", "file", "keys", "value", "expected"),
+    [
+        (AuditParams, "statistics.yaml", "stands_for.digits.epochs", {"30": "12"},
+         "stands_for.digits.epochs.30 is '12': input should be a valid integer"),
+        (AuditParams, "statistics.yaml", "stands_for.digits.epoch", 3,
+         "unknown key 'stands_for.digits.epoch': did you mean 'epochs'?"),
+        (TheoryParams, "theory.yaml", "toy_transport.potentials.harmonic.stifness", 1.0,
+         "unknown key 'toy_transport.potentials.harmonic.stifness': did you mean 'stiffness'?"),
+    ],
+)  # fmt: skip
+def test_keys_of_a_mapping_are_named_also_where_they_are_a_kind_elsewhere(
+    folder: Path, model: type[Params], file: str, keys: str, value: Any, expected: str
+) -> None:
+    edit(folder / file, keys, value)
+    with pytest.raises(UserError) as caught:
+        validate(model, read_yaml(folder / file), file)
+    assert str(caught.value) == f"{file}: {expected}"
 
 
 def test_missing_key_file_and_study(folder: Path) -> None:

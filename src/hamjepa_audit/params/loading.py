@@ -14,21 +14,16 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from hamjepa_audit.errors import UserError, nearest
 from hamjepa_audit.params.arms import ArmParams
 from hamjepa_audit.params.base import Params
+from hamjepa_audit.params.explanation import explain
 from hamjepa_audit.params.studies import RunParams, StudyParams
 from hamjepa_audit.params.widths import FOLLOWED, Word, with_width, word_of
 
 Tree = dict[str, Any]
 _Model = TypeVar("_Model", bound=Params)
-_UNION_TAGS = {
-    "leapfrog", "symplectic_euler", "euler", "additive_coupling", "residual_mlp", "identity",
-    "phase_space", "sigreg", "vicreg", "rdmreg",
-    "digits", "cifar10", "cifar100", "image_folder", "parquet",
-}  # fmt: skip
 _INTEGRATORS = {"leapfrog", "symplectic_euler", "euler"}
 """Kinds that have the same settings and mean the same by them."""
 
@@ -104,7 +99,7 @@ def validate(model: type[_Model], tree: Tree, where: str) -> _Model:
         raise UserError(f"{where}: {error}; put the value in quotes") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise UserError(f"{where}: {_explain(model, first)}") from error
+        raise UserError(f"{where}: {explain(model, first)}") from error
 
 
 def _study_tree(folder: Path, name: str, seen: tuple[str, ...]) -> Tree:
@@ -232,49 +227,3 @@ def read_yaml(path: Path, loader: type[UniqueKeyLoader] = UniqueKeyLoader) -> Tr
     if not isinstance(tree, dict):
         raise UserError(f"{path} must hold a mapping of keys to values, found {tree!r}")
     return tree
-
-
-def _explain(model: type[Params], error: ErrorDetails) -> str:
-    location = error["loc"]
-    path = ".".join(str(part) for part in location if part not in _UNION_TAGS) or "parameters"
-    match error["type"]:
-        case "extra_forbidden":
-            allowed = _keys_at(model, location[:-1])
-            return f"unknown key '{path}': {nearest(str(location[-1]), allowed)}"
-        case "missing":
-            return f"key '{path}' is missing: give it a value"
-        case "value_error":
-            return f"{path}: {error['ctx']['error']}"
-        case _:
-            return f"{path} is {error['input']!r}: {_lower_first(error['msg'])}"
-
-
-def _keys_at(model: type[Params], location: tuple[int | str, ...]) -> list[str]:
-    """The keys that are valid at a location of a model's tree."""
-    schema: Any = model.model_json_schema(by_alias=False)
-    definitions = schema.get("$defs", {})
-    node = schema
-    for part in location:
-        node = _descend(node, part, definitions)
-    return sorted(_dereference(node, definitions).get("properties", {}))
-
-
-def _descend(node: Any, part: int | str, definitions: Any) -> Any:
-    node = _dereference(node, definitions)
-    if isinstance(part, int):
-        return node.get("items", {})
-    if "properties" in node and part in node["properties"]:
-        return node["properties"][part]
-    if "discriminator" in node:  # the part is a union's tag
-        return {"$ref": node["discriminator"]["mapping"][part]}
-    return next((option for option in node.get("anyOf", []) if "$ref" in option), {})
-
-
-def _dereference(node: Any, definitions: Any) -> Any:
-    while "$ref" in node:
-        node = definitions[node["$ref"].rsplit("/", 1)[-1]]
-    return node
-
-
-def _lower_first(text: str) -> str:
-    return text[:1].lower() + text[1:]

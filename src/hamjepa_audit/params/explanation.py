@@ -1,0 +1,68 @@
+"""What is wrong with a parameter, in one line that names it as its file does."""
+
+from typing import Any
+
+from pydantic_core import ErrorDetails
+
+from hamjepa_audit.errors import nearest
+from hamjepa_audit.params.base import Params
+
+Location = tuple[int | str, ...]
+Schema = dict[str, Any]
+
+
+def explain(model: type[Params], error: ErrorDetails) -> str:
+    """Key, value, and what is allowed, of one of pydantic's errors about a `model`."""
+    location = error["loc"]
+    keys, _ = _find(model, location)
+    path = ".".join(keys) or "parameters"
+    match error["type"]:
+        case "extra_forbidden":
+            _, parent = _find(model, location[:-1])
+            allowed = sorted(parent.get("properties", {}))
+            return f"unknown key '{path}': {nearest(str(location[-1]), allowed)}"
+        case "missing":
+            return f"key '{path}' is missing: give it a value"
+        case "value_error":
+            return f"{path}: {error['ctx']['error']}"
+        case _:
+            return f"{path} is {error['input']!r}: {error['msg'][:1].lower() + error['msg'][1:]}"
+
+
+def _find(model: type[Params], location: Location) -> tuple[list[str], Schema]:
+    """The keys of a file that a location stands for, and the schema of what is there.
+
+    A location also has the tags of unions (the `kind` or `source` of a mapping), which are no keys.
+    """
+    schema = model.model_json_schema(by_alias=False)
+    definitions = schema.get("$defs", {})
+    keys, node = [], schema
+    for part in location:
+        tags = node.get("discriminator", {}).get("mapping", {})
+        if part in tags:
+            node = {"$ref": tags[part]}
+        else:
+            keys.append(str(part))
+            node = _child(node, part)
+        node = _resolve(node, definitions)
+    return keys, node
+
+
+def _child(node: Schema, part: int | str) -> Schema:
+    """The schema of an item of a list, or of a key's value."""
+    candidates = [
+        node.get("items") if isinstance(part, int) else node.get("properties", {}).get(part),
+        node.get("additionalProperties"),
+        *node.get("patternProperties", {}).values(),
+    ]
+    return next((found for found in candidates if isinstance(found, dict)), {})
+
+
+def _resolve(node: Schema, definitions: dict[str, Schema]) -> Schema:
+    """What a reference refers to, and of what may be null, what it is otherwise."""
+    while "$ref" in node or "anyOf" in node:
+        if "$ref" in node:
+            node = definitions[node["$ref"].rsplit("/", 1)[-1]]
+        else:
+            node = next((x for x in node["anyOf"] if x.get("type") != "null"), {})
+    return node
