@@ -6,6 +6,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,33 @@ def atomic_path(target: Path, *, durable: bool = True) -> Iterator[Path]:
         raise _unwritable(target, error) from error
     finally:
         _discard(temporary)
+
+
+@contextlib.contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yields a temporary folder beside `target`, which takes its place when the block succeeds.
+
+    As `atomic_path` in all else; a folder that is there is deleted just before.
+
+    Raises:
+        UserError: the folder can't be created or moved.
+    """
+    temporary = target.with_name(temporary_prefix(target) + secrets.token_hex(4))
+    try:
+        try:
+            remove_leftovers(target)
+            temporary.mkdir(parents=True)
+        except OSError as error:
+            raise _unwritable(target, error) from error
+        yield temporary
+        try:
+            if target.exists():
+                shutil.rmtree(target)
+            temporary.replace(target)
+        except OSError as error:
+            raise _unwritable(target, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _discard(temporary: Path) -> None:

@@ -53,5 +53,8 @@ def _unusable(lock: Path, error: OSError) -> UserError:
 
 
 def _holder(lock: Path) -> str:
-    """Who wrote a lock's file; it is empty for a moment."""
-    return lock.read_text().strip() or "another process"
+    """Who wrote a lock's file; it is empty for a moment, and gone once its holder has ended."""
+    try:
+        return lock.read_text().strip() or "another process"
+    except FileNotFoundError:
+        return "another process"

@@ -8,8 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from hamjepa_audit.data.store import load_manifest
 from hamjepa_audit.errors import UserError, nearest
-from hamjepa_audit.files import read_json, write_if_changed
+from hamjepa_audit.files import write_if_changed
 from hamjepa_audit.identity import batch_id, evaluation_digest, run_id, study_runs
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.params.controls import gain_figures
@@ -197,7 +198,8 @@ def data_digest(layout: Layout, study: StudyParams) -> str:
     """Digest of a study's prepared data, from its manifest.
 
     Raises:
-        UserError: the data aren't prepared, or are not those that the parameters pin.
+        UserError: the data aren't prepared, or not those that the parameters pin, or their
+            manifest is damaged.
     """
     path = layout.manifest(study.data.name)
     if not path.exists():
@@ -205,7 +207,7 @@ def data_digest(layout: Layout, study: StudyParams) -> str:
             f"data set '{study.data.name}' is not prepared ({path} is missing); "
             f"run: hamjepa-audit prepare --study {study.name}"
         )
-    digest = str(read_json(path)["digest"])
+    digest = load_manifest(path.parent).digest
     if study.data.digest is not None and digest != study.data.digest:
         raise UserError(
             f"{path} has digest {digest}, but the study pins {study.data.digest}; "

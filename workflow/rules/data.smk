@@ -35,6 +35,7 @@ checkpoint prepare:
         LAYOUT.results / "logs/prepare/{dataset}.log",
     conda:
         "../../environment.lock.yml"
+    threads: 16  # at most, fewer where --cores says so; how many changes no byte
     params:
         study=lambda wildcards: STUDY_OF_DATASET[wildcards.dataset],
         raw=LAYOUT.raw,

@@ -34,14 +34,20 @@ def generate(
     typer.echo(folder)
 
 
-def prepare(context: typer.Context, study: Study, threads: Threads = None) -> None:
+def prepare(
+    context: typer.Context,
+    study: Study,
+    threads: Annotated[
+        int, typer.Option(min=1, help="Threads that decode images; how many changes no byte.")
+    ] = 1,
+) -> None:
     """Turn a study's images into one immutable store of bytes with a manifest."""
     from hamjepa_audit.data.preparation import prepare
     from hamjepa_audit.params import load_study
 
     layout = layout_of(context)
     source = load_study(layout.params, study).data
-    typer.echo(prepare(source, layout.raw, layout.data, threads=threads or 1))
+    typer.echo(prepare(source, layout.raw, layout.data, threads=threads))
 
 
 def pretrain(

@@ -16,6 +16,7 @@ from hamjepa_audit.data.publishing import (
     require_all_classes,
     require_pinned_digest,
     require_space,
+    sole_preparation,
     sync,
     write_labels,
 )
@@ -58,7 +59,8 @@ def prepare(source: Source, raw: Path, root: Path, *, threads: int = 1) -> Path:
 
     Raises:
         UserError: the raw data are missing or damaged, a split lacks a class, the disk is too
-            small or can't be written to, or the digest is not the one that the source pins.
+            small or can't be written to, the digest is not the one that the source pins, or
+            another process prepares the same data set.
     """
     folder = root / source.name
     if isinstance(source, ImageFolderParams) and source.shape == "whole":
@@ -83,11 +85,12 @@ def _prepare_squares(source: Source, images: SourceImages, root: Path) -> None:
     folder = root / source.name
     require_space(source, folder, _needed_bytes(source, images))
     root.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(folder)
-    with tempfile.TemporaryDirectory(prefix=temporary_prefix(folder), dir=root) as scratch:
-        manifest = _write_store(Path(scratch), source, images)
-        require_pinned_digest(source, manifest)
-        move_store(Path(scratch), folder, manifest.shape)
+    with sole_preparation(source, root):
+        remove_leftovers(folder)
+        with tempfile.TemporaryDirectory(prefix=temporary_prefix(folder), dir=root) as scratch:
+            manifest = _write_store(Path(scratch), source, images)
+            require_pinned_digest(source, manifest)
+            move_store(Path(scratch), folder, manifest.shape)
 
 
 def _needed_bytes(source: Source, images: SourceImages) -> int:

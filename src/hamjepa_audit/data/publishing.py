@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO
 
@@ -20,6 +21,7 @@ from hamjepa_audit.data.store import (
     sizes_file,
 )
 from hamjepa_audit.errors import UserError
+from hamjepa_audit.locking import sole_process
 from hamjepa_audit.params.sources import Source
 
 SPLITS: tuple[SplitName, ...] = ("train", "test")
@@ -87,6 +89,15 @@ def sync(stream: IO[bytes]) -> None:
     """Waits until what was written is on the disk."""
     stream.flush()
     os.fsync(stream.fileno())
+
+
+def sole_preparation(source: Source, root: Path) -> AbstractContextManager[None]:
+    """Held by the one process that prepares a data set in the folder `root`, which is there.
+
+    Raises:
+        UserError: another one is at it.
+    """
+    return sole_process(root / f".{source.name}.lock", f"preparing '{source.name}' in {root}")
 
 
 def move_store(scratch: Path, folder: Path, shape: Shape) -> None:

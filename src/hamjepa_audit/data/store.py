@@ -139,7 +139,7 @@ def load_manifest(folder: Path) -> Manifest:
             or contradicts itself.
     """
     path = folder / MANIFEST
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"no prepared data in {folder}: {MANIFEST} is missing; prepare the data")
     tree = read_json(path)
     if not isinstance(tree, dict):

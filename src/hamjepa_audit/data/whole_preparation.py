@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 from PIL import Image
 
 from hamjepa_audit.data.ahead import ahead
@@ -37,6 +36,7 @@ from hamjepa_audit.data.publishing import (
     require_all_classes,
     require_pinned_digest,
     require_space,
+    sole_preparation,
     sync,
     write_labels,
 )
@@ -110,28 +110,23 @@ def prepare_whole(source: ImageFolderParams, images: Folder, root: Path, threads
     goes on from there; the store's files appear once all are whole, the manifest last.
 
     Raises:
-        UserError: as `preparation.prepare`; or the same data set is being prepared already.
+        UserError: as `preparation.prepare`.
         OSError: the disk is full or can't be written to.
     """
     labels = {split: _labels(images, split) for split in SPLITS}
     require_all_classes(source, images.classes, labels)
     scratch = root / f".{source.name}.partial"
     scratch.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(scratch / "lock", blocking=False):
-            works = _works(source, images, scratch)
-            if not _is_whole(scratch, works):
-                (scratch / MANIFEST).unlink(missing_ok=True)
-                _say_what_it_takes(source, images, works, root / source.name)
-                records = [_decode(source, images, work, threads) for work in works]
-                _write_manifest(source, images, scratch, records)
-            require_pinned_digest(source, load_manifest(scratch))
-            move_store(scratch, root / source.name, "whole")
-            shutil.rmtree(scratch)
-    except Timeout as error:
-        raise UserError(
-            f"'{source.name}' is being prepared in {root} by another process; wait until it is done"
-        ) from error
+    with sole_preparation(source, root):
+        works = _works(source, images, scratch)
+        if not _is_whole(scratch, works):
+            (scratch / MANIFEST).unlink(missing_ok=True)
+            _say_what_it_takes(source, images, works, root / source.name)
+            records = [_decode(source, images, work, threads) for work in works]
+            _write_manifest(source, images, scratch, records)
+        require_pinned_digest(source, load_manifest(scratch))
+        move_store(scratch, root / source.name, "whole")
+        shutil.rmtree(scratch)
 
 
 def _labels(images: Folder, split: SplitName) -> Labels:

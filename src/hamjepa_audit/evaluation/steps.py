@@ -21,6 +21,7 @@ from hamjepa_audit.evaluation.features import (
 from hamjepa_audit.evaluation.knn import knn_measurements
 from hamjepa_audit.evaluation.probe import probe_measurements
 from hamjepa_audit.evaluation.readouts import readout
+from hamjepa_audit.files import atomic_folder
 from hamjepa_audit.identity import run_key
 from hamjepa_audit.measurements import Checkpoints, write_measurement
 from hamjepa_audit.metrics import Measurement, Point, curves_table, metrics_table
@@ -41,15 +42,16 @@ Classifier = Callable[[Readout, Tensor, Tensor, Tensor, Tensor, int], list[Measu
 
 
 def extract(batch: Batch, device: torch.device) -> Path:
-    """Writes the features of every run of a batch; returns their folder."""
+    """Writes the features of every run of a batch; returns their folder, of which all is there."""
     store = verify_store(_store(batch).folder)
     train, test = (open_images(split, device) for split in (store.train, store.test))
     labels = labels_sha256(store)
-    for name, run in _runs(batch):
-        encoder = load_recorded_encoder(batch.layout, run, name, device)
-        origin = FeaturesOrigin(_recorded_sha256(batch, name), labels)
-        features = extract_features(encoder, run, train, test)
-        save_features(features, _features_file(batch, name), origin)
+    with atomic_folder(batch.features) as folder:
+        for name, run in _runs(batch):
+            encoder = load_recorded_encoder(batch.layout, run, name, device)
+            origin = FeaturesOrigin(_recorded_sha256(batch, name), labels)
+            features = extract_features(encoder, run, train, test)
+            save_features(features, folder / _features_name(name), origin)
     return batch.features
 
 
@@ -134,8 +136,8 @@ def _runs(batch: Batch) -> Iterator[tuple[str, RunParams]]:
     return zip(batch.run_ids, batch.runs, strict=True)
 
 
-def _features_file(batch: Batch, run_id: str) -> Path:
-    return batch.features / f"{run_id}.safetensors"
+def _features_name(run_id: str) -> str:
+    return f"{run_id}.safetensors"
 
 
 def _features(
@@ -146,7 +148,7 @@ def _features(
     Raises:
         UserError: they are missing or damaged, or the checkpoint or the labels are others now.
     """
-    source = _features_file(batch, run_id)
+    source = batch.features / _features_name(run_id)
     origin, features = load_features(source, *names)
     if origin.checkpoint != _recorded_sha256(batch, run_id):
         raise UserError(

@@ -254,7 +254,7 @@ def power_curves(differences: pd.DataFrame, arms: Arms, params: AuditParams) -> 
         part = "whole state" if readout == "all" else f"readout {readout}"
         axis.set_title(f"{metric_title(metric)}, {part}")
     label_axes(axes, "Seeds", "Power (%)")
-    size = params.margin(POWERED[0], 0.0)
+    size = params.absolute_margin(POWERED[0])
     against = arms.titles[arms.order[0]]
     points = "point" if size == 1 else "points"
     note = f"Chance of showing a difference of {size:g} {points} to {against}. Dots: our seeds"
@@ -265,8 +265,7 @@ def power_curves(differences: pd.DataFrame, arms: Arms, params: AuditParams) -> 
 def _draw_power(axis: Axes, rows: pd.DataFrame, arms: Arms, params: AuditParams) -> None:
     axis.axhline(100 * params.power, color="0.35", linewidth=0.9, linestyle=":")
     for row in rows.to_dict("records"):
-        margin = params.margin(row["metric"], 0.0)
-        effect = margin / row["sd"]
+        effect = params.absolute_margin(row["metric"]) / row["sd"]
         curve = pd.Series({n: _power(effect, n, params.alpha) for n in SEEDS})
         draw_line(axis, arms, row["arm"], curve, (curve, curve))
         here = _power(effect, row["n"], params.alpha)

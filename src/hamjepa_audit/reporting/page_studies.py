@@ -87,6 +87,8 @@ class Study(NamedTuple):
     title: str
     baseline: str
     scope: str
+    level: str
+    """Of its intervals, such as 95%."""
     overview: Display
     differences: Display
     findings: tuple[str, ...]
@@ -103,6 +105,7 @@ def study(tables: StudyTables, titles: Titles) -> Study:
         title=params.title,
         baseline=titles.arm(arms[0]),
         scope=f"{len(arms)} arms, {len(params.seeds)} seeds, {epochs} epochs",
+        level=f"{100 * params.statistics.confidence:g}%",
         overview=_with_titles(overview_displayed(tables.overview, tables.summary), titles),
         differences=to_baseline(tables.differences, arms, titles),
         findings=tuple(findings(tables.differences, arms, titles)),

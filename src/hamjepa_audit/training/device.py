@@ -4,6 +4,7 @@ import contextlib
 import os
 import platform
 import resource
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -139,7 +140,8 @@ def _processor() -> str:
 
 def peak_memory(device: torch.device) -> dict[str, int]:
     """Largest memory so far, bytes: of the process, and on the GPU if there is one."""
-    peak = {"host_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, bytes
+    peak = {"host_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
     if device.type == "cuda":
         peak["device_bytes"] = torch.cuda.max_memory_allocated(device)
     return peak

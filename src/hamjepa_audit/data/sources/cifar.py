@@ -18,6 +18,7 @@ import numpy as np
 from hamjepa_audit.data.sources.base import BLOCK_ROWS, SourceImages, SplitImages, first_line
 from hamjepa_audit.data.store import Images
 from hamjepa_audit.errors import UserError
+from hamjepa_audit.leftovers import remove_leftovers, temporary_prefix
 from hamjepa_audit.params.sources import CifarParams
 
 SIDE = 32
@@ -66,7 +67,9 @@ def _download(pinned: Any, archive: Path) -> None:
 
     try:
         archive.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".download-", dir=archive.parent) as scratch:
+        remove_leftovers(archive)
+        prefix = temporary_prefix(archive)
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=archive.parent) as scratch:
             utils.download_url(pinned.url, scratch, pinned.filename, pinned.tgz_md5)
             (Path(scratch) / pinned.filename).replace(archive)
     # RuntimeError is how torchvision reports a wrong checksum, and too many redirections.
