@@ -4,6 +4,8 @@ Each takes all seeds of one arm at once: starting Python and PyTorch costs more 
 small run.
 """
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from hamjepa_audit.cli.options import (
@@ -15,6 +17,9 @@ from hamjepa_audit.cli.options import (
     Threads,
     batch_of,
 )
+
+if TYPE_CHECKING:
+    import torch
 
 
 def extract(
@@ -28,12 +33,9 @@ def extract(
 ) -> None:
     """Encode training and test images with the frozen encoders of an arm's runs."""
     from hamjepa_audit.evaluation.steps import extract
-    from hamjepa_audit.training.device import leased_device, make_deterministic
 
-    make_deterministic(threads)
     batch = batch_of(context, study, arm, epochs)
-    where = context.with_resource(leased_device(device, runs_per_gpu))
-    typer.echo(extract(batch, where))
+    typer.echo(extract(batch, _device(context, device, runs_per_gpu, threads)))
 
 
 def knn(
@@ -47,12 +49,9 @@ def knn(
 ) -> None:
     """Classify test features by their nearest training features, for a sweep of k."""
     from hamjepa_audit.evaluation.steps import measure_knn
-    from hamjepa_audit.training.device import leased_device, make_deterministic
 
-    make_deterministic(threads)
     batch = batch_of(context, study, arm, epochs)
-    where = context.with_resource(leased_device(device, runs_per_gpu))
-    typer.echo(measure_knn(batch, where))
+    typer.echo(measure_knn(batch, _device(context, device, runs_per_gpu, threads)))
 
 
 def probe(
@@ -66,12 +65,9 @@ def probe(
 ) -> None:
     """Train a linear classifier on features."""
     from hamjepa_audit.evaluation.steps import measure_probe
-    from hamjepa_audit.training.device import leased_device, make_deterministic
 
-    make_deterministic(threads)
     batch = batch_of(context, study, arm, epochs)
-    where = context.with_resource(leased_device(device, runs_per_gpu))
-    typer.echo(measure_probe(batch, where))
+    typer.echo(measure_probe(batch, _device(context, device, runs_per_gpu, threads)))
 
 
 def geometry(
@@ -97,12 +93,9 @@ def trajectory(
 ) -> None:
     """Measure all of this on the checkpoints along training; features aren't kept."""
     from hamjepa_audit.evaluation.trajectory import measure_trajectory
-    from hamjepa_audit.training.device import leased_device, make_deterministic
 
-    make_deterministic(threads)
     batch = batch_of(context, study, arm, epochs)
-    where = context.with_resource(leased_device(device, runs_per_gpu))
-    typer.echo(measure_trajectory(batch, where))
+    typer.echo(measure_trajectory(batch, _device(context, device, runs_per_gpu, threads)))
 
 
 def dynamics(
@@ -119,14 +112,22 @@ def dynamics(
     from hamjepa_audit.evaluation.steps import measure_predictors
     from hamjepa_audit.plan import DYNAMICS
     from hamjepa_audit.theory.dynamics import dynamics_measurements
-    from hamjepa_audit.training.device import leased_device, make_deterministic
 
-    make_deterministic(threads)
     batch = batch_of(context, study, arm, epochs)
     if DYNAMICS not in batch.steps:
         raise UserError(f"arm '{arm}' of study '{study}' has no predictor; name another arm")
-    where = context.with_resource(leased_device(device, runs_per_gpu))
+    where = _device(context, device, runs_per_gpu, threads)
     typer.echo(measure_predictors(batch, where, dynamics_measurements))
+
+
+def _device(
+    context: typer.Context, device: Device, runs_per_gpu: int, threads: int | None
+) -> "torch.device":
+    """The device, leased until the command ends, with the settings that make it repeat itself."""
+    from hamjepa_audit.training.device import leased_device, make_deterministic
+
+    make_deterministic(threads)
+    return context.with_resource(leased_device(device, runs_per_gpu))
 
 
 COMMANDS = (extract, knn, probe, geometry, trajectory, dynamics)
