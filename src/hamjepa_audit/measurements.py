@@ -1,5 +1,6 @@
 """Measurement files: long tables that say which measurement they are, and of which checkpoints."""
 
+import itertools
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -41,16 +42,24 @@ def write_measurement(target: Path, tables: Sequence[pa.Table], checkpoints: Che
 def training_times(layout: Layout, run_ids: Iterable[str]) -> pa.Table:
     """What training took, from the runs' records: METRICS_SCHEMA, one row a run.
 
+    Times of other machines can't be compared: of a study's runs of as many epochs there are times
+    only if all were trained on devices of one name with the same settings.
+
     Raises:
         UserError: a record is missing, changed or damaged.
     """
-    tables = []
+    tables: dict[tuple[str, int], list[pa.Table]] = {}
+    machines: dict[tuple[str, int], set[str]] = {}
     for run_id in run_ids:
         record = read_record(layout, run_id)
         key = RunKey(*(record[name] for name in RunKey._fields))
         seconds = Measurement("all", TRAINING_SECONDS, sum(record["epoch_seconds"]), "seconds")
-        tables.append(metrics_table(key, key.epochs, [seconds]))
-    return pa.concat_tables(tables or [METRICS_SCHEMA.empty_table()])
+        table = metrics_table(key, key.epochs, [seconds])
+        tables.setdefault((key.study, key.epochs), []).append(table)
+        machine = [record["device"]["type"], record["device"].get("name"), record["determinism"]]
+        machines.setdefault((key.study, key.epochs), set()).add(canonical_json(machine))
+    comparable = [tables[group] for group in tables if len(machines[group]) == 1]
+    return pa.concat_tables([METRICS_SCHEMA.empty_table(), *itertools.chain(*comparable)])
 
 
 def require_origin(

@@ -78,6 +78,7 @@ def write_record(layout: Layout, run: RunParams, data_digest: str) -> None:
         "files": {path.name: sha256_file(path) for path in files},
         "packages": {"torch": "2.14.1"},
         "device": {"type": "cpu"},
+        "determinism": {"threads": 1},
         "epoch_seconds": [1.5, 2.0 + key.seed],
         "started": "2026-01-01T00:00:00+00:00",
         "ended": "2026-01-01T00:01:00+00:00",

@@ -54,6 +54,7 @@ class StatementParams(Params):
     """What the words of the paper's statements are taken to mean."""
 
     negligible_accuracy: Positive
+    small_k: Count
     most: Level
     little: Level
     cosine_near_zero: Level

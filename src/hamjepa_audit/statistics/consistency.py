@@ -28,6 +28,7 @@ from hamjepa_audit.statistics.hypothesis_tests import (
 )
 
 AGREES, WITHIN_ROUNDING, DISAGREES = "agrees", "agrees within rounding", "disagrees"
+ONE_MORE_SEED, NO_SUCH_SEED = "as one more seed", "not as one more seed"
 UNCHECKABLE, NO_ERROR_BAR = "not recomputable", "no error bar"
 SIGNIFICANT, NOT_SIGNIFICANT = "significant", "not significant"
 
@@ -91,7 +92,7 @@ def paper_consistency(claims: Claims, confidence: float) -> pd.DataFrame:
     """
     rows = [
         *_differences(claims),
-        *_repeated(claims),
+        *_repeated(claims, confidence),
         *_best_over_k(claims),
         *_implied(claims, confidence),
         *_without_error_bar(claims),
@@ -190,8 +191,11 @@ def _side(claims: Claims, claim: DifferenceClaim, side: Side) -> list[Measuremen
     return list(values.values())
 
 
-def _repeated(claims: Claims) -> Iterator[Row]:
-    """Every later statement of a number against the first."""
+def _repeated(claims: Claims, confidence: float) -> Iterator[Row]:
+    """Every later statement of a number against the first.
+
+    A single run need not equal a mean: it may be one more seed of it.
+    """
     for group in _numeric(claims):
         first: dict[str, Numeric] = {}
         for name, claim in zip(claim_names(group), group, strict=True):
@@ -200,7 +204,10 @@ def _repeated(claims: Claims) -> Iterator[Row]:
                 continue
             found = _compared(Rounded.printed(claim.value), Rounded.printed(other.value))
             found["compared_source"] = other.source
-            yield _row("repeated", name, claim, **found, **_as_new_seed(claim, other))
+            found |= _as_new_seed(claim, other)
+            if found["verdict"] == DISAGREES and "p" in found:
+                found["verdict"] = NO_SUCH_SEED if found["p"] < 1 - confidence else ONE_MORE_SEED
+            yield _row("repeated", name, claim, **found)
 
 
 def _numeric(claims: Claims) -> tuple[Sequence[Numeric], Sequence[Numeric]]:

@@ -11,6 +11,9 @@ from hamjepa_audit.statistics.hypothesis_tests import Array
 from hamjepa_audit.statistics.paired import ROUNDING
 from hamjepa_audit.statistics.summaries import READOUTS, checked
 
+KNN_AT = r"^knn_top1@(\d+)$"
+"""The metrics of a kNN sweep, and their k."""
+
 
 class NotMeasured(Exception):
     """What a claim needs isn't among the metrics; the message says what."""
@@ -99,6 +102,15 @@ class SeedTable:
         common = sides[0].index.intersection(sides[1].index)
         minuends, subtrahends = (np.asarray(side.loc[common], dtype=float) for side in sides)
         return Pairs(minuends, subtrahends)
+
+    def knn_sweep(self, study: str, epochs: int, arm: str, readout: str) -> pd.DataFrame:
+        """KNN top-1 accuracies at the last epoch: seeds that have all x k, both sorted."""
+        rows = self._rows(study, epochs)
+        k = rows["metric"].str.extract(KNN_AT)[0]
+        of_sweep = (rows["arm"] == arm) & (rows["readout"] == readout) & k.notna()
+        chosen = rows[of_sweep & (rows["checkpoint_epoch"] == epochs)]
+        table = chosen.assign(k=k[chosen.index].astype(int))
+        return table.pivot(index="seed", columns="k", values="value").dropna()
 
     def checkpoints(
         self, study: str, epochs: int, arm: str, readout: str, metrics: Sequence[str]
