@@ -1,0 +1,33 @@
+"""Made-up features, and what draws them."""
+
+import torch
+from scipy.stats import ortho_group
+from torch import Generator, Tensor
+
+Labelled = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def seeded(seed: int = 0) -> Generator:
+    return Generator().manual_seed(seed)
+
+
+def rotation(width: int) -> Tensor:
+    return torch.from_numpy(ortho_group.rvs(width, random_state=3))
+
+
+def clusters(
+    rows: int = 230, tests: int = 90, width: int = 12, classes: int = 7, spread: float = 1.0
+) -> Labelled:
+    """Overlapping Gaussian clusters off the origin, float64: train, labels, test, labels."""
+    generator = seeded(7)
+    centres = torch.randn(classes, width, generator=generator, dtype=torch.float64) + 1.0
+    labels = torch.randint(classes, (rows + tests,), generator=generator)
+    noise = torch.randn(rows + tests, width, generator=generator, dtype=torch.float64)
+    features = centres[labels] + spread * noise
+    return features[:rows], labels[:rows], features[rows:], labels[rows:]
+
+
+def decaying(rows: int, width: int, seed: int = 5) -> Tensor:
+    """Features (rows, width) float64 with a falling spectrum and a mean."""
+    noise = torch.randn(rows, width, generator=seeded(seed), dtype=torch.float64)
+    return noise * (1 + torch.arange(width)) ** -0.5 @ rotation(width) + 3

@@ -1,0 +1,155 @@
+"""The audit as a whole: what it does without runs, its tables, its command and its time."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from hamjepa_audit.errors import UserError
+from hamjepa_audit.metrics import METRICS_SCHEMA
+from hamjepa_audit.params.audit import AuditParams
+from hamjepa_audit.params.claims import Claims
+from hamjepa_audit.reporting.audit_tables import audit_tables
+from hamjepa_audit.statistics.audit import Audit, audit
+from hamjepa_audit.statistics.hypothesis_tests import MOST_SIGNS
+from tests.unit import paper_audit
+from tests.unit.synthetic_claims import as_the_paper
+
+claims, params = paper_audit.claims, paper_audit.params
+metrics, found = paper_audit.metrics, paper_audit.found
+
+
+def test_what_was_not_run_is_said(claims: Claims, params: AuditParams) -> None:
+    rows = as_the_paper(claims, 2, "cifar100")
+    few = audit(pd.DataFrame(rows)[METRICS_SCHEMA.names], claims, params)
+    for table in few[:3]:
+        assert set(table["verdict"]) == {"inconclusive", "not run"}
+        assert set(table.loc[table["n"] > 0, "reason"]) == {"fewer than 3 seeds"}
+    imagenet = few.claims[few.claims["study"] == "imagenet100"]
+    assert set(imagenet["verdict"]) == {"not run"}
+    assert imagenet[["mean", "sd", "p", "seeds_needed"]].isna().all(axis=None)
+    nothing = audit(pd.DataFrame(rows)[METRICS_SCHEMA.names].iloc[:0], claims, params)
+    assert {verdict for table in nothing[:3] for verdict in table["verdict"]} == {"not run"}
+
+
+def test_two_data_sets_under_one_study_are_refused(
+    metrics: pd.DataFrame, claims: Claims, params: AuditParams
+) -> None:
+    other = metrics.assign(dataset="moon", run_id=metrics["run_id"] + "-moon")
+    with pytest.raises(UserError) as caught:
+        audit(pd.concat([metrics, other]), claims, params)
+    words = "the study 'cifar100' has metrics of several data sets: cifar100, moon;"
+    assert str(caught.value).startswith(words) and "\n" not in str(caught.value)
+
+
+def test_the_order_of_rows_changes_nothing(
+    metrics: pd.DataFrame, found: Audit, claims: Claims, params: AuditParams
+) -> None:
+    again = audit(metrics.sample(frac=1, random_state=0), claims, params)
+    for one_table, other in zip(found, again, strict=True):
+        pd.testing.assert_frame_equal(one_table, other, check_exact=True)
+
+
+def test_tables_in_four_formats(found: Audit, tmp_path: Path) -> None:
+    written = audit_tables(found, tmp_path)
+    names = ("claims", "claim_differences", "statements", "paper_consistency")
+    endings = ("csv", "md", "tex", "parquet")
+    assert [file.name for file in written] == [f"{n}.{e}" for n in names for e in endings]
+    stored = pd.read_parquet(tmp_path / "claims.parquet")
+    pd.testing.assert_frame_equal(stored, found.claims, check_dtype=False)
+    shown = (tmp_path / "claims.md").read_text()
+    assert "31.45 ± 0.27 (3)" in shown and "reproduced" in shown
+    text = (tmp_path / "paper_consistency.md").read_text()
+    assert "| disagrees " in text and "124.5" in text
+    for table in names:
+        lines = (tmp_path / f"{table}.md").read_text().splitlines()
+        assert len(lines) == 2 + len(getattr(found, table))
+
+
+def parquet(frame: pd.DataFrame, path: Path) -> Path:
+    pq.write_table(pa.Table.from_pandas(frame, schema=METRICS_SCHEMA, preserve_index=False), path)
+    return path
+
+
+def test_the_command_takes_many_files_and_no_torch(
+    metrics: pd.DataFrame, params_folder: Path, tmp_path: Path
+) -> None:
+    first = parquet(metrics[metrics["study"] == "cifar100"], tmp_path / "a.parquet")
+    rest = metrics[metrics["study"] != "cifar100"]
+    moon = rest.assign(study="moon", run_id=rest["run_id"] + "-moon")
+    second = parquet(pd.concat([rest, moon]), tmp_path / "b.parquet")
+    code = (
+        "import sys\nfrom hamjepa_audit.cli import main\n"
+        "try:\n    main()\n"
+        "finally:\n    print('torch' in sys.modules, file=sys.stderr)"
+    )
+    arguments = ["--params", str(params_folder), "audit", "--metrics", str(first), str(second)]
+    arguments += [
+        "--claims",
+        str(params_folder / "paper/claims.yaml"),
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+    )
+    assert done.stderr.splitlines()[-1] == "False"
+    assert "'moon'" in done.stderr
+    table = pd.read_parquet(tmp_path / "o/claims.parquet")
+    assert (table["n"] == 6).all()
+
+
+def hundred_thousand_rows(claims: Claims, seeds: int) -> pd.DataFrame:
+    """Five studies, all arms and readouts, every run measured at 10 checkpoints or so."""
+    studies = [("cifar100", name) for name in ("cifar100", "cifar100_controls", "tinyimagenet100")]
+    studies += [("imagenet100", name) for name in ("imagenet100", "imagenet100_cmc")]
+    rows = [row for like, name in studies for row in as_the_paper(claims, seeds, like, name)]
+    final = pd.DataFrame(rows)[METRICS_SCHEMA.names]
+    noise = np.random.default_rng(3)
+    earlier = []
+    for checkpoint in range(1, -(-100_000 // len(final))):
+        value = final["value"] * (0.5 + checkpoint / 100) + 0.1 * noise.normal(size=len(final))
+        earlier.append(final.assign(checkpoint_epoch=checkpoint, value=value))
+    return pd.concat([*earlier, final], ignore_index=True)
+
+
+@pytest.mark.parametrize("seeds", [MOST_SIGNS])  # where the exact tests take longest
+def test_a_hundred_thousand_rows_take_seconds(
+    seeds: int, claims: Claims, params_folder: Path, tmp_path: Path
+) -> None:
+    """The command as it is typed, all of them in the studies that claims are tested on."""
+    many = hundred_thousand_rows(claims, seeds)
+    assert len(many) >= 100_000
+    path = parquet(many.sample(frac=1, random_state=0), tmp_path / "many.parquet")
+    typed = "from hamjepa_audit.cli import main; main()"
+    command = [sys.executable, "-c", typed, "--params", str(params_folder), "audit"]
+    command += ["--metrics", str(path), "--claims", str(params_folder / "paper/claims.yaml")]
+    start = time.perf_counter()
+    subprocess.run([*command, "--out", str(tmp_path / "out")], check=True, capture_output=True)
+    assert time.perf_counter() - start < 10
+    tables = {n: pd.read_parquet(tmp_path / f"out/{n}.parquet") for n in Audit._fields[:3]}
+    assert (tables["claims"]["n"] == seeds).all()
+    differences = tables["claim_differences"]
+    assert (differences["n"] == seeds).mean() > 0.9 and differences["study"].nunique() == 5
+    assert (tables["statements"]["n"] == seeds).sum() > 10
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "statistics.audit",
+        "statistics.power",
+        "reporting.page",
+        "reporting.audit_figures",
+        "cli.audit",
+    ],
+)
+def test_the_audit_does_not_import_torch(module: str) -> None:
+    code = f"import sys, hamjepa_audit.{module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,70 @@
+"""Claims on studies that stand for the paper's: judged by direction alone."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from hamjepa_audit.metrics import METRICS_SCHEMA
+from hamjepa_audit.params import load_study
+from hamjepa_audit.params.audit import AuditParams
+from hamjepa_audit.params.claims import Claims
+from hamjepa_audit.statistics.audit import audit, without_claims
+from tests.unit import paper_audit
+from tests.unit.synthetic_claims import as_the_paper
+
+claims, params = paper_audit.claims, paper_audit.params
+
+
+def test_another_study_is_judged_by_direction_alone(claims: Claims, params: AuditParams) -> None:
+    rows = as_the_paper(claims, 5, "cifar100", name="tinyimagenet100")
+    table = pd.DataFrame(rows)[METRICS_SCHEMA.names]
+    # The same gains at half the accuracy: the size is another, the direction is the same.
+    percent = table["unit"] == "percent"
+    table.loc[percent, "value"] *= 0.5
+    result = audit(table, claims, params)
+    carried = result.claim_differences[result.claim_differences["carried"]]
+    assert set(carried["study"]) == {"tinyimagenet100"}
+    assert len(carried) == 11
+    gains = carried[carried["paper"] > 3]
+    assert set(gains["verdict"]) == {"carries over"}
+    assert set(gains["paper_study"]) == {"cifar100"}
+    words = result.statements[result.statements["carried"]].set_index("statement")["verdict"]
+    assert words["cone"] == words["rank-not-collapsed"] == "carries over"
+    assert words["same-wall-clock"] == "not run"
+    assert set(result.claims["verdict"]) == {"not run"}  # no number of its own to compare with
+    assert without_claims(table, claims, params) == []
+    assert without_claims(table.assign(study="moon"), claims, params) == ["moon"]
+
+
+def test_what_stands_for_the_papers_studies(
+    params_folder: Path, claims: Claims, params: AuditParams
+) -> None:
+    """Each at numbers of epochs that both have, by which claims are tested."""
+    claimed = {(claim.study, claim.epochs) for claim in claims.differences}
+    for name, stands_for in params.stands_for.items():
+        assert {(stands_for.study, theirs) for theirs in stands_for.epochs} <= claimed
+        assert set(stands_for.epochs.values()) <= set(load_study(params_folder, name).epochs)
+    found = {name: (like.study, like.epochs) for name, like in params.stands_for.items()}
+    assert found["imagenet100_cmc"] == ("imagenet100", {45: 45})
+    assert found["cifar100_controls"] == ("cifar100", {30: 30})
+    assert "imagenet_smoke" not in found  # generated pictures say nothing of the paper
+
+
+@pytest.mark.parametrize(
+    ("study", "like", "count"),
+    [("imagenet100_cmc", "imagenet100", 9), ("cifar100_controls", "cifar100", 4)],
+)
+def test_studies_near_the_papers_are_judged_by_direction_alone(
+    study: str, like: str, count: int, claims: Claims, params: AuditParams
+) -> None:
+    rows = pd.DataFrame(as_the_paper(claims, 6, like, name=study))[METRICS_SCHEMA.names]
+    rows = rows[rows["epochs"].isin(params.stands_for[study].epochs.values())]
+    assert without_claims(rows, claims, params) == []
+    result = audit(rows, claims, params)
+    differences = result.claim_differences[result.claim_differences["carried"]]
+    assert len(differences) == count
+    run = differences[differences["n"] > 0]
+    assert len(run) >= count - 1  # the best k of q alone is not among the numbers of Table 2
+    assert set(run.loc[run["paper"] > 3, "verdict"]) == {"carries over"}
+    assert set(result.claims["verdict"]) == {"not run"}

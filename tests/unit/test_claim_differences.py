@@ -1,0 +1,131 @@
+"""The paper's differences on made-up runs: tests, sides, and what must change nothing."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings, strategies as st
+from scipy import stats
+
+from hamjepa_audit.metrics import METRICS_SCHEMA
+from hamjepa_audit.params.audit import AuditParams
+from hamjepa_audit.statistics.audit import Audit
+from hamjepa_audit.statistics.claim_differences import difference_evidence
+from hamjepa_audit.statistics.seeds import SeedTable
+from tests.unit import paper_audit
+from tests.unit.paper_audit import one, seeds_of
+from tests.unit.synthetic_claims import row
+
+claims, params = paper_audit.claims, paper_audit.params
+metrics, found = paper_audit.metrics, paper_audit.found
+
+
+def test_differences_agree_with_scipy(metrics: pd.DataFrame, found: Audit) -> None:
+    name = "cifar100-e30-knn_top1@20-hamjepa_q-sigreg_all"
+    row = one(found.claim_differences, claim=name)
+    sides = [("hamjepa", "q", "knn_top1@20"), ("sigreg", "all", "knn_top1@20")]
+    minuend, subtrahend = (seeds_of(metrics, "cifar100", 30, *side) for side in sides)
+    differences = minuend - subtrahend
+    test = stats.ttest_rel(minuend, subtrahend)
+    assert [row["t"], row["p"]] == pytest.approx([test.statistic, test.pvalue])
+    assert [row["ci_low"], row["ci_high"]] == pytest.approx(list(test.confidence_interval()))
+    assert row["p_wilcoxon"] == pytest.approx(stats.wilcoxon(differences, method="exact").pvalue)
+    assert row["p_sign_flip"] == pytest.approx(2 / 2**6)
+    assert row["probability_of_improvement"] == 1.0
+    assert row["p_paper"] == pytest.approx(stats.ttest_1samp(differences, 4.89).pvalue)
+    below = stats.ttest_1samp(differences, 1.0, alternative="less").pvalue
+    assert row["p_below_margin"] == pytest.approx(below)
+    stated = one(found.claim_differences, claim=f"{name}.2")
+    summaries = (differences.mean(), differences.std(ddof=1), 6, 4.88, 0.11, 3)
+    welch = stats.ttest_ind_from_stats(*summaries, equal_var=False)
+    assert stated["p_paper"] == pytest.approx(welch.pvalue)
+    assert (row["paper_n"], stated["paper_n"]) == (3, 3)
+
+
+def test_best_is_each_seeds_best_readout(metrics: pd.DataFrame, found: Audit) -> None:
+    name = "cifar100-e80-linear_probe_top1-hamjepa_best-mlp_best"
+    row = one(found.claim_differences, claim=name)
+    best = [
+        np.max(
+            [
+                seeds_of(metrics, "cifar100", 80, arm, part, "linear_probe_top1")
+                for part in ("q", "p", "qp")
+            ],
+            axis=0,
+        )
+        for arm in ("hamjepa", "mlp")
+    ]
+    assert row["mean_difference"] == pytest.approx(np.mean(best[0] - best[1]))
+
+
+def test_the_best_of_several_against_one_is_noted(found: Audit) -> None:
+    table = found.claim_differences
+    sides = [table[side].str.endswith("_best") for side in ("minuend", "subtrahend")]
+    alone = sides[0] != sides[1]
+    assert alone.sum() == 3 and (sides[0] & sides[1]).sum() == 4
+    assert (table["note"] != "").tolist() == alone.tolist()
+    assert table.loc[alone, "note"].str.contains("favours hamjepa$|favours mlp$").all()
+
+
+VALUES = st.floats(-50, 50).map(lambda value: round(value, 3))
+PAIRS = st.lists(st.tuples(VALUES, VALUES), min_size=3, max_size=6)
+
+
+def paired(pairs: list[tuple[float, float]], factor: float = 1.0, shift: float = 0.0) -> SeedTable:
+    rows = [
+        row("s", 1, arm, "q", "knn_top1@20", seed, factor * value + shift)
+        for seed, pair in enumerate(pairs)
+        for arm, value in zip("ab", pair, strict=True)
+    ]
+    return SeedTable(pd.DataFrame(rows)[METRICS_SCHEMA.names])
+
+
+def evidence(
+    seeds: SeedTable, sides: str, paper: float, margin: float, params: AuditParams
+) -> pd.Series:
+    first, second = ((arm, "q") for arm in sides)
+    differences = seeds.pairs("s", 1, "knn_top1@20", first, second).differences
+    table = pd.DataFrame(
+        {
+            "n": [len(differences)],
+            "mean_difference": differences.mean(),
+            "sd": differences.std(ddof=1),
+            "paper": paper,
+            "paper_sd": np.nan,
+            "paper_n": 1,
+            "margin": margin,
+        }
+    )
+    return difference_evidence(table, params).iloc[0]
+
+
+P = ["p", "p_paper", "p_new_runs", "p_equivalence", "p_below_margin"]
+
+
+@settings(max_examples=25, deadline=None)
+@given(pairs=PAIRS, shift=st.integers(-50, 50))
+def test_swapping_shifting_and_scaling(
+    pairs: list[tuple[float, float]], shift: int, params: AuditParams
+) -> None:
+    base = evidence(paired(pairs), "ab", 4.0, 1.0, params)
+    swapped = evidence(paired(pairs), "ba", -4.0, 1.0, params)
+    np.testing.assert_allclose(swapped[P].astype(float), base[P].astype(float), rtol=1e-6)
+    assert swapped["mean_difference"] == pytest.approx(-base["mean_difference"])
+    moved = evidence(paired(pairs, shift=shift), "ab", 4.0, 1.0, params)
+    if base["sd"] > 1e-3:
+        np.testing.assert_allclose(
+            moved[P].astype(float), base[P].astype(float), rtol=1e-5, atol=1e-12
+        )
+    scaled = evidence(paired(pairs, factor=4.0), "ab", 16.0, 4.0, params)
+    np.testing.assert_allclose(
+        scaled[P].astype(float), base[P].astype(float), rtol=1e-6, atol=1e-12
+    )
+    assert scaled["detectable"] == pytest.approx(4 * base["detectable"])
+
+
+def test_equal_differences_have_no_spread() -> None:
+    differences = paired([(1.2, 1.1), (2.3, 2.2), (3.4, 3.3)]).pairs(
+        "s", 1, "knn_top1@20", ("a", "q"), ("b", "q")
+    )
+    assert np.ptp(differences.differences) == 0
+    same = paired([(0.1 + 0.2, 0.3), (1.0, 1.0)])
+    assert not same.pairs("s", 1, "knn_top1@20", ("a", "q"), ("b", "q")).differences.any()

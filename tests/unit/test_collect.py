@@ -1,0 +1,97 @@
+"""Collecting runs' tables into one: in any order the same, and no row twice."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from hamjepa_audit.errors import UserError
+from hamjepa_audit.files import read_parquet
+from hamjepa_audit.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
+from hamjepa_audit.reporting import collect
+from tests.unit import synthetic
+
+
+def shards(frame: pd.DataFrame, schema: pa.Schema, folder: Path) -> list[Path]:
+    files = []
+    for run, rows in frame.groupby("run_id"):
+        files.append(folder / f"{run}.parquet")
+        pq.write_table(pa.Table.from_pandas(rows, schema=schema, preserve_index=False), files[-1])
+    return files
+
+
+@pytest.mark.parametrize(
+    ("frame", "schema"),
+    [
+        (synthetic.metrics(), METRICS_SCHEMA),
+        (synthetic.curves(points=8), CURVES_SCHEMA),
+        (synthetic.history(), HISTORY_SCHEMA),
+    ],
+    ids=["metrics", "curves", "history"],
+)
+def test_collect_is_independent_of_order(frame, schema: pa.Schema, tmp_path: Path) -> None:
+    files = shards(frame.sample(frac=1, random_state=3), schema, tmp_path)
+    one, two, three = (tmp_path / "out" / f"{n}.parquet" for n in range(3))
+    collect(files, schema, one)
+    collect(files[::-1], schema, two)
+    pq.write_table(pa.Table.from_pandas(frame, schema=schema), tmp_path / "whole.parquet")
+    collect([tmp_path / "whole.parquet"], schema, three)
+    assert one.read_bytes() == two.read_bytes() == three.read_bytes()
+    table = read_parquet(one, schema)
+    assert table.num_rows == len(frame)
+    key = [name for name in schema.names if name not in ("value", "unit")]
+    expected = frame.sort_values(key).reset_index(drop=True)
+    pd.testing.assert_frame_equal(table.to_pandas(), expected, check_dtype=False)
+
+
+@pytest.mark.parametrize(
+    ("frame", "schema", "column"),
+    [
+        (synthetic.metrics(), METRICS_SCHEMA, "readout"),
+        (synthetic.curves(points=8), CURVES_SCHEMA, "position"),
+        (synthetic.history(), HISTORY_SCHEMA, "term"),
+    ],
+    ids=["metrics", "curves", "history"],
+)
+def test_collect_refuses_duplicates_by_name(frame, schema, column: str, tmp_path: Path) -> None:
+    files = shards(frame, schema, tmp_path)
+    again = tmp_path / "again.parquet"
+    pq.write_table(read_parquet(files[3]).slice(2, 1), again)
+    target = tmp_path / "out.parquet"
+    with pytest.raises(UserError) as caught:
+        collect([*files, again], schema, target)
+    message = str(caught.value)
+    assert str(files[3]) in message and str(again) in message and column in message
+    assert not target.exists()
+
+
+def test_collect_refuses_what_is_no_measurement(tmp_path: Path) -> None:
+    good = tmp_path / "good.parquet"
+    rows = pa.Table.from_pandas(synthetic.metrics(), schema=METRICS_SCHEMA, preserve_index=False)
+    pq.write_table(rows, good)
+    target = tmp_path / "out.parquet"
+
+    def refused(frame: pd.DataFrame, schema: pa.Schema = METRICS_SCHEMA) -> str:
+        bad = tmp_path / "bad.parquet"
+        pq.write_table(pa.Table.from_pandas(frame, schema=schema, preserve_index=False), bad)
+        with pytest.raises(UserError) as caught:
+            collect([good, bad], METRICS_SCHEMA, target)
+        assert str(bad) in str(caught.value)
+        return str(caught.value)
+
+    metrics = synthetic.metrics()
+    assert "readout" in refused(metrics.assign(readout=None))
+    assert "finite" in refused(metrics.assign(value=np.inf))
+    refused(synthetic.history(), HISTORY_SCHEMA)
+    with pytest.raises(UserError, match="missing file"):
+        collect([tmp_path / "absent.parquet"], METRICS_SCHEMA, target)
+    with pytest.raises(UserError, match="nothing to collect"):
+        collect([], METRICS_SCHEMA, target)
+    truncated = tmp_path / "truncated.parquet"
+    truncated.write_bytes(good.read_bytes()[:1000])
+    with pytest.raises(UserError, match="Parquet"):
+        collect([truncated], METRICS_SCHEMA, target)
+    assert not target.exists()

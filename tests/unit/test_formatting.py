@@ -1,0 +1,74 @@
+"""Numbers as text: rounding by unit, and LaTeX."""
+
+import pytest
+from hypothesis import given, strategies as st
+
+from hamjepa_audit.reporting.formatting import latex_text, number, p_value
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (31.456, "percent", "31.46"),
+        (31.0, "percent", "31.00"),
+        (-0.001, "percent", "0.00"),
+        (-4.885, "percent", "-4.88"),  # float64 has -4.88499...
+        (0.016994, "dimensionless", "0.01699"),
+        (109.731, "dimensionless", "109.7"),
+        (1.0, "dimensionless", "1.000"),
+        (1234.5, "dimensionless", "1234"),
+        (9999.5, "dimensionless", "1.000e+04"),
+        (0.0, "dimensionless", "0.000"),
+        (-0.0, "dimensionless", "0.000"),
+        (3e-7, "dimensionless", "3.000e-07"),
+        (float("nan"), "percent", "–"),
+        (float("inf"), "dimensionless", "∞"),
+        (float("-inf"), "dimensionless", "-∞"),
+    ],
+)
+def test_rounding_by_unit(value: float, unit: str, text: str) -> None:
+    assert number(value, unit) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.04321, "0.0432"),
+        (0.5, "0.500"),
+        (1.0, "1.00"),
+        (0.001, "0.00100"),
+        (0.000999, "<0.001"),
+        (0.0, "<0.001"),
+        (float("nan"), "–"),
+    ],
+)
+def test_rounding_of_p(value: float, text: str) -> None:
+    assert p_value(value) == text
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False, width=32))
+def test_what_is_shown_is_near_what_is_stored(value: float) -> None:
+    assert float(number(value, "percent")) == pytest.approx(value, abs=0.00501)
+    assert float(number(value, "dimensionless")) == pytest.approx(value, rel=5.01e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("knn_top1@20", r"knn\_top1@20"),
+        ("50% & more #1 {$x^2~}", r"50\% \& more \#1 \{\$x\textasciicircum{}2\textasciitilde{}\}"),
+        (r"a\b", r"a\textbackslash{}b"),
+        ("<0.001", "$<$0.001"),
+        ("-1.25", "$-$1.25"),
+        ("-1.250e-07", r"$-$1.250$\times10^{-7}$"),
+        ("1.250e+04", r"1.250$\times10^{4}$"),
+        ("-∞", r"$-$$\infty$"),
+        ("–", "--"),
+        ("-0.12 ± 0.03 (5)", r"$-$0.12 $\pm$ 0.03 (5)"),
+        ("digits-mlp-e12", "digits-mlp-e12"),
+        ("[x]", "{[}x]"),
+        ("two\nlines", "two lines"),
+    ],
+)
+def test_latex_escapes(text: str, escaped: str) -> None:
+    assert latex_text(text) == escaped

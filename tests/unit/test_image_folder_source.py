@@ -1,0 +1,126 @@
+"""Image folders: parts united, classes sorted, images cut; what is wrong is named."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hamjepa_audit.data.preparation import prepare
+from hamjepa_audit.data.sources.image_folder import read_square
+from hamjepa_audit.data.store import load_manifest, verify_store
+from hamjepa_audit.params.sources import ImageFolderParams
+from tests.unit import preparing
+from tests.unit.cats_and_dogs import picture, planes
+from tests.unit.preparing import rejects
+
+raw = preparing.raw
+
+FOLDER = ImageFolderParams(
+    name="animals",
+    source="image_folder",
+    image_size=8,
+    digest=None,
+    folder="animals",
+    train=("train.X1", "train.X2"),
+    test=("val",),
+)
+
+
+@pytest.fixture
+def animals(raw: Path) -> Path:
+    """Cats in both parts of train, dogs in the first; both in val."""
+    places = {
+        "train.X1/cat": [1],
+        "train.X1/dog": [0, 1],
+        "train.X2/cat": [0, 2],
+        "val/cat": [0],
+        "val/dog": [0, 1],
+    }
+    for place, numbers in places.items():
+        (raw / "animals" / place).mkdir(parents=True)
+        for k in numbers:
+            picture(k, (12, 9)).save(raw / "animals" / place / f"{place.split('/')[1]}{k}.png")
+    (raw / "animals/train.X1/cat/.hidden").touch()
+    return raw
+
+
+def test_image_folder_unites_parts_and_sorts_classes(animals: Path, tmp_path: Path) -> None:
+    store = verify_store(prepare(FOLDER, animals, tmp_path / "prepared").parent)
+    assert store.manifest.classes == ("cat", "dog")
+    assert store.train.labels.tolist() == [0, 0, 0, 1, 1]
+    assert store.test.labels.tolist() == [0, 1, 1]
+    expected = picture(2, (12, 9)).resize((10, 8), Image.Resampling.BILINEAR).crop((1, 0, 9, 8))
+    np.testing.assert_array_equal(store.train.images[2], planes(expected))  # from train.X2
+    np.testing.assert_array_equal(store.train.images[1], store.train.images[4])  # from train.X1
+
+
+def test_the_digest_does_not_depend_on_how_train_is_cut(animals: Path, tmp_path: Path) -> None:
+    parts = load_manifest(prepare(FOLDER, animals, tmp_path / "parts").parent)
+    for part in ("train.X1", "train.X2"):
+        shutil.copytree(animals / "animals" / part, animals / "animals/train", dirs_exist_ok=True)
+    source = FOLDER.model_copy(update={"train": ("train",)})
+    assert load_manifest(prepare(source, animals, tmp_path / "one").parent).digest == parts.digest
+
+
+@pytest.mark.parametrize("size", [(12, 9), (9, 13), (8, 8), (5, 7), (31, 10), (11, 8), (8, 15)])
+def test_images_are_cut_as_torchvision_cuts_them(size: tuple[int, int], tmp_path: Path) -> None:
+    from torchvision import transforms
+
+    picture(0, size).save(tmp_path / "a.png")
+    reference = transforms.Compose([transforms.Resize(8), transforms.CenterCrop(8)])
+    expected = planes(reference(picture(0, size)))
+    np.testing.assert_array_equal(read_square(tmp_path / "a.png", 8), expected)
+
+
+def test_grey_and_palette_images_become_rgb(tmp_path: Path) -> None:
+    for mode in ("L", "P", "RGBA", "CMYK"):
+        path = tmp_path / f"{mode}.tiff"
+        picture(0).convert(mode).save(path)
+        assert read_square(path, 8).shape == (3, 8, 8)
+
+
+def test_missing_image_folder(raw: Path) -> None:
+    rejects(FOLDER, raw, f"no folder {raw / 'animals'}")
+
+
+def test_missing_part(animals: Path) -> None:
+    shutil.rmtree(animals / "animals/train.X2")
+    rejects(FOLDER, animals, f"missing folder {animals / 'animals/train.X2'}")
+
+
+def test_empty_part(animals: Path) -> None:
+    shutil.rmtree(animals / "animals/val")
+    (animals / "animals/val/cat").mkdir(parents=True)
+    rejects(FOLDER, animals, animals / "animals/val", "no images")
+
+
+def test_a_class_that_one_split_lacks(animals: Path) -> None:
+    shutil.rmtree(animals / "animals/val/cat")
+    rejects(FOLDER, animals, "class 'cat'", "test split")
+
+
+def test_a_file_that_is_no_image(animals: Path) -> None:
+    broken = animals / "animals/val/dog/dog0.png"
+    broken.write_text("a dog")
+    rejects(FOLDER, animals, broken, "not an image")
+
+
+def test_a_truncated_image(animals: Path) -> None:
+    broken = animals / "animals/train.X1/dog/dog1.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    rejects(FOLDER, animals, broken, "can't be decoded")
+
+
+def test_an_image_of_damaged_chunks(animals: Path) -> None:
+    broken = animals / "animals/val/dog/dog1.png"
+    content = bytearray(broken.read_bytes())
+    content[36] = 0  # the length of the first chunk of pixels
+    broken.write_bytes(content)
+    rejects(FOLDER, animals, broken, "broken PNG file")
+
+
+def test_a_folder_in_place_of_an_image(animals: Path) -> None:
+    (animals / "animals/val/dog/images").mkdir()
+    rejects(FOLDER, animals, animals / "animals/val/dog/images")

@@ -1,0 +1,106 @@
+"""What is left over from other parameters, runs or data reaches no table."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from hamjepa_audit.errors import UserError
+from hamjepa_audit.evaluation.steps import extract, measure_geometry, measure_knn, measure_probe
+from hamjepa_audit.files import read_parquet, sha256_file, write_bytes, write_parquet
+from hamjepa_audit.plan import Batch
+from hamjepa_audit.reporting import collect_study
+from tests.tiny import STUDY, audit, edit
+from tests.unit import whole_results
+from tests.unit.fabricated import flip_bit, plan_of, write_measurements, write_record, write_run
+from tests.unit.whole_results import LAYOUT, TARGETS, problems
+
+whole, place = whole_results.whole, whole_results.place
+
+
+def left_over_batch() -> tuple[Batch, Batch]:
+    """A batch that the parameters gave until just now, and the one in its place."""
+    (before,) = [b for b in plan_of(LAYOUT, STUDY).batches.values() if b.arm == "sigreg"]
+    edit(LAYOUT.params / "arms" / "sigreg.yaml", "objective.weight", 0.05)
+    plan = plan_of(LAYOUT, STUDY)
+    (now,) = [batch for batch in plan.batches.values() if batch.arm == "sigreg"]
+    for run in now.runs:
+        write_run(LAYOUT, run, plan.data_digest)
+    write_measurements(now)
+    return before, now
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("step", ["knn", "curves"])
+def test_a_left_over_measurement_does_not_reach_the_tables(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], step: str
+) -> None:
+    before, now = left_over_batch()
+    assert audit(monkeypatch, capsys, "collect", "--study", STUDY)[0] == 0
+    file = now.measurement(step)
+    shutil.copy(before.measurement(step), file)
+    status, stderr = audit(monkeypatch, capsys, "collect", "--study", STUDY)
+    assert status == 2 and f"{file} holds rows of {min(before.run_ids)}" in stderr
+    assert f"delete it, and `snakemake --cores all {file}`" in stderr
+
+
+@pytest.mark.faults
+def test_a_left_over_history_does_not_reach_the_tables(place: Path) -> None:
+    before, now = left_over_batch()
+    shutil.copy(LAYOUT.run_history(before.run_ids[0]), LAYOUT.run_history(now.run_ids[0]))
+    with pytest.raises(UserError, match=f"holds rows of {before.run_ids[0]}"):
+        collect_study(plan_of(LAYOUT, STUDY))
+
+
+@pytest.mark.faults
+def test_measurements_of_another_checkpoint_or_of_none_that_is_said_are_refused(
+    place: Path,
+) -> None:
+    batch, *_ = plan_of(LAYOUT, STUDY).batches.values()
+    knn, curves = batch.measurement("knn"), batch.measurement("curves")
+    checkpoint = LAYOUT.checkpoint(batch.run_ids[0])
+    checkpoint.write_bytes(b"trained again, elsewhere")
+    write_record(LAYOUT, batch.runs[0], batch.data_digest)
+    told = f"{{}} was measured on another checkpoint.safetensors than {checkpoint.parent} holds"
+    assert {told.format(knn), told.format(curves)} <= {line.split(";")[0] for line in problems()}
+    with pytest.raises(UserError, match="was measured on another checkpoint"):
+        collect_study(plan_of(LAYOUT, STUDY))
+    write_measurements(batch)
+    assert problems() == []
+    write_parquet(knn, read_parquet(knn).replace_schema_metadata(None))
+    assert any(f"{knn} does not say which checkpoints" in line for line in problems())
+    with pytest.raises(UserError, match="does not say which checkpoints"):
+        collect_study(plan_of(LAYOUT, STUDY))
+
+
+@pytest.mark.faults
+def test_a_measurement_made_in_another_way_is_refused_in_its_place(place: Path) -> None:
+    (batch, *_), probe = plan_of(LAYOUT, STUDY).batches.values(), "evaluation.probe.epochs"
+    before = batch.measurement("probe")
+    edit(LAYOUT.params / "studies" / f"{STUDY}.yaml", probe, 3)
+    now, *_ = plan_of(LAYOUT, STUDY).batches.values()
+    shutil.copy(before, now.measurement("probe"))
+    assert any(f"holds the measurement {before.stem}" in line for line in problems())
+
+
+@pytest.mark.faults
+def test_features_are_measured_only_with_their_labels_and_checkpoint(place: Path) -> None:
+    cpu = torch.device("cpu")
+    batch, *_ = plan_of(LAYOUT, STUDY).batches.values()
+    extract(batch, cpu)
+    measured = measure_knn(batch, cpu)
+    assert not any(str(measured) in line for line in problems())
+    labels = Path(TARGETS["labels"][0])
+    flip_bit(labels, -8, 0)
+    for measure in (measure_knn, measure_probe):
+        with pytest.raises(UserError, match="are not those that they were when"):
+            measure(batch, cpu)
+    flip_bit(labels, -8, 0)
+    before = sha256_file(measured)
+    assert sha256_file(measure_knn(batch, cpu)) == before
+    write_bytes(LAYOUT.checkpoint(batch.run_ids[0]), b"trained again, elsewhere")
+    write_record(LAYOUT, batch.runs[0], batch.data_digest)
+    for measure in (measure_knn, measure_probe, lambda batch, _: measure_geometry(batch)):
+        with pytest.raises(UserError, match=f"another checkpoint than that of {batch.run_ids[0]}"):
+            measure(batch, cpu)

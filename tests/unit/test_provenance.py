@@ -1,0 +1,93 @@
+"""Provenance: what tables are made of, which tables, and of which selection."""
+
+from pathlib import Path
+
+import pytest
+
+from hamjepa_audit import provenance
+from hamjepa_audit.errors import UserError
+from hamjepa_audit.files import read_sealed_json, sha256_file, write_sealed_json, write_text
+from hamjepa_audit.layout import PROVENANCE
+from hamjepa_audit.table_provenance import (
+    check_selections,
+    write_copy_provenance,
+    write_study_provenance,
+)
+from hamjepa_audit.verification import verify_results
+from tests.tiny import STUDY, audit, edit
+from tests.unit import whole_results
+from tests.unit.fabricated import plan_of
+from tests.unit.whole_results import LAYOUT, TABLES, problems
+
+whole, place = whole_results.whole, whole_results.place
+
+
+def test_provenance_says_what_tables_are_made_of(place: Path) -> None:
+    plan = plan_of(LAYOUT, STUDY)
+    content = read_sealed_json(LAYOUT.tables(STUDY) / "provenance.json")
+    assert set(content["runs"]) == set(plan.runs)
+    assert content["params"] == {STUDY: plan.study.model_dump(mode="json")}
+    assert {"commit", "uncommitted_changes", "lock_sha256", "packages"} <= set(content["made_with"])
+    (environment,) = content["environments"]
+    assert environment["packages"] == {"torch": "2.14.1"}
+    for name, run in content["runs"].items():
+        assert (run["arm"], run["seed"]) == (plan.runs[name].arm.name, plan.runs[name].seed)
+        assert run["environment"] == 0 and run["data_digest"] == plan.data_digest
+        assert run["started"] < run["ended"]
+    before = sha256_file(LAYOUT.tables(STUDY) / "provenance.json")
+    assert sha256_file(write_study_provenance(plan)) == before
+    LAYOUT.record(next(iter(plan.runs))).unlink()
+    with pytest.raises(UserError, match="missing file results/runs"):
+        write_study_provenance(plan)
+
+
+def test_provenance_names_the_tables_of_the_plan_and_removes_others(place: Path) -> None:
+    folder, foreign = LAYOUT.tables(STUDY), LAYOUT.tables(STUDY) / "notes.md"
+    write_text(foreign, "mine")
+    assert any("1 files in" in x and str(foreign) in x for x in verify_results(LAYOUT).unchecked)
+    edit(LAYOUT.params / "studies" / f"{STUDY}.yaml", "arms", ["sigreg", "identity"])
+    plan = plan_of(LAYOUT, STUDY)
+    with pytest.raises(UserError, match=r"selection.json is not what the parameters give now"):
+        write_study_provenance(plan)
+    plan.write_selection()
+    content = read_sealed_json(write_study_provenance(plan))
+    assert set(content["files"]) == {path.name for path in plan.tables()}
+    assert not list(folder.glob("gain.*")) and foreign.exists()
+    assert set(read_sealed_json(write_copy_provenance([plan], folder))["files"]) == {
+        *content["files"], foreign.name,
+    }  # fmt: skip
+
+
+def test_without_a_provenance_tables_are_said_to_be_unchecked(place: Path) -> None:
+    (LAYOUT.audit_tables() / PROVENANCE).unlink()
+    (line,) = verify_results(LAYOUT).unchecked
+    assert line.startswith("16 files in results/tables, such as results/tables/claim_differences")
+
+
+def test_a_selection_planned_anew_makes_tables_stale_and_is_not_dated(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert audit(monkeypatch, capsys, "restore")[0] == 0
+    edit(LAYOUT.params / "studies" / f"{STUDY}.yaml", "statistics.confidence", 0.9)
+    selection = plan_of(LAYOUT, STUDY).write_selection()
+    written = selection.stat().st_mtime_ns
+    status, stderr = audit(monkeypatch, capsys, "restore")
+    assert status == 2 and stderr.count("\n") == 1
+    assert f"was not made of {selection} as it is now" in stderr
+    assert selection.stat().st_mtime_ns == written
+    assert any(f"{TABLES} was not made of {selection}" in line for line in problems())
+    assert any(f"results/tables was not made of {selection}" in line for line in problems())
+
+
+def test_provenance_of_an_older_version_is_refused(place: Path) -> None:
+    path = LAYOUT.audit_tables() / PROVENANCE
+    write_sealed_json(path, read_sealed_json(path) | {"schema": 1})
+    with pytest.raises(UserError, match="is of version 1 of provenances"):
+        check_selections(LAYOUT, path)
+
+
+def test_without_git_nothing_is_said_of_the_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(provenance.code_and_environment()["uncommitted_changes"], bool)
+    monkeypatch.setenv("PATH", "")
+    said = provenance.code_and_environment()
+    assert said["commit"] is None and said["uncommitted_changes"] is None
