@@ -194,7 +194,7 @@ def read_parquet(
 
     Args:
         source: the file.
-        schema: when given, the file must have exactly these columns and types.
+        schema: when given, the file must have exactly these columns, of types that fit.
         sealed: whether the file must be one of `write_parquet`; others' are unsealed.
 
     Raises:
@@ -206,18 +206,34 @@ def read_parquet(
         _check_seal(source, content, sealed)
         table = pq.read_table(pa.BufferReader(content))
     except FileNotFoundError as error:
-        raise UserError(f"missing file {source}; run the step that makes it") from error
+        raise UserError(
+            f"missing file {source}; correct its name, or make it: snakemake --cores all {source}"
+        ) from error
     except (pa.ArrowInvalid, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"{source} is not a readable Parquet file ({reason}); fetch or make it again"
         ) from error
-    if schema is not None and not table.schema.equals(schema):
+    return table if schema is None else _with_schema(source, table, schema)
+
+
+def _with_schema(source: Path, table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table with the types of a schema; other libraries write theirs a little differently."""
+    if table.schema.names != schema.names:
         raise UserError(
-            f"{source} has the columns {table.schema.names}, expected {schema.names} "
-            f"and their types; make it again"
+            f"{source} has the columns {table.schema.names}, expected {schema.names}; make it again"
         )
-    return table
+    columns = []
+    for field, column in zip(schema, table.columns, strict=True):
+        try:
+            columns.append(column.cast(field.type))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise UserError(
+                f"{source} has {column.type} in the column '{field.name}', expected {field.type}; "
+                f"make it again"
+            ) from error
+    metadata = table.schema.metadata
+    return pa.Table.from_arrays(columns, schema=schema.with_metadata(metadata))
 
 
 def _check_seal(source: Path, content: bytes, required: bool) -> None:

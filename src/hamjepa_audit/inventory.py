@@ -112,7 +112,8 @@ def _runs(layout: Layout, plans: dict[str, StudyPlan | None]) -> Iterator[Entry]
         plan = plans.get(study)
         wanted = plan is not None and folder.name in plan.runs
         known = plan is not None or study not in plans
-        complete = layout.record(folder.name).exists()
+        files = (layout.record, layout.checkpoint, layout.run_history)
+        complete = all(file(folder.name).exists() for file in files)
         yield Entry("run", folder, study, wanted if known else None, complete)
 
 

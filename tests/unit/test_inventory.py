@@ -155,8 +155,25 @@ def test_show_prints_the_record(
     expected = read_json(LAYOUT.record(run))
     assert status == 0
     assert yaml.safe_load(shown) == {key: expected[key] for key in expected if key != "sha256"}
-    status, _, stderr = run_command(monkeypatch, capsys, "runs", "show", run[:-1])
+    for name in (str(LAYOUT.run(run)), run[:-1]):
+        assert run_command(monkeypatch, capsys, "runs", "show", name)[:2] == (0, shown)
+    status, _, stderr = run_command(monkeypatch, capsys, "runs", "show", f"{run[:-1]}x")
     assert status == 2 and f"did you mean '{run}'?" in stderr
+    status, _, stderr = run_command(monkeypatch, capsys, "runs", "show", STUDY)
+    assert status == 2 and f"begins the names of {RUNS} runs" in stderr
+
+
+@pytest.mark.parametrize("command", [("verify",), ("runs", "list")])
+def test_nothing_is_not_taken_for_all_is_well(
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: tuple[str, ...],
+) -> None:
+    arguments = ("--results", "resutls", *command)
+    status, printed, stderr = run_command(monkeypatch, capsys, *arguments)
+    assert (status, printed) == (2, "")
+    assert f"there are no results in {place / 'resutls'}" in stderr
 
 
 def test_diff_names_the_keys_and_both_values(

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,3 +136,16 @@ def test_a_disk_that_fills_up(raw: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_disk_that_is_too_small(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1_000_000))
     rejects(DIGITS, raw, "digits", "needs 1.4 MB", "1.0 MB are free")
+
+
+def test_two_preparations_at_once_are_refused(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = preparation.move_store
+
+    def second(*arguments: Any) -> None:
+        message = error_of(lambda: prepare(DIGITS, raw, raw), f"process {os.getpid()} on")
+        assert message.endswith("is at it; wait until it is done, or stop it")
+        original(*arguments)
+
+    monkeypatch.setattr(preparation, "move_store", second)
+    prepare(DIGITS, raw, raw)
+    assert list(raw.glob(".*")) == []

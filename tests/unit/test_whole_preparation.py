@@ -284,7 +284,7 @@ def test_two_preparations_at_once_are_refused(
 
     def second(path: Path, size: int) -> np.ndarray:
         monkeypatch.setattr(whole_preparation, "read_whole", original)
-        error_of(lambda: prepare(SOURCE, originals, tmp_path), "another process")
+        error_of(lambda: prepare(SOURCE, originals, tmp_path), f"process {os.getpid()} on", "wait")
         return original(path, size)
 
     monkeypatch.setattr(whole_preparation, "read_whole", second)

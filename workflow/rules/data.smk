@@ -40,4 +40,4 @@ checkpoint prepare:
         study=lambda wildcards: STUDY_OF_DATASET[wildcards.dataset],
         raw=LAYOUT.raw,
     shell:
-        "hamjepa-audit --raw {params.raw} prepare --study {params.study} --threads {threads} > {log} 2>&1"
+        "hamjepa-audit --raw {params.raw:q} prepare --study {params.study} --threads {threads} > {log} 2>&1"

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,7 +18,9 @@ app = typer.Typer(help="Inspect what runs there are.", no_args_is_help=True)
 AnyStudies = Annotated[
     list[str] | None, typer.Option("--study", help="Only this study; may be given again.")
 ]
-Run = Annotated[str, typer.Argument(help="Name of a folder below results/runs.")]
+Run = Annotated[
+    str, typer.Argument(help="Name of a folder below results/runs, or how only that one begins.")
+]
 
 
 @app.command("list")
@@ -25,6 +28,7 @@ def list_runs(context: typer.Context, study: AnyStudies = None) -> None:
     """List runs and their evaluations: current, left over, or incomplete."""
     from hamjepa_audit.inventory import take_inventory
 
+    _require_results(context)
     _print_entries(take_inventory(layout_of(context), study or None))
 
 
@@ -75,6 +79,7 @@ def verify(context: typer.Context, study: AnyStudies = None) -> None:
     """Recompute every digest below the results; prints what does not match."""
     from hamjepa_audit.verification import verify_results
 
+    _require_results(context)
     verified = verify_results(layout_of(context), study or None)
     for line in verified.problems:
         typer.echo(line)
@@ -103,12 +108,25 @@ def _record(context: typer.Context, run: str) -> dict[str, Any]:
     from hamjepa_audit.records import read_record
 
     layout = layout_of(context)
-    folder = layout.run(run)
+    folder, name = layout.runs(), Path(run).name
+    there = [path.name for path in folder.glob("*")] if folder.is_dir() else []
+    meant = [name] if name in there else [full for full in there if full.startswith(name)]
+    if len(meant) > 1:
+        raise UserError(f"'{run}' begins the names of {len(meant)} runs: {', '.join(meant)}")
+    if not meant:
+        hint = nearest(name, there) if there else "there are none yet"
+        raise UserError(f"no run '{run}' in {folder}: {hint}")
+    return read_record(layout, meant[0])
+
+
+def _require_results(context: typer.Context) -> None:
+    """Without a folder of results, its name is wrong, or where it is looked for."""
+    folder = layout_of(context).results
     if not folder.is_dir():
-        there = [path.name for path in folder.parent.glob("*")] if folder.parent.is_dir() else []
-        hint = nearest(run, there) if there else "there are none yet"
-        raise UserError(f"no run '{run}' in {folder.parent}: {hint}")
-    return read_record(layout, run)
+        raise UserError(
+            f"there are no results in {folder.absolute()}: make some, correct --results, or run "
+            f"this in the audit's folder"
+        )
 
 
 def _print_entries(entries: Sequence["Entry"]) -> None:

@@ -119,5 +119,6 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 def _fail(message: str, status: int, debug: bool) -> None:
     if debug:
         traceback.print_exc()
-    print(f"error: {message}", file=sys.stderr)
+    if message:  # there is none where a command without arguments showed its help
+        print(f"error: {message}", file=sys.stderr)
     sys.exit(status)

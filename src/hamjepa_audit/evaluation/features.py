@@ -109,7 +109,10 @@ def load_features(source: Path, *names: str) -> tuple[FeaturesOrigin, tuple[Tens
         UserError: the file is missing or damaged, or does not say what it was made of.
     """
     if not source.exists():
-        raise UserError(f"missing features {source}; run: hamjepa-audit extract for their batch")
+        raise UserError(
+            f"missing features {source}; extract them first: hamjepa-audit extract with the same "
+            f"--study, --arm and --epochs"
+        )
     try:
         with safe_open(source, framework="pt") as archive:
             origin = (archive.metadata() or {}).get(ORIGIN)

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from hamjepa_audit.params.base import Name, Params
 
@@ -14,3 +14,10 @@ class ConfigParams(Params):
     raw: str
     device: Literal["auto", "cpu", "cuda"]
     runs_per_gpu: int = Field(ge=1)
+
+    @field_validator("studies")
+    @classmethod
+    def _distinct(cls, studies: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(studies)) < len(studies):
+            raise ValueError(f"{list(studies)} has duplicates: name each study once")
+        return studies

@@ -1,8 +1,9 @@
 """What is wrong with a parameter, in one line that names it as its file does."""
 
+from collections.abc import Iterator
 from typing import Any
 
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError
 
 from hamjepa_audit.errors import nearest
 from hamjepa_audit.params.base import Params
@@ -11,11 +12,16 @@ Location = tuple[int | str, ...]
 Schema = dict[str, Any]
 
 
-def explain(model: type[Params], error: ErrorDetails) -> str:
-    """Key, value, and what is allowed, of one of pydantic's errors about a `model`."""
+def explain(model: type[Params], tree: dict[str, Any], invalid: ValidationError) -> str:
+    """Key, value, and what is allowed, of the first thing that is wrong with a tree of parameters.
+
+    An unknown key comes first: where it is misspelt, another one is missing, too.
+    """
+    errors = invalid.errors(include_url=False)
+    error = next((found for found in errors if found["type"] == "extra_forbidden"), errors[0])
     location = error["loc"]
     keys, _ = _find(model, location)
-    path = ".".join(keys) or "parameters"
+    path = ".".join(_named(tree, keys)) or "parameters"
     match error["type"]:
         case "extra_forbidden":
             _, parent = _find(model, location[:-1])
@@ -26,7 +32,30 @@ def explain(model: type[Params], error: ErrorDetails) -> str:
         case "value_error":
             return f"{path}: {error['ctx']['error']}"
         case _:
-            return f"{path} is {error['input']!r}: {error['msg'][:1].lower() + error['msg'][1:]}"
+            said = error["msg"][:1].lower() + error["msg"][1:]
+            return f"{path} is {error['input']!r}: {said}{_as_number(error['input'])}"
+
+
+def _as_number(value: object) -> str:
+    """A hint at numbers that YAML takes for text, such as 5e-4."""
+    if not isinstance(value, str):
+        return ""
+    try:
+        number = float(value)
+    except ValueError:
+        return ""
+    return f"; write it as {int(number) if number.is_integer() else number}"
+
+
+def _named(tree: Any, keys: list[str]) -> Iterator[str]:
+    """The keys, with the names of a list's items in the place of their numbers."""
+    for key in keys:
+        if isinstance(tree, list):
+            tree = tree[int(key)] if key.isdecimal() and int(key) < len(tree) else None
+            yield tree["name"] if isinstance(tree, dict) and "name" in tree else key
+        else:
+            tree = tree.get(key) if isinstance(tree, dict) else None
+            yield key
 
 
 def _find(model: type[Params], location: Location) -> tuple[list[str], Schema]:

@@ -98,16 +98,24 @@ def validate(model: type[_Model], tree: Tree, where: str) -> _Model:
     except TypeError as error:
         raise UserError(f"{where}: {error}; put the value in quotes") from error
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise UserError(f"{where}: {explain(model, first)}") from error
+        raise UserError(f"{where}: {explain(model, tree, error)}") from error
 
 
 def _study_tree(folder: Path, name: str, seen: tuple[str, ...]) -> Tree:
+    if not folder.is_dir():
+        raise UserError(
+            f"there are no parameters in {folder.absolute()}: correct --params, or run this in the "
+            f"audit's folder"
+        )
     allowed = study_names(folder)
     if name not in allowed:
-        raise UserError(f"no study '{name}' in {folder / 'studies'}: {nearest(name, allowed)}")
+        extending = f"study '{seen[-1]}' extends another: " if seen else ""
+        raise UserError(
+            f"{extending}no study '{name}' in {folder / 'studies'}: {nearest(name, allowed)}"
+        )
     _reject_cycle("study", name, seen)
     tree = read_yaml(folder / "studies" / f"{name}.yaml")
+    _require_keys(tree, f"study '{name}'")
     parent = tree.pop("extends", None)
     if parent is None:
         base = read_yaml(folder / "protocol.yaml")
@@ -117,6 +125,14 @@ def _study_tree(folder: Path, name: str, seen: tuple[str, ...]) -> Tree:
     if selection is not None:
         base = merge(base, _selection_tree(folder, selection, f"study '{name}'"))
     return merge(base, tree)
+
+
+def _require_keys(tree: Tree, where: str) -> None:
+    """Refuses a study's unknown key, which may be what stands in the place of a missing one."""
+    allowed = {*StudyParams.model_fields, "arm_overrides", "extends", "selection"} - {"name"}
+    for key in tree:
+        if key not in allowed:
+            raise UserError(f"{where}: unknown key '{key}': {nearest(key, allowed)}")
 
 
 def _selection_tree(folder: Path, name: str, where: str) -> Tree:
@@ -199,12 +215,14 @@ class UniqueKeyLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """One mapping of a file."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
+        seen: set[Hashable] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"key '{key}' is given twice", node.start_mark
+                    None, None, f"key '{key}' is given twice", key_node.start_mark
                 )
+            seen.add(key)
         return super().construct_mapping(node, deep)
 
 

@@ -156,14 +156,18 @@ def claim_difference_forest(claims: pd.DataFrame, arms: Arms, confidence: float)
     _draw_claims(axis, table, None)
     unit = "percentage points" if (claims["unit"] == "percent").all() else "unit of the metric"
     axis.set_xlabel(f"Difference ({unit})")
-    legend(figure, f"Bars: {100 * confidence:g}% t intervals; ours paired by seed")
+    study, epochs = claims.iloc[0][["study", "epochs"]]
+    note = (
+        f"Ours: {study}, {epochs} epochs, paired by seed. Bars: {100 * confidence:g}% t intervals"
+    )
+    legend(figure, note)
     return figure
 
 
 def _difference_label(row: Row, arms: Arms) -> str:
     sides = f"{_named(arms, row['minuend'])} − {_named(arms, row['subtrahend'])}"
-    carried = f" ({row['paper_study']}, {row['paper_epochs']} ep.)" if row["carried"] else ""
-    return f"{metric_title(row['metric'])}: {sides}{carried}"
+    claimed = f" (of {row['paper_study']}, {row['paper_epochs']} ep.)" if row["carried"] else ""
+    return f"{metric_title(row['metric'])}: {sides}{claimed}"
 
 
 def _one_panel(lines: int) -> tuple[Figure, Axes]:
