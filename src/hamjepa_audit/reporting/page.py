@@ -106,6 +106,7 @@ def page_context(content: PageContent) -> dict[str, Any]:
         "groups": groups,
         "kinds": KINDS,
         "counts": _counts(entries),
+        "stated": _stated(content.tables.claim_differences),
         "choices": _choices(entries, names, titles),
         "consistency": content.tables.paper_consistency.to_dict("records"),
         "decisions": DECISIONS,
@@ -146,6 +147,26 @@ def _counted_by_kind(entries: Sequence[Entry]) -> Counts:
         of_verdict = [entry.kind for entry in entries if entry.verdict == verdict]
         rows.append((verdict, [of_verdict.count(kind) for kind in kinds]))
     return Counts(kinds, rows)
+
+
+class Stated(NamedTuple):
+    """Differences that the paper states, and the comparisons of our runs that they are tested by.
+
+    It states some twice, and one schedule of ours may stand for two of its.
+    """
+
+    differences: int
+    comparisons: int
+
+
+def _stated(differences: pd.DataFrame) -> dict[str, Stated]:
+    """On the paper's own studies, and on others."""
+    compared = ["study", "epochs", "our_metric", "minuend", "subtrahend"]
+    carried = differences["carried"].astype(bool)
+    return {
+        name: Stated(int(rows.sum()), len(differences.loc[rows, compared].drop_duplicates()))
+        for name, rows in (("own", ~carried), ("carried", carried))
+    }
 
 
 def _choices(
