@@ -55,7 +55,13 @@ def test_swapping_the_arms_refutes_the_statements(
     whole = metrics[(metrics["study"] == "cifar100") & (metrics["epochs"] == 30)]
     sigreg = whole[whole["arm"] == "sigreg"]
     hamjepa = whole[whole["arm"] == "hamjepa"]
-    parts = [sigreg.assign(arm="hamjepa", readout=part) for part in ("q", "p", "qp")]
+    slightly = {"q": 0.0, "p": 0.001, "qp": 0.002}  # without any spread nothing is tested
+    parts = [
+        sigreg.assign(
+            arm="hamjepa", readout=part, value=sigreg["value"] * (1 + share * sigreg["seed"])
+        )
+        for part, share in slightly.items()
+    ]
     swapped = pd.concat(
         [*parts, hamjepa[hamjepa["readout"] == "q"].assign(arm="sigreg", readout="all")]
     )
@@ -87,7 +93,8 @@ def test_rank_tracks_accuracy_and_wall_clock_where_they_were_measured(
     assert statements.loc["same-wall-clock", "verdict"] == "reproduced"
     slower = table.assign(
         value=table["value"].where(
-            (table["metric"] != TRAINING_SECONDS) | (table["arm"] == "sigreg"), 150.0
+            (table["metric"] != TRAINING_SECONDS) | (table["arm"] == "sigreg"),
+            150.0 + table["seed"],
         )
     )
     statements = audit(slower, claims, params).statements.set_index("statement")

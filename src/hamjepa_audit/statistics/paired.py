@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from hamjepa_audit.errors import UserError, nearest
+from hamjepa_audit.statistics.hypothesis_tests import of_mean, statistic, two_sided
 from hamjepa_audit.statistics.summaries import READOUTS, checked, interval
 
 COMPARISON = ["study", "dataset", "epochs", "checkpoint_epoch", "metric", "unit"]
@@ -41,7 +41,8 @@ def paired_differences(
         difference), all in the row's `unit`, and the dimensionless `t` and `p`
         (= scipy.stats.ttest_rel). With n < 2, sd, bounds, t and p are NaN; with n = 0 the mean
         too. Differences that are equal but for float64 rounding have sd 0: then t is infinite
-        and p is 0, unless the mean difference is 0 as well: then t is 0 and p is 1.
+        and p is that of the sign test, unless the mean difference is 0 as well: then t is 0
+        and p is 1.
 
     Raises:
         UserError: `metrics` is unusable (see `checked`), an arm is missing in `arm_order` or
@@ -105,14 +106,11 @@ def _differences(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _tested(result: pd.DataFrame, confidence: float) -> pd.DataFrame:
-    mean, sd = result["mean_difference"].to_numpy(), result["sd"].to_numpy()
-    low, high = interval(mean, sd, result["n"], confidence)
-    size = result["n"].to_numpy(dtype=float)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        t = mean / (sd / np.sqrt(size))
-    t = np.where((sd == 0) & (mean == 0), 0.0, t)
-    p = 2 * stats.t.sf(np.abs(t), np.where(size >= 2, size - 1, np.nan))
-    return result.assign(confidence=confidence, ci_low=low, ci_high=high, t=t, p=p)
+    mean, sd, n = (result[name].to_numpy() for name in ("mean_difference", "sd", "n"))
+    low, high = interval(mean, sd, n, confidence)
+    found = of_mean(mean, sd, n)
+    numbers = {"ci_low": low, "ci_high": high, "t": statistic(found), "p": two_sided(found)}
+    return result.assign(confidence=confidence, **numbers)
 
 
 def _in_order(result: pd.DataFrame, arm_order: Sequence[str]) -> pd.DataFrame:
