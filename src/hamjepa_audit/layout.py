@@ -1,4 +1,4 @@
-"""Where everything lies. Nothing else in the package puts a file name together."""
+"""Where everything lies that more than one module asks for."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +85,7 @@ class Layout:
         return self.evaluation(batch) / f"features-{digest}"
 
     def measurement(self, batch: str, step: str, digest: str) -> Path:
-        """Result of one evaluation step: knn, probe, geometry, curves or trajectory."""
+        """Result of one evaluation step: one of plan.ALL_STEPS."""
         return self.evaluation(batch) / f"{step}-{digest}.parquet"
 
     def selection(self, study: str) -> Path:

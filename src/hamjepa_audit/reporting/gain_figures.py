@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from hamjepa_audit.params.studies import GainParams
 from hamjepa_audit.reporting.gain_tables import HEADINGS
+from hamjepa_audit.reporting.names import with_unit
 from hamjepa_audit.reporting.style import (
     COLOURS,
     WIDTH,
@@ -19,7 +20,6 @@ from hamjepa_audit.reporting.style import (
     panels,
     styled,
 )
-from hamjepa_audit.reporting.tables import OVERVIEW
 from hamjepa_audit.statistics import summarise
 from hamjepa_audit.statistics.summaries import READOUTS
 
@@ -86,7 +86,7 @@ def what_carries_the_gain(
         axis.axvspan(
             -margin, margin, color="black", alpha=0.12, linewidth=0, label="equivalence margin"
         )
-        axis.set_xlabel(f"{OVERVIEW.get(metric, metric)},\ndifference (points)")
+        axis.set_xlabel(f"{with_unit(metric, 'percent')},\ndifference (points)")
     for axis, (metric, scale) in zip(
         axes[-len(SHOWN_DYNAMICS) :], SHOWN_DYNAMICS.items(), strict=True
     ):
@@ -142,7 +142,7 @@ def sensitivity(
             of_metric, label = rows[rows["metric"] == metric], HEADINGS.get(metric)
             if label is None:
                 of_metric = _minus_reference(of_metric, sweep.reference)
-                label = f"{OVERVIEW.get(metric, metric)}\nminus {titles[sweep.reference]}"
+                label = f"{with_unit(metric, 'percent')}\nminus {titles[sweep.reference]}"
             summary = summarise(of_metric, confidence)
             _curves(axis, summary.assign(x=summary["arm"].map(sweep.values)))
             ticks = sorted(sweep.values.values())

@@ -8,7 +8,8 @@ import pandas as pd
 
 from hamjepa_audit.params.studies import GainParams
 from hamjepa_audit.reporting.formatting import Display, mean_sd_n, number
-from hamjepa_audit.reporting.tables import OVERVIEW, write_displayed
+from hamjepa_audit.reporting.names import with_unit
+from hamjepa_audit.reporting.tables import write_displayed
 from hamjepa_audit.statistics.gain import DYNAMICS
 
 HEADINGS = {
@@ -50,7 +51,7 @@ def write_gain_table(
     references = (params.baseline, params.method)
     headings = ["Arm", "Epochs", "Readout"]
     for metric in params.accuracies:
-        name = OVERVIEW.get(metric, metric)
+        name = with_unit(metric, "percent")
         headings += [name, *(f"{name} − {titles[arm]}" for arm in references)]
     headings += [HEADINGS[name] for name in DYNAMICS]
     rows = [

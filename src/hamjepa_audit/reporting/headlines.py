@@ -23,7 +23,7 @@ def headlines(metrics: pd.DataFrame) -> dict[str, Any]:
     Raises:
         UserError: nothing was measured at a last epoch.
     """
-    rows = final_checkpoint(metrics[metrics["metric"].isin(list(OVERVIEW))])
+    rows = final_checkpoint(metrics[metrics["metric"].isin(OVERVIEW)])
     means = rows.groupby(["study", "arm", "epochs", "readout", "metric"])["value"].mean()
     result: dict[str, Any] = {}
     for row in means.reset_index().to_dict("records"):

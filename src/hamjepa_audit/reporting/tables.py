@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from hamjepa_audit.files import write_parquet, write_text
 from hamjepa_audit.reporting.formatting import Display, displayed, latex, markdown, mean_sd_n
+from hamjepa_audit.reporting.names import with_unit
 from hamjepa_audit.reporting.order import final_checkpoint, in_reading_order, single
 from hamjepa_audit.statistics import paired_differences, per_seed, summarise
 
@@ -90,7 +91,7 @@ def overview(summary: pd.DataFrame, arm_order: Sequence[str]) -> pd.DataFrame:
     Raises:
         UserError: nothing was measured at a last epoch.
     """
-    shown = summary[summary["metric"].isin(list(OVERVIEW))]
+    shown = summary[summary["metric"].isin(OVERVIEW)]
     final = in_reading_order(final_checkpoint(shown), arm_order)
     wide = final[ROW].drop_duplicates().reset_index(drop=True)
     for metric in OVERVIEW:
@@ -117,7 +118,7 @@ def overview_displayed(wide: pd.DataFrame, summary: pd.DataFrame) -> Display:
             fields.append(mean_sd_n(mean, sd, n, units.get(metric, "")))
         rows.append(fields)
     return Display(
-        headings=["Arm", "Epochs", "Readout", *OVERVIEW.values()],
+        headings=["Arm", "Epochs", "Readout", *(with_unit(x, units.get(x, "")) for x in OVERVIEW)],
         rows=rows,
         right=[False, True, False, *(True for _ in OVERVIEW)],
     )

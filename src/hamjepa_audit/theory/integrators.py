@@ -1,4 +1,4 @@
-"""The integrators that leapfrog is compared with, of the same signature: neither is its equal."""
+"""Leapfrog and what the theory compares it with, by the names that the paper has for them."""
 
 from collections.abc import Callable
 

@@ -127,7 +127,6 @@ def recorded_checkpoint(
         layout: where.
         run: its parameters.
         run_id: its name.
-        device: where the encoder goes.
         epoch: that of a checkpoint along training; None: the last one.
 
     Raises:
