@@ -1,49 +1,48 @@
-"""Copies a study's overview, pictures and provenance to results/published, and to the README.
+"""Publishes the study in results/tables, and its overview in the README: nobody types it.
 
-`python tools/publish.py STUDY` after `make tables`, so that nothing in the README is typed by hand.
+`python tools/publish.py STUDY` after `make tables`.
 """
 
 import re
-import shutil
 import sys
 from pathlib import Path
 
-from hamjepa_audit.files import read_sealed_json, sha256_file, write_sealed_json
+from hamjepa_audit.data.store import load_manifest
+from hamjepa_audit.errors import UserError
+from hamjepa_audit.files import write_text
+from hamjepa_audit.layout import Layout
+from hamjepa_audit.params import load_study
+from hamjepa_audit.plan import StudyPlan
+from hamjepa_audit.publication import publish
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+README = Path("README.md")
 
 
-def publish(study: str) -> None:
-    """Publishes one study.
+def main() -> None:
+    """Publishes the study that the command line names."""
+    if len(sys.argv) != 2:
+        raise UserError("give one study: python tools/publish.py STUDY")
+    layout, study = Layout(), load_study(Layout.params, sys.argv[1])
+    digest = study.data.digest or load_manifest(layout.store(study.data.name)).digest
+    folder = publish(StudyPlan(layout, study, digest), layout.results / "published" / study.name)
+    put_overview(folder / layout.tables(study.name).relative_to(layout.results) / "overview.md")
 
-    Raises:
-        SystemExit: the study has no tables yet.
-    """
-    results = REPOSITORY / "results"
-    overview = results / "tables" / study / "overview.md"
-    if not overview.exists():
-        print(f"error: missing {overview}; run the study first", file=sys.stderr)
-        raise SystemExit(2)
-    target = results / "published" / study
-    target.mkdir(parents=True, exist_ok=True)
-    published = [overview, *sorted((results / "figures" / study).glob("*.png"))]
-    for source in published:
-        shutil.copyfile(source, target / source.name)
-    # It names what lies beside it, and only that.
-    provenance = read_sealed_json(overview.with_name("provenance.json"))
-    digests = {source.name: sha256_file(source) for source in published}
-    write_sealed_json(target / "provenance.json", provenance | {"files": digests})
-    name = f"results/published/{study}/overview.md"
-    readme = REPOSITORY / "README.md"
-    block = rf"(<!-- overview: {re.escape(name)} -->\n).*?(<!-- end -->)"
-    text = re.sub(
-        block,
-        lambda match: f"{match[1]}{overview.read_text().strip()}\n{match[2]}",
-        readme.read_text(),
-        flags=re.DOTALL,
-    )
-    readme.write_text(text)
+
+def put_overview(overview: Path) -> None:
+    """Replaces what the README shows of an overview, if it does."""
+    begin, end = f"<!-- overview: {overview.as_posix()} -->\n", "<!-- end -->"
+    block = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+    shown = f"{begin}{overview.read_text().strip()}\n{end}"
+    text, places = block.subn(lambda _: shown, README.read_text())
+    if places:
+        write_text(README, text)
+    else:
+        print(f"{README} shows no overview of {overview}", file=sys.stderr)
 
 
 if __name__ == "__main__":
-    publish(sys.argv[1])
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

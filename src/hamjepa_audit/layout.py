@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+CHECKPOINT_SUFFIX = ".safetensors"
+
 PROVENANCE = "provenance.json"
 """Lies beside tables, and says what they were made of and with."""
 
@@ -152,6 +154,10 @@ class Layout:
         places = [*self.audit_tables().glob("*/"), self.audit_tables(), self.theory()]
         paths = [folder / PROVENANCE for folder in sorted(places)]
         return [path for path in paths if path.exists()]
+
+    def publication(self) -> Path:
+        """Says, in results that were published, of what; those have no checkpoints."""
+        return self.results / "published.json"
 
     def page_selection(self) -> Path:
         """What the page shows besides tables and figures: titles and captions."""

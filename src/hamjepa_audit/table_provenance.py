@@ -84,24 +84,6 @@ def write_audit_provenance(audit: AuditPlan, plans: Sequence[StudyPlan]) -> Path
     return _write(layout, layout.audit_tables(), joint_tables(layout), made_of, selections)
 
 
-def write_copy_provenance(plans: Sequence[StudyPlan], folder: Path) -> Path:
-    """Writes what all that was copied to a folder, such as tables and figures, was made of.
-
-    Returns:
-        The file.
-
-    Raises:
-        UserError: as `write_study_provenance`, or there is nothing in the folder.
-    """
-    hidden = folder.glob("[!.]*")
-    files = [path for path in sorted(hidden) if path.is_file() and path.name != PROVENANCE]
-    if not files:
-        raise UserError(f"nothing in {folder}; copy tables there first")
-    layout = plans[0].layout
-    selections = {layout.selection(plan.study.name): plan.selection() for plan in plans}
-    return _write(layout, folder, files, _of_studies(plans), selections)
-
-
 def write_theory_provenance(plan: TheoryPlan) -> Path:
     """Writes what the checks of the theorems were made of and with.
 

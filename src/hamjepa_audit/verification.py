@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from hamjepa_audit.data.store import images_file, verify_store
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.files import read_json, read_parquet, sha256_file
+from hamjepa_audit.files import read_json, read_parquet, read_sealed_json, sha256_file
 from hamjepa_audit.identity import batch_id, run_prefix
-from hamjepa_audit.layout import PROVENANCE, Layout
+from hamjepa_audit.layout import CHECKPOINT_SUFFIX, PROVENANCE, Layout
 from hamjepa_audit.measurements import require_origin, training_times
 from hamjepa_audit.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
 from hamjepa_audit.params import load_study
@@ -84,6 +84,9 @@ def verify_results(layout: Layout, studies: Sequence[str] | None = None) -> Veri
             result.check("provenances", check_table_provenance, file)
             if file in layout.provenances():
                 result.check("selections", check_selections, layout, file)
+    if layout.publication().exists():
+        result.check("publications", read_sealed_json, layout.publication())
+        result.unchecked.append(f"checkpoints: those in {layout.results} were not published")
     result.unchecked += _unsealed(layout, studies)
     for file in _other_tables(layout, studies):
         result.check("tables", _read_sealed, file)
@@ -118,8 +121,10 @@ def _verify_run(result: Verification, layout: Layout, folder: Path) -> None:
     before = len(result.problems)
     result.check("runs", read_record, layout, folder.name)
     if len(result.problems) == before:
+        without_weights = layout.publication().exists()
         for name, digest in read_record(layout, folder.name)["files"].items():
-            result.check("files of runs", _check_file, folder / name, digest)
+            if not without_weights or Path(name).suffix != CHECKPOINT_SUFFIX:
+                result.check("files of runs", _check_file, folder / name, digest)
 
 
 def _check_file(path: Path, recorded: str) -> None:

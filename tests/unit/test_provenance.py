@@ -8,11 +8,7 @@ from hamjepa_audit import provenance
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import read_sealed_json, sha256_file, write_sealed_json, write_text
 from hamjepa_audit.layout import PROVENANCE
-from hamjepa_audit.table_provenance import (
-    check_selections,
-    write_copy_provenance,
-    write_study_provenance,
-)
+from hamjepa_audit.table_provenance import check_selections, write_study_provenance
 from hamjepa_audit.verification import verify_results
 from tests.tiny import STUDY, audit, edit
 from tests.unit import whole_results
@@ -53,9 +49,6 @@ def test_provenance_names_the_tables_of_the_plan_and_removes_others(place: Path)
     content = read_sealed_json(write_study_provenance(plan))
     assert set(content["files"]) == {path.name for path in plan.tables()}
     assert not list(folder.glob("gain.*")) and foreign.exists()
-    assert set(read_sealed_json(write_copy_provenance([plan], folder))["files"]) == {
-        *content["files"], foreign.name,
-    }  # fmt: skip
 
 
 def test_without_a_provenance_tables_are_said_to_be_unchecked(place: Path) -> None:

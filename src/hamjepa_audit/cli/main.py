@@ -16,6 +16,7 @@ from hamjepa_audit.cli import (
     gain,
     inspection,
     parameters,
+    publication,
     report,
     reports,
     runs,
@@ -48,6 +49,7 @@ for command in (
     *audit.COMMANDS,
     *report.COMMANDS,
     *inspection.COMMANDS,
+    *publication.COMMANDS,
     *theory.COMMANDS,
 ):
     app.command()(command)

@@ -1,6 +1,5 @@
 """hamjepa-audit collect, metrics, tables, provenance, figures: from numbers to what is read."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -62,22 +61,13 @@ def provenance(
     verdicts: Annotated[
         bool, typer.Option("--verdicts", help="Of the tables that are of all these studies.")
     ] = False,
-    folder: Annotated[
-        Path | None, typer.Option(help="Of all files that were copied there.")
-    ] = None,
 ) -> None:
     """Write what tables were made of and with: code, machines, parameters, runs, their times."""
     from hamjepa_audit.audit_plan import AuditPlan
-    from hamjepa_audit.table_provenance import (
-        write_audit_provenance,
-        write_copy_provenance,
-        write_study_provenance,
-    )
+    from hamjepa_audit.table_provenance import write_audit_provenance, write_study_provenance
 
     plans = [plan_of(context, name) for name in study]
-    if folder is not None:
-        typer.echo(write_copy_provenance(plans, folder))
-    elif verdicts:
+    if verdicts:
         typer.echo(write_audit_provenance(AuditPlan.load(layout_of(context)), plans))
     else:
         for plan in plans:

@@ -1,0 +1,47 @@
+"""hamjepa-audit publish, adopt: results without weights, from one place to another."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hamjepa_audit.cli.options import Study, layout_of
+from hamjepa_audit.params import load_study
+from hamjepa_audit.plan import StudyPlan, data_digest
+
+
+def publish(
+    context: typer.Context,
+    study: Study,
+    out: Annotated[Path | None, typer.Option(help="Default: RESULTS/published/STUDY.")] = None,
+) -> None:
+    """Copy a study's results without checkpoints: records, measurements, tables, figures."""
+    from hamjepa_audit.publication import publish
+
+    plan = _plan(context, study)
+    typer.echo(publish(plan, out or layout_of(context).results / "published" / study))
+
+
+def adopt(
+    context: typer.Context,
+    study: Study,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="Default: RESULTS/published/STUDY.")
+    ] = None,
+) -> None:
+    """Take over published runs and measurements that the parameters ask for, as done."""
+    from hamjepa_audit.publication import adopt
+
+    plan = _plan(context, study)
+    taken = adopt(plan, source or layout_of(context).results / "published" / study)
+    typer.echo(f"took over {taken} of {len(plan.runs)} runs", err=True)
+
+
+def _plan(context: typer.Context, study: str) -> StudyPlan:
+    """The plan of a study; its data need not be here where their digest is pinned."""
+    layout = layout_of(context)
+    params = load_study(layout.params, study)
+    return StudyPlan(layout, params, params.data.digest or data_digest(layout, params))
+
+
+COMMANDS = (publish, adopt)
