@@ -112,8 +112,9 @@ def _runs(layout: Layout, plans: dict[str, StudyPlan | None]) -> Iterator[Entry]
         plan = plans.get(study)
         wanted = plan is not None and folder.name in plan.runs
         known = plan is not None or study not in plans
-        files = (layout.record, layout.checkpoint, layout.run_history)
-        complete = all(file(folder.name).exists() for file in files)
+        weights = (layout.checkpoint(folder.name), layout.without_weights(folder.name))
+        others = (layout.record(folder.name), layout.run_history(folder.name))
+        complete = any(x.exists() for x in weights) and all(x.exists() for x in others)
         yield Entry("run", folder, study, wanted if known else None, complete)
 
 

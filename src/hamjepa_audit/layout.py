@@ -156,8 +156,12 @@ class Layout:
         return [path for path in paths if path.exists()]
 
     def publication(self) -> Path:
-        """Says, in results that were published, of what; those have no checkpoints."""
+        """Says, in results that were published, of what."""
         return self.results / "published.json"
+
+    def without_weights(self, run_id: str) -> Path:
+        """Says of a run that it was published or adopted, and so has no checkpoints."""
+        return self.run(run_id) / "without_weights.json"
 
     def page_selection(self) -> Path:
         """What the page shows besides tables and figures: titles and captions."""

@@ -42,6 +42,8 @@ def publish(plan: StudyPlan, target: Path) -> Path:
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
         published = replace(layout, results=folder)
+        for run in plan.runs:
+            write_sealed_json(published.without_weights(run), {"run_id": run})
         write_sealed_json(published.publication(), {"study": name, "runs": sorted(plan.runs)})
     return target
 
@@ -70,7 +72,8 @@ def adopt(plan: StudyPlan, source: Path) -> int:
         if published.record(name).exists() and not layout.record(name).exists():
             read_record(published, name)
             # The record, which says that the run is there, comes last.
-            for path in (published.run_history(name), published.record(name)):
+            parts = (published.without_weights, published.run_history, published.record)
+            for path in (part(name) for part in parts):
                 _copy(path, published, layout)
             taken += 1
     theirs = replace(plan, layout=published)

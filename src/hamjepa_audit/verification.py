@@ -66,8 +66,12 @@ def verify_results(layout: Layout, studies: Sequence[str] | None = None) -> Veri
     result = Verification()
     for folder in _stores(layout, studies):
         result.check("stores", verify_store, folder)
-    for folder in _of_studies(layout.runs(), studies):
+    runs = list(_of_studies(layout.runs(), studies))
+    for folder in runs:
         _verify_run(result, layout, folder)
+    bare = sum(layout.without_weights(folder.name).exists() for folder in runs)
+    if bare:
+        result.unchecked.append(f"checkpoints of {bare} runs, which are here without them")
     for folder in _of_studies(layout.states(), studies):
         for state in saved_states(folder):
             result.check("states", _check_state, layout, state)
@@ -86,7 +90,6 @@ def verify_results(layout: Layout, studies: Sequence[str] | None = None) -> Veri
                 result.check("selections", check_selections, layout, file)
     if layout.publication().exists():
         result.check("publications", read_sealed_json, layout.publication())
-        result.unchecked.append(f"checkpoints: those in {layout.results} were not published")
     result.unchecked += _unsealed(layout, studies)
     for file in _other_tables(layout, studies):
         result.check("tables", _read_sealed, file)
@@ -121,7 +124,7 @@ def _verify_run(result: Verification, layout: Layout, folder: Path) -> None:
     before = len(result.problems)
     result.check("runs", read_record, layout, folder.name)
     if len(result.problems) == before:
-        without_weights = layout.publication().exists()
+        without_weights = layout.without_weights(folder.name).exists()
         for name, digest in read_record(layout, folder.name)["files"].items():
             if not without_weights or Path(name).suffix != CHECKPOINT_SUFFIX:
                 result.check("files of runs", _check_file, folder / name, digest)

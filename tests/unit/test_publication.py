@@ -8,6 +8,7 @@ import pytest
 
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import write_json
+from hamjepa_audit.inventory import take_inventory
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.publication import adopt, publish
 from hamjepa_audit.verification import verify_results
@@ -34,7 +35,7 @@ def test_what_is_published_verifies_without_weights(
 ) -> None:
     assert not [path for path in files_below(PUBLISHED) if path.endswith((".safetensors", ".pdf"))]
     status, stderr = audit(monkeypatch, capsys, "--results", str(PUBLISHED), "verify")
-    assert status == 0 and "checkpoints: those in published were not published" in stderr
+    assert status == 0 and "not checked: checkpoints of 8 runs" in stderr
     checked = verify_results(published).checked
     plan = plan_of(published, STUDY)
     assert checked["runs"] == checked["files of runs"] == len(plan.runs)
@@ -52,6 +53,8 @@ def test_published_runs_are_adopted_as_done(
     assert (status, stderr) == (0, f"took over {len(plan.runs)} of {len(plan.runs)} runs\n")
     files = plan.measurements("knn", "probe", "geometry", "curves") + plan.histories()
     assert all(path.exists() for path in [*files, *map(LAYOUT.record, plan.runs)])
+    assert verify_results(LAYOUT).problems == []
+    assert {entry.state for entry in take_inventory(LAYOUT)} == {"current"}
     assert audit(monkeypatch, capsys, *there)[1].startswith("took over 0 of")
 
 

@@ -117,8 +117,9 @@ def batch(wildcards):
 
 
 def checkpoints_of(wildcards):
-    """The checkpoints of a batch."""
-    return [LAYOUT.checkpoint(name) for name in batch(wildcards).run_ids]
+    """The checkpoints of a batch; runs that were adopted have none."""
+    runs = batch(wildcards).run_ids
+    return [LAYOUT.checkpoint(name) for name in runs if not LAYOUT.without_weights(name).exists()]
 
 
 def training_gpus(wildcards):

@@ -89,5 +89,6 @@ def write_run(
         "peak_memory": peak_memory(how.device),
     }
     target = layout.record(key.run_id)
+    layout.without_weights(key.run_id).unlink(missing_ok=True)
     write_sealed_json(target, record)
     return target
