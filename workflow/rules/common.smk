@@ -95,13 +95,15 @@ def plan(name):
 
 
 def prepared_data(wildcards):
-    """The data of a run that the parameters ask for, and of no other."""
+    """The data of a run that the parameters ask for, and of no other; adopted ones need none."""
     run = RUN.format(**wildcards)
     if run not in plan(wildcards.study).runs:
         raise WorkflowError(
             f"run '{run}' is not what the parameters of study '{wildcards.study}' give now; "
             "ask for results/tables, or for a run that they give"
         )
+    if LAYOUT.without_weights(run).exists():
+        return []
     return LAYOUT.manifest(study(wildcards.study).data.name)
 
 
