@@ -7,12 +7,11 @@ import re
 import sys
 from pathlib import Path
 
-from hamjepa_audit.data.store import load_manifest
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import write_text
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.params import load_study
-from hamjepa_audit.plan import StudyPlan
+from hamjepa_audit.plan import plan_study
 from hamjepa_audit.publication import publish
 
 README = Path("README.md")
@@ -23,8 +22,7 @@ def main() -> None:
     if len(sys.argv) != 2:
         raise UserError("give one study: python tools/publish.py STUDY")
     layout, study = Layout(), load_study(Layout.params, sys.argv[1])
-    digest = study.data.digest or load_manifest(layout.store(study.data.name)).digest
-    folder = publish(StudyPlan(layout, study, digest), layout.results / "published" / study.name)
+    folder = publish(plan_study(layout, study), layout.results / "published" / study.name)
     put_overview(folder / layout.tables(study.name).relative_to(layout.results) / "overview.md")
 
 

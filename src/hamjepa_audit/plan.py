@@ -194,6 +194,17 @@ class StudyPlan:
         return write_if_changed(self.layout.selection(self.study.name), self.selection())
 
 
+def plan_study(layout: Layout, study: StudyParams) -> StudyPlan:
+    """The plan of a study; data whose digest the parameters pin need not be here.
+
+    Raises:
+        UserError: they pin none and the data aren't prepared; or as `data_digest`.
+    """
+    prepared = layout.manifest(study.data.name).exists()
+    digest = study.data.digest if not prepared else None
+    return StudyPlan(layout, study, digest or data_digest(layout, study))
+
+
 def data_digest(layout: Layout, study: StudyParams) -> str:
     """Digest of a study's prepared data, from its manifest.
 

@@ -6,7 +6,7 @@ import typer
 
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.params import load_study
-from hamjepa_audit.plan import Batch, StudyPlan, data_digest
+from hamjepa_audit.plan import Batch, StudyPlan, plan_study
 
 Study = Annotated[str, typer.Option(help="Name of a study below params/studies.")]
 Studies = Annotated[list[str], typer.Option("--study", help="A study; give it once for each.")]
@@ -29,10 +29,9 @@ def layout_of(context: typer.Context) -> Layout:
 
 
 def plan_of(context: typer.Context, study: str) -> StudyPlan:
-    """The plan of a study whose data are prepared."""
+    """The plan of a study whose data are prepared, or pinned."""
     layout = layout_of(context)
-    params = load_study(layout.params, study)
-    return StudyPlan(layout, params, data_digest(layout, params))
+    return plan_study(layout, load_study(layout.params, study))
 
 
 def batch_of(context: typer.Context, study: str, arm: str, epochs: int) -> Batch:

@@ -5,9 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hamjepa_audit.cli.options import Study, layout_of
-from hamjepa_audit.params import load_study
-from hamjepa_audit.plan import StudyPlan, data_digest
+from hamjepa_audit.cli.options import Study, layout_of, plan_of
 
 
 def publish(
@@ -18,7 +16,7 @@ def publish(
     """Copy a study's results without checkpoints: records, measurements, tables, figures."""
     from hamjepa_audit.publication import publish
 
-    plan = _plan(context, study)
+    plan = plan_of(context, study)
     typer.echo(publish(plan, out or layout_of(context).results / "published" / study))
 
 
@@ -32,16 +30,9 @@ def adopt(
     """Take over published runs and measurements that the parameters ask for, as done."""
     from hamjepa_audit.publication import adopt
 
-    plan = _plan(context, study)
+    plan = plan_of(context, study)
     taken = adopt(plan, source or layout_of(context).results / "published" / study)
     typer.echo(f"took over {taken} of {len(plan.runs)} runs", err=True)
-
-
-def _plan(context: typer.Context, study: str) -> StudyPlan:
-    """The plan of a study; its data need not be here where their digest is pinned."""
-    layout = layout_of(context)
-    params = load_study(layout.params, study)
-    return StudyPlan(layout, params, params.data.digest or data_digest(layout, params))
 
 
 COMMANDS = (publish, adopt)
