@@ -323,3 +323,34 @@ def test_a_run_that_was_deleted_is_trained_again_for_the_checkpoints_that_it_lac
     snakemake(folder, layout.manifest(STUDY).as_posix())
     jobs = planned(folder)
     assert jobs["pretrain"] == 1 and jobs["trajectory"] == len(study.arms)
+
+
+def test_published_runs_are_adopted_and_give_the_same_tables_without_training(
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    published = tmp_path / "published"
+    monkeypatch.chdir(finished)
+    assert audit(monkeypatch, capsys, "publish", "--study", STUDY, "--out", str(published))[0] == 0
+    folder = checkout(tmp_path / "elsewhere")
+    monkeypatch.chdir(folder)
+    adopted = audit(monkeypatch, capsys, "adopt", "--study", STUDY, "--from", str(published))
+    assert adopted[0] == 0
+    jobs = planned(folder)
+    assert set(jobs) == {
+        "collect", "metrics", "tables", "provenance", "audit", "audit_provenance",
+        "paper_consistency", f"figures_{STUDY}", f"audit_figures_{STUDY}", f"gain_{STUDY}",
+    }  # fmt: skip
+    snakemake(folder, "results/tables")
+    assert not list((folder / "data").glob("*/*.npy"))
+    assert NOTHING in snakemake(folder, "results/tables")
+    made = {path for path in (folder / "results/tables").rglob("*.*") if path.suffix != ".json"}
+    assert len(made) == 4 * 9
+    for path in (*made, folder / "results/metrics.parquet"):
+        theirs = published / path.relative_to(folder / "results")
+        assert path.read_bytes() == theirs.read_bytes(), path
+    # Changed parameters ask for other runs, which nobody has published.
+    edit(folder / "params/arms/sigreg.yaml", "objective.weight", 0.05)
+    assert planned(folder)["pretrain"] == len(SEEDS)
