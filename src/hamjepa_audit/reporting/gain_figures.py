@@ -99,7 +99,8 @@ def what_carries_the_gain(
             axis.xaxis.set_major_locator(MaxNLocator(nbins=2))
     axes[0].set_yticks(places, labels=[titles[arm] for arm in rows["arm"]])
     axes[0].set_ylim(len(rows) - 0.4, -0.6)
-    note = f"Whole states. Paired differences over seeds, {100 * confidence:g}% t intervals"
+    note = f"Whole states. Paired differences over seeds, {100 * confidence:g}% t intervals. "
+    note += f"Green: means, below {EXACT:g} drawn there"
     legend(figure, note)
     return figure
 
