@@ -1,8 +1,8 @@
 """The audit as a whole: what it does without runs, its tables, its command and its time."""
 
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +105,12 @@ def test_the_command_takes_many_files_and_no_torch(
     assert (table["n"] == 6).all()
 
 
+def processor_seconds() -> float:
+    """Of the processes that this one has waited for: the clock also tells what else is going on."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def hundred_thousand_rows(claims: Claims, seeds: int) -> pd.DataFrame:
     """Five studies, all arms and readouts, every run measured at 10 checkpoints or so."""
     studies = [("cifar100", name) for name in ("cifar100", "cifar100_controls", "tinyimagenet100")]
@@ -130,9 +136,9 @@ def test_a_hundred_thousand_rows_take_seconds(
     typed = "from hamjepa_audit.cli import main; main()"
     command = [sys.executable, "-c", typed, "--params", str(params_folder), "audit"]
     command += ["--metrics", str(path), "--claims", str(params_folder / "paper/claims.yaml")]
-    start = time.perf_counter()
+    before = processor_seconds()
     subprocess.run([*command, "--out", str(tmp_path / "out")], check=True, capture_output=True)
-    assert time.perf_counter() - start < 10
+    assert processor_seconds() - before < 10
     tables = {n: pd.read_parquet(tmp_path / f"out/{n}.parquet") for n in Audit._fields[:3]}
     assert (tables["claims"]["n"] == seeds).all()
     differences = tables["claim_differences"]

@@ -171,6 +171,8 @@ def test_ablations_differ_from_hamjepa_in_the_predictor_alone(
         ("studies/digits.yaml", "extend", "cifar100", "did you mean 'extends'?"),
         ("studies/digits.yaml", "name", "digits", "unknown key 'name'"),
         ("protocol.yaml", "evaluation.geometry", {"piars": 3}, "'evaluation.geometry.piars': did"),
+        ("protocol.yaml", "statistics.gain.accuracies", ["knn_top1@30"],
+         "accuracies has 'knn_top1@30', which evaluation.knn.neighbours don't give"),
         ("studies/digits.yaml", "title", date(2026, 5, 19), "put the value in quotes"),
         ("studies/digits.yaml", "extends", 5, "no study '5'"),
         ("studies/digits.yaml", "arm_overrides", {"mlp": 5}, "arm_overrides.mlp is 5"),

@@ -14,7 +14,9 @@ def test_the_overview_is_the_published_one() -> None:
 
 
 def test_pictures_and_files_that_it_names_exist() -> None:
-    for name in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README):
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README)
+    assert len(pictures) >= 4
+    for name in pictures:
         assert (REPOSITORY / name).is_file(), name
     for name in ("environment.lock.yml", "CITATION.cff", "params", "tests/golden"):
         assert name in README
@@ -22,5 +24,7 @@ def test_pictures_and_files_that_it_names_exist() -> None:
 
 
 def test_the_studies_that_it_names_exist() -> None:
-    for name in re.findall(r"studies='\[(\w+)\]'", README):
+    names = re.findall(r"studies='\[(\w+)\]'", README)
+    assert len(names) >= 3
+    for name in names:
         assert (REPOSITORY / "params" / "studies" / f"{name}.yaml").is_file()

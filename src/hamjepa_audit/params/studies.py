@@ -259,6 +259,13 @@ class StudyParams(Params):
         for arm in self.figure_arms or ():
             if arm not in arms:
                 raise ValueError(f"figure_arms has '{arm}': {nearest(arm, arms)}")
+        measured = {f"knn_top1@{k}" for k in self.evaluation.knn.neighbours}
+        for accuracy in self.statistics.gain.accuracies:
+            if accuracy.startswith("knn_top1@") and accuracy not in measured:
+                raise ValueError(
+                    f"statistics.gain.accuracies has '{accuracy}', which evaluation.knn.neighbours "
+                    f"don't give: {nearest(accuracy, measured)}"
+                )
         for field in ("epochs", "seeds"):
             values = getattr(self, field)
             if len(set(values)) < len(values):

@@ -56,7 +56,7 @@ def study_figures(
     arm_order: Sequence[str],
     titles: Mapping[str, str],
     folder: Path,
-    confidence: float = 0.95,
+    confidence: float,
 ) -> list[Path]:
     """Writes every figure of a study as NAME_eEPOCHS.png and .pdf, for each number of epochs.
 
