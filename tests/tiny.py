@@ -14,6 +14,7 @@ from tests.conftest import REPOSITORY
 STUDY = "digits"
 ARMS = ("sigreg", "identity", "mlp", "hamjepa")
 EPOCHS, SEEDS = 2, (0, 1)
+RAMP = "arm_overrides.hamjepa.objective.predictor.potential.residual_ramp_epochs"
 TINY_THEORY = {
     "geometries.dimensions": [2, 8],
     "geometries.instances": 1,
@@ -48,6 +49,7 @@ def copy_params(target: Path) -> Path:
     edit(folder / "studies" / f"{STUDY}.yaml", "encoder.width", 8)
     edit(folder / "studies" / f"{STUDY}.yaml", "optimisation.warmup_epochs", 1)
     edit(folder / "studies" / f"{STUDY}.yaml", "optimisation.batch_size", 256)
+    edit(folder / "studies" / f"{STUDY}.yaml", RAMP, 10)  # as the stored traces have it
     edit(folder / "studies" / f"{STUDY}.yaml", "epochs", [EPOCHS])
     edit(folder / "studies" / f"{STUDY}.yaml", "seeds", list(SEEDS))
     edit(folder / "studies" / f"{STUDY}.yaml", "evaluation.probe.epochs", 2)

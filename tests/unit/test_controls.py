@@ -26,7 +26,7 @@ IDS = {
     "sigreg": "50946f6156c7",
     "identity": "14afe4c729bc",
     "mlp": "408b851cacce",
-    "hamjepa": "0ae204045553",
+    "hamjepa": "d8708116439e",
 }
 """The digests of these runs before there were any control arms."""
 

@@ -22,7 +22,7 @@ from hamjepa_audit.params.studies import RunParams, ViewParams
 from hamjepa_audit.training import loop
 from hamjepa_audit.training.device import make_deterministic
 from hamjepa_audit.training.model import Model, build_model
-from tests.tiny import ARMS, EPOCHS, STUDY, copy_params, edit
+from tests.tiny import ARMS, EPOCHS, RAMP, STUDY, copy_params, edit
 from tests.unit.traces import Trace
 
 TRACE = Trace("training", TRAINING_NUMERICS)
@@ -41,7 +41,7 @@ def stressed_params(target: Path) -> Path:
     edit(study, "optimisation.learning_rate", 2e-3)
     edit(study, "optimisation.weight_decay", 0.5)
     edit(hamjepa, "objective.predictor.potential.residual_scale", 2.0)
-    edit(hamjepa, "objective.predictor.potential.residual_ramp_epochs", 3)
+    edit(study, RAMP, 3)
     edit(
         folder / "arms" / "volume_preserving.yaml", "objective.predictor.force.residual_scale", 2.0
     )
