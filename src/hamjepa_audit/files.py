@@ -58,7 +58,8 @@ def atomic_path(target: Path, *, durable: bool = True) -> Iterator[Path]:
 def atomic_folder(target: Path) -> Iterator[Path]:
     """Yields a temporary folder beside `target`, which takes its place when the block succeeds.
 
-    As `atomic_path` in all else; a folder that is there is deleted just before.
+    Nothing is left behind on failure. A folder that is there is deleted just before, and nothing
+    waits until the bytes are on the disk.
 
     Raises:
         UserError: the folder can't be created or moved.

@@ -112,9 +112,11 @@ def _runs(layout: Layout, plans: dict[str, StudyPlan | None]) -> Iterator[Entry]
         plan = plans.get(study)
         wanted = plan is not None and folder.name in plan.runs
         known = plan is not None or study not in plans
-        weights = (layout.checkpoint(folder.name), layout.without_weights(folder.name))
-        others = (layout.record(folder.name), layout.run_history(folder.name))
-        complete = any(x.exists() for x in weights) and all(x.exists() for x in others)
+        files = (layout.record(folder.name), layout.run_history(folder.name))
+        weights = layout.checkpoint(folder.name).exists()
+        complete = all(file.exists() for file in files) and (
+            weights or layout.is_without_weights(folder.name)
+        )
         yield Entry("run", folder, study, wanted if known else None, complete)
 
 

@@ -163,6 +163,10 @@ class Layout:
         """Says of a run that it was published or adopted, and so has no checkpoints."""
         return self.run(run_id) / "without_weights.json"
 
+    def is_without_weights(self, run_id: str) -> bool:
+        """Whether a run is here, but was published or adopted, and so has no checkpoints."""
+        return self.without_weights(run_id).exists() and self.record(run_id).exists()
+
     def page_selection(self) -> Path:
         """What the page shows besides tables and figures: titles and captions."""
         return self.results / "report" / "selection.json"

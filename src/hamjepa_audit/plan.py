@@ -124,6 +124,10 @@ class StudyPlan:
         )
         return {batch.name: batch for batch in batches}
 
+    def batch_of(self, run_id: str) -> Batch:
+        """The batch that a run of the study belongs to."""
+        return next(batch for batch in self.batches.values() if run_id in batch.run_ids)
+
     def batch(self, arm: str, epochs: int) -> Batch:
         """The batch of an arm and number of epochs.
 

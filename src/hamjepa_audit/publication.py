@@ -4,54 +4,62 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.files import atomic_folder, read_json, read_parquet, write_sealed_json
+from hamjepa_audit.files import (
+    atomic_folder,
+    atomic_path,
+    digest_of,
+    read_json,
+    read_parquet,
+    read_sealed_json,
+    sha256_file,
+    write_sealed_json,
+)
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.measurements import require_origin
-from hamjepa_audit.plan import ALL_STEPS, StudyPlan
+from hamjepa_audit.plan import ALL_STEPS, Batch, StudyPlan
 from hamjepa_audit.records import read_record
 from hamjepa_audit.verification import verify_results
 
 
 def publish(plan: StudyPlan, target: Path) -> Path:
-    """Copies a study's records, histories, measurements, tables and figures, laid out as results.
+    """Copies a study's records, histories, measurements, tables and PNG figures, as results lie.
 
     So `hamjepa-audit --results TARGET verify` checks them, and `adopt` takes them over elsewhere.
 
     Args:
         plan: of the study, the only one in the tables of verdicts and the joint metrics.
-        target: the folder, in place of one that is there.
+        target: the folder; what the same study was published as before gives way to it.
 
     Raises:
-        UserError: the tables are of other studies as well, or something is missing or damaged.
+        UserError: the tables are of other studies or parameters, something is missing or damaged,
+            or the folder holds anything else.
     """
     layout, name = plan.layout, plan.study.name
-    studies = read_json(layout.studies())
-    if studies != [name]:
-        raise UserError(
-            f"{layout.audit_tables()} is of the studies {studies}; make tables of '{name}' alone: "
-            f"snakemake --cores all results/tables --config studies='[{name}]'"
-        )
-    problems = verify_results(layout, [name]).problems
-    if problems:
-        raise UserError(f"'{name}' can't be published: {problems[0]}")
-    with atomic_folder(target) as folder:
+    _require_tables_of(plan)
+    _require_replaceable(target, name)
+    with atomic_folder(target.absolute()) as folder:
+        published = replace(layout, results=folder, data=folder / "no data")
         for path in _published(plan):
-            copy = folder / path.relative_to(layout.results)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
-        published = replace(layout, results=folder)
+            if not path.exists():
+                raise UserError(f"'{name}' can't be published: {path} is missing; {_again(name)}")
+            _copy(path, layout, published)
         for run in plan.runs:
             write_sealed_json(published.without_weights(run), {"run_id": run})
         write_sealed_json(published.publication(), {"study": name, "runs": sorted(plan.runs)})
+        problems = verify_results(published).problems
+        if problems:
+            raise UserError(f"'{name}' can't be published: {problems[0]}")
     return target
 
 
 def adopt(plan: StudyPlan, source: Path) -> int:
-    """Takes over runs and measurements that were published, where the study lacks them.
+    """Takes over runs with their measurements that were published, where the study has none.
 
-    Only what the parameters ask for is taken, which its name says, and nothing that is damaged.
+    An arm's runs of as many epochs are taken together, if they and all that the parameters
+    measure of them were published: without weights nothing else can be measured.
 
     Args:
         plan: of the study.
@@ -61,28 +69,73 @@ def adopt(plan: StudyPlan, source: Path) -> int:
         How many runs were taken over, without their checkpoints.
 
     Raises:
-        UserError: it was not published, is of another study, or is damaged.
+        UserError: it was not published, is of another study or damaged, or some of the runs that
+            belong together were trained here.
     """
-    layout, published = plan.layout, replace(plan.layout, results=source)
-    study = read_json(published.publication())["study"]
+    published = replace(plan.layout, results=source)
+    study = read_sealed_json(published.publication())["study"]
     if study != plan.study.name:
         raise UserError(f"{source} is of the study '{study}', not of '{plan.study.name}'")
-    taken = 0
-    for name in plan.runs:
-        if published.record(name).exists() and not layout.record(name).exists():
-            read_record(published, name)
-            # The record, which says that the run is there, comes last.
-            parts = (published.without_weights, published.run_history, published.record)
-            for path in (part(name) for part in parts):
-                _copy(path, published, layout)
-            taken += 1
-    theirs = replace(plan, layout=published)
-    for batch in theirs.batches.values():
-        for file in (batch.measurement(step) for step in batch.steps):
-            if file.exists() and not (layout.results / file.relative_to(source)).exists():
-                require_origin(published, file, read_parquet(file, sealed=True), batch.run_ids)
-                _copy(file, published, layout)
-    return taken
+    return sum(_adopt_batch(batch, published) for batch in plan.batches.values())
+
+
+def _adopt_batch(batch: Batch, published: Layout) -> int:
+    """Takes over one arm's runs; records, which say that a run is there, come last."""
+    layout, theirs = batch.layout, replace(batch, layout=published)
+    measurements = {theirs.measurement(step): batch.measurement(step) for step in batch.steps}
+    there = [*measurements, *(published.record(name) for name in batch.run_ids)]
+    here = [name for name in batch.run_ids if layout.record(name).exists()]
+    if not all(path.exists() for path in there) or _is_adopted(batch):
+        return 0
+    if here:
+        raise UserError(
+            f"{layout.run(here[0])} is here already, and runs of one arm are adopted together: "
+            f"delete its folder, or train the others here, too"
+        )
+    for file in measurements:
+        require_origin(published, file, read_parquet(file, sealed=True), batch.run_ids)
+    for name in batch.run_ids:
+        history = published.run_history(name)
+        if sha256_file(history) != read_record(published, name)["files"][history.name]:
+            raise UserError(f"{history} is not the one of its run's record; fetch it again")
+    for file in measurements:
+        _copy(file, published, layout)
+    for name in batch.run_ids:
+        for part in (published.without_weights, published.run_history, published.record):
+            _copy(part(name), published, layout)
+    return len(batch.run_ids)
+
+
+def _is_adopted(batch: Batch) -> bool:
+    return all(batch.layout.is_without_weights(name) for name in batch.run_ids)
+
+
+def _require_tables_of(plan: StudyPlan) -> None:
+    """Refuses tables of other studies, and of other parameters than there are now."""
+    layout, name = plan.layout, plan.study.name
+    expected: dict[Path, Any] = {layout.studies(): [name], layout.selection(name): plan.selection()}
+    for path, content in expected.items():
+        if digest_of(read_json(path)) != digest_of(content):
+            raise UserError(
+                f"{path} is not of '{name}' alone with its parameters as they are now; "
+                f"{_again(name)}"
+            )
+
+
+def _require_replaceable(target: Path, study: str) -> None:
+    """Refuses to replace a folder that holds anything but the same study, published."""
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    mark = Layout(results=target).publication()
+    if not mark.exists() or read_sealed_json(mark)["study"] != study:
+        raise UserError(
+            f"{target} holds something else than '{study}' published: give --out a folder of its "
+            f"own, such as results/published/{study}"
+        )
+
+
+def _again(study: str) -> str:
+    return f"run: snakemake --cores all results/tables --config studies='[{study}]'"
 
 
 def _published(plan: StudyPlan) -> Iterator[Path]:
@@ -103,6 +156,5 @@ def _published(plan: StudyPlan) -> Iterator[Path]:
 
 
 def _copy(path: Path, source: Layout, target: Layout) -> None:
-    copy = target.results / path.relative_to(source.results)
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(path, copy)
+    with atomic_path(target.results / path.relative_to(source.results), durable=False) as copy:
+        shutil.copyfile(path, copy)

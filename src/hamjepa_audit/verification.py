@@ -69,7 +69,7 @@ def verify_results(layout: Layout, studies: Sequence[str] | None = None) -> Veri
     runs = list(_of_studies(layout.runs(), studies))
     for folder in runs:
         _verify_run(result, layout, folder)
-    bare = sum(layout.without_weights(folder.name).exists() for folder in runs)
+    bare = sum(layout.is_without_weights(folder.name) for folder in runs)
     if bare:
         result.unchecked.append(f"checkpoints of {bare} runs, which are here without them")
     for folder in _of_studies(layout.states(), studies):
@@ -124,9 +124,12 @@ def _verify_run(result: Verification, layout: Layout, folder: Path) -> None:
     before = len(result.problems)
     result.check("runs", read_record, layout, folder.name)
     if len(result.problems) == before:
-        without_weights = layout.without_weights(folder.name).exists()
+        without_weights = layout.is_without_weights(folder.name)
+        if without_weights:
+            result.check("files of runs", read_sealed_json, layout.without_weights(folder.name))
         for name, digest in read_record(layout, folder.name)["files"].items():
-            if not without_weights or Path(name).suffix != CHECKPOINT_SUFFIX:
+            left_out = without_weights and Path(name).suffix == CHECKPOINT_SUFFIX
+            if not left_out or (folder / name).exists():
                 result.check("files of runs", _check_file, folder / name, digest)
 
 

@@ -1,6 +1,5 @@
 """Results without weights: what is published verifies, and is adopted where it is asked for."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -38,10 +37,13 @@ def test_what_is_published_verifies_without_weights(
     assert status == 0 and "not checked: checkpoints of 8 runs" in stderr
     checked = verify_results(published).checked
     plan = plan_of(published, STUDY)
-    assert checked["runs"] == checked["files of runs"] == len(plan.runs)
+    assert checked["files of runs"] == 2 * checked["runs"] == 2 * len(plan.runs)
     history = published.run_history(next(iter(plan.runs)))
     history.write_bytes(history.read_bytes()[:-1])
-    assert any(str(history) in problem for problem in verify_results(published).problems)
+    weights = published.checkpoint(list(plan.runs)[1])
+    weights.write_bytes(b"others")
+    problems = verify_results(published).problems
+    assert all(any(str(path) in problem for problem in problems) for path in (history, weights))
 
 
 def test_published_runs_are_adopted_as_done(
@@ -66,31 +68,66 @@ def test_only_what_the_parameters_ask_for_is_adopted(published: Layout) -> None:
     assert not list(LAYOUT.evaluations().glob("*-sigreg-*"))
 
 
+def test_runs_that_belong_together_are_adopted_together(published: Layout) -> None:
+    plan = plan_of(LAYOUT, STUDY)
+    first, second = next(iter(plan.batches.values())).run_ids
+    shutil.copytree(published.run(first), LAYOUT.run(first))
+    LAYOUT.without_weights(first).unlink()  # as if it had been trained here
+    with pytest.raises(UserError, match=f"{first} is here already"):
+        adopt(plan, PUBLISHED)
+    assert not LAYOUT.run(second).exists()
+    study = LAYOUT.params / "studies" / f"{STUDY}.yaml"
+    edit(study, "seeds", [*SEEDS, 7])  # nobody measured all of these together
+    assert adopt(plan_of(LAYOUT, STUDY), PUBLISHED) == 0
+
+
 def test_what_is_damaged_or_of_another_study_is_not_adopted(published: Layout) -> None:
     plan = plan_of(LAYOUT, STUDY)
-    record = published.record(list(plan.runs)[-1])
-    content = json.loads(record.read_text())
-    record.write_text(json.dumps(content | {"ended": "yesterday"}))
-    with pytest.raises(UserError, match=r"run\.json"):
-        adopt(plan, PUBLISHED)
-    assert not LAYOUT.record(record.parent.name).exists()
-    other = plan_of(LAYOUT, f"{STUDY}_controls")
+    last = list(plan.runs)[-1]
+    for path in (published.record(last), published.run_history(last)):
+        whole_bytes = path.read_bytes()
+        path.write_bytes(whole_bytes[:-2] + bytes([whole_bytes[-2] ^ 1]) + whole_bytes[-1:])
+        with pytest.raises(UserError, match=path.name):
+            adopt(plan, PUBLISHED)
+        path.write_bytes(whole_bytes)
+    assert not LAYOUT.run(last).exists()
     with pytest.raises(UserError, match=f"is of the study '{STUDY}', not of"):
-        adopt(other, PUBLISHED)
+        adopt(plan_of(LAYOUT, f"{STUDY}_controls"), PUBLISHED)
     with pytest.raises(UserError, match=r"missing file .*published\.json"):
         adopt(plan, Path("nowhere"))
 
 
-def test_tables_of_several_studies_or_damaged_results_are_not_published(place: Path) -> None:
+def test_only_whole_results_of_one_study_and_these_parameters_are_published(place: Path) -> None:
     plan = plan_of(LAYOUT, STUDY)
-    PUBLISHED.mkdir()
-    (PUBLISHED / "kept").touch()
+
+    def refused(words: str) -> None:
+        with pytest.raises(UserError, match=words):
+            publish(plan_of(LAYOUT, STUDY), PUBLISHED)
+        assert not PUBLISHED.exists()
+
     write_json(LAYOUT.studies(), [STUDY, "cifar100"])
-    with pytest.raises(UserError, match="alone"):
-        publish(plan, PUBLISHED)
+    refused("alone")
     write_json(LAYOUT.studies(), [STUDY])
+    table = LAYOUT.audit_tables() / "claims.md"
+    text = table.read_text()
+    table.write_text(f"{text}more\n")
+    refused(r"can't be published: .*claims\.md")
+    table.write_text(text)
     history = LAYOUT.run_history(next(iter(plan.runs)))
     history.write_bytes(history.read_bytes()[:-1])
-    with pytest.raises(UserError, match=f"can't be published: .*{history.name}"):
+    refused(f"can't be published: .*{history.name}")
+    history.unlink()
+    refused(f"{history.name} is missing; run: snakemake")
+    edit(LAYOUT.params / "studies" / f"{STUDY}.yaml", "seeds", [0])
+    refused("parameters as they are now")
+
+
+def test_nothing_but_the_same_study_published_gives_way(place: Path) -> None:
+    plan = plan_of(LAYOUT, STUDY)
+    for _ in range(2):
         publish(plan, PUBLISHED)
-    assert [path.name for path in PUBLISHED.iterdir()] == ["kept"]
+    for folder in (LAYOUT.results, PUBLISHED / "tables", Path()):
+        before = files_below(place)
+        with pytest.raises(UserError, match="give --out a folder of its own"):
+            publish(plan, folder)
+        assert files_below(place) == before

@@ -32,7 +32,7 @@ def test_published_runs_are_those_that_the_parameters_ask_for(
     assert read_sealed_json(layout.publication())["runs"] == sorted(plan_study(layout, study).runs)
     verified = verify_results(layout)
     assert verified.problems == []
-    assert verified.checked["files of runs"] == len(plan_study(layout, study).runs)
+    assert verified.checked["runs"] == len(plan_study(layout, study).runs)
 
 
 def test_the_published_theory_has_the_tolerances_of_the_parameters(params_folder: Path) -> None:
