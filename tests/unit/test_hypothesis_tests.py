@@ -95,7 +95,8 @@ def test_without_spread_and_with_too_few() -> None:
     assert two_sided(constant).tolist() == [1.0, sign_flip([1.0] * 5)] == [1.0, 2 / 2**5]
     assert tost(constant, 0.5).tolist() == [1 / 2**5, 1.0]
     both = welch(1.0, 0.0, 3, 2.0, 0.0, 3)
-    assert two_sided(both) == 2 / 2**5
+    assert two_sided(both) == pytest.approx(2 / math.comb(6, 3))
+    assert two_sided(of_mean_and_new_runs(2.0, 0.0, 6, 1.0, 1)) == pytest.approx(2 / 7)
     for one in (of_mean(1.0, np.nan, 1), welch(1.0, np.nan, 1, 2.0, 0.1, 3)):
         assert np.isnan(two_sided(one)) and np.isnan(tost(one, 1.0))
 
@@ -263,9 +264,9 @@ def test_power_to_show_is_that_of_the_one_sided_test(n: int) -> None:
     power = power_to_show(of_mean(effects, 1.0, n), 0.05)
     expected = [oracle.power(effect, n, 0.05, alternative="larger") for effect in effects]
     assert power == pytest.approx(expected, abs=1e-6)
-    # Nothing is shown of what is not there; without any spread, or far away, all is.
+    # Nothing is shown of what is not there; far away all is; without any spread what signs show.
     extremes = of_mean([-1.0, 0.0, 0.0, 1.0, 1e9], [1.0, 1.0, 0.0, 0.0, 1.0], n)
-    assert power_to_show(extremes, 0.05).tolist() == [0, 0, 0, 1, 1]
+    assert power_to_show(extremes, 0.05).tolist() == [0, 0, 0, 0.5**n < 0.05, 1]
 
 
 def test_scipy_inverts_the_noncentral_t_both_ways() -> None:

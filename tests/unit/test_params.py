@@ -211,6 +211,15 @@ def test_keys_of_a_mapping_are_named_also_where_they_are_a_kind_elsewhere(
     assert str(caught.value) == f"{file}: {expected}"
 
 
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [("optimisation.batch_size", "12.5"), ("seeds", "0"), ("optimisation.learning_rate", "inf")],
+)
+def test_no_hint_leads_to_the_next_error(folder: Path, keys: str, value: str) -> None:
+    edit(folder / "studies/digits.yaml", keys, value)
+    assert keys in message(folder) and "write it" not in message(folder)
+
+
 def test_missing_key_file_and_study(folder: Path) -> None:
     (folder / "studies/digits.yaml").write_text("title: nothing else\n")
     assert "key 'data' is missing" in message(folder)
@@ -224,6 +233,7 @@ def test_missing_key_file_and_study(folder: Path) -> None:
     [
         ("a: 1\na: 2\n", "key 'a' is given twice"),
         ("a: [1\n", "not valid YAML"),
+        ("a: {{width}}\n", "not valid YAML"),
         ("- 1\n", "must hold a mapping"),
     ],
 )

@@ -1,5 +1,6 @@
 """What is wrong with a parameter, in one line that names it as its file does."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,16 +34,19 @@ def explain(model: type[Params], tree: dict[str, Any], invalid: ValidationError)
             return f"{path}: {error['ctx']['error']}"
         case _:
             said = error["msg"][:1].lower() + error["msg"][1:]
-            return f"{path} is {error['input']!r}: {said}{_as_number(error['input'])}"
+            hint = _as_number(error["input"], error["type"])
+            return f"{path} is {error['input']!r}: {said}{hint}"
 
 
-def _as_number(value: object) -> str:
+def _as_number(value: object, expected: str) -> str:
     """A hint at numbers that YAML takes for text, such as 5e-4."""
-    if not isinstance(value, str):
+    if not isinstance(value, str) or expected not in ("int_type", "float_type"):
         return ""
     try:
         number = float(value)
     except ValueError:
+        return ""
+    if not math.isfinite(number) or (expected == "int_type" and not number.is_integer()):
         return ""
     return f"; write it as {int(number) if number.is_integer() else number}"
 

@@ -157,7 +157,7 @@ def _difference(row: Row | None) -> str:
 
 
 def findings(differences: pd.DataFrame, arms: Sequence[str], titles: Titles) -> Iterator[str]:
-    """In words: which intervals of differences to the baseline leave out zero, metric by metric."""
+    """In words: which differences to the baseline the paired test shows, metric by metric."""
     rows = _last_against(differences, arms)
     baseline = titles.arm(arms[0])
     for metric in COMPARED:
@@ -166,7 +166,7 @@ def findings(differences: pd.DataFrame, arms: Sequence[str], titles: Titles) -> 
             continue
         told = []
         for row in of_metric.to_dict("records"):
-            if row["ci_low"] <= 0 <= row["ci_high"] or row["n"] < 2:
+            if not row["p"] < 1 - row["confidence"]:
                 continue
             size = number(abs(row["mean_difference"]), row["unit"])
             direction = "above" if row["mean_difference"] > 0 else "below"

@@ -3,7 +3,7 @@
 The tests on means take summaries, not samples, so that thousands of claims are one call. Where all
 seeds say exactly the same, their measure is too coarse for its spread (accuracies on a small test
 set, rank correlations) and t is infinite: p = 0 would pass any correction for many tests. Then the
-p-value is that of the exact sign test, 2^-n for one side.
+p-value is the smallest that the exact test by signs or permutations can have.
 """
 
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special, stats
 
 Array = NDArray[np.float64]
 
@@ -31,6 +31,8 @@ class Estimate(NamedTuple):
     value: Array
     error: Array
     df: Array
+    smallest_p: Array
+    """One-sided, of the exact test: what counts where there is no spread."""
 
 
 def of_mean(mean: ArrayLike, sd: ArrayLike, n: ArrayLike, value: ArrayLike = 0.0) -> Estimate:
@@ -43,7 +45,8 @@ def of_mean(mean: ArrayLike, sd: ArrayLike, n: ArrayLike, value: ArrayLike = 0.0
         value: what they are compared with, in the unit of the mean.
     """
     size = _at_least_two(n)
-    return Estimate(_floats(mean) - _floats(value), _floats(sd) / np.sqrt(size), size - 1)
+    error = _floats(sd) / np.sqrt(size)
+    return Estimate(_floats(mean) - _floats(value), error, size - 1, 0.5**size)
 
 
 def of_mean_and_new_runs(
@@ -57,7 +60,8 @@ def of_mean_and_new_runs(
     """
     size = _at_least_two(n)
     error = _floats(sd) * np.sqrt(1 / size + 1 / _floats(runs))
-    return Estimate(_floats(mean) - _floats(value), error, size - 1)
+    smallest_p = 1 / special.binom(size + _floats(runs), size)
+    return Estimate(_floats(mean) - _floats(value), error, size - 1, smallest_p)
 
 
 def welch(
@@ -88,7 +92,8 @@ def welch(
         df = total**2 / (variance**2 / (size - 1) + other_variance**2 / (other_size - 1))
     # Without any spread the degrees of freedom don't matter, but must be a number.
     df = np.where(total == 0, size + other_size - 2, df)
-    return Estimate(_floats(mean) - _floats(other_mean), np.sqrt(total), df)
+    smallest_p = 1 / special.binom(size + other_size, size)
+    return Estimate(_floats(mean) - _floats(other_mean), np.sqrt(total), df, smallest_p)
 
 
 def statistic(estimate: Estimate, value: ArrayLike = 0.0) -> Array:
@@ -104,22 +109,22 @@ def statistic(estimate: Estimate, value: ArrayLike = 0.0) -> Array:
 
 def two_sided(estimate: Estimate) -> Array:
     """P-value of the hypothesis that the true difference is 0."""
-    return 2 * _upper_tail(np.abs(statistic(estimate)), estimate.df)
+    return np.minimum(1.0, 2 * _upper_tail(np.abs(statistic(estimate)), estimate))
 
 
 def shown_above(estimate: Estimate, bound: ArrayLike) -> Array:
     """P-value of the hypothesis that the true difference is `bound` or less."""
-    return _upper_tail(statistic(estimate, bound), estimate.df)
+    return _upper_tail(statistic(estimate, bound), estimate)
 
 
 def shown_below(estimate: Estimate, bound: ArrayLike) -> Array:
     """P-value of the hypothesis that the true difference is `bound` or more."""
-    return _upper_tail(-statistic(estimate, bound), estimate.df)
+    return _upper_tail(-statistic(estimate, bound), estimate)
 
 
-def _upper_tail(t: Array, df: Array) -> Array:
-    """P-value of a t as large as this; where it is infinite, of df + 1 equal signs."""
-    return np.where(np.isposinf(t), 0.5 ** (df + 1), stats.t.sf(t, df))
+def _upper_tail(t: Array, estimate: Estimate) -> Array:
+    """P-value of a t as large as this."""
+    return np.where(np.isposinf(t), estimate.smallest_p, stats.t.sf(t, estimate.df))
 
 
 def sign_flip(differences: ArrayLike) -> float:

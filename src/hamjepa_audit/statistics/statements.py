@@ -204,7 +204,14 @@ def same_wall_clock(runs: Runs) -> list[Part]:
 
     There are times only of runs that one kind of machine trained (`training_times`).
     """
-    hamjepa, sigreg = (runs.of(arm, "all", TRAINING_SECONDS) for arm in ("hamjepa", "sigreg"))
+    arms = ("hamjepa", "sigreg")
+    try:
+        hamjepa, sigreg = (runs.of(arm, "all", TRAINING_SECONDS) for arm in arms)
+    except NotMeasured as error:
+        raise NotMeasured(
+            f"no {TRAINING_SECONDS} of {' and '.join(arms)} at {runs.epochs} epochs, all of which "
+            f"one kind of machine must have trained"
+        ) from error
     tolerance = runs.words.wall_clock_tolerance
     ratio = (hamjepa / sigreg).dropna()
     return [Part("training time of hamjepa / sigreg", _array(ratio), 1 - tolerance, 1 + tolerance)]
