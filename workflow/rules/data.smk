@@ -35,7 +35,7 @@ checkpoint prepare:
         LAYOUT.results / "logs/prepare/{dataset}.log",
     conda:
         "../../environment.lock.yml"
-    threads: 16  # at most, fewer where --cores says so; how many changes no byte
+    threads: workflow.cores or 1  # how many changes no byte; a cluster's profile says how many
     params:
         study=lambda wildcards: STUDY_OF_DATASET[wildcards.dataset],
         raw=LAYOUT.raw,
