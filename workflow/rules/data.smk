@@ -35,7 +35,8 @@ checkpoint prepare:
         LAYOUT.results / "logs/prepare/{dataset}.log",
     conda:
         "../../environment.lock.yml"
-    threads: workflow.cores or 1  # how many changes no byte; a cluster's profile says how many
+    # On a cluster its profile may give more; no byte depends on it.
+    threads: workflow.cores if ON_THIS_MACHINE else 1
     params:
         study=lambda wildcards: STUDY_OF_DATASET[wildcards.dataset],
         raw=LAYOUT.raw,
