@@ -10,7 +10,8 @@ from hamjepa_audit.metrics import METRICS_SCHEMA
 from hamjepa_audit.params.audit import AuditParams
 from hamjepa_audit.params.claims import Claims
 from hamjepa_audit.statistics.audit import Audit, audit
-from hamjepa_audit.statistics.statements import TRAINING_SECONDS, Part, statement_evidence
+from hamjepa_audit.statistics.statement_parts import TRAINING_SECONDS, Part
+from hamjepa_audit.statistics.statements import statement_evidence
 from tests.unit import paper_audit
 from tests.unit.paper_audit import one
 from tests.unit.synthetic_claims import as_the_paper, row

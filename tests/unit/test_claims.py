@@ -10,7 +10,7 @@ import yaml
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.params.audit import AuditParams, load_audit
 from hamjepa_audit.params.claims import Claims, claim_names, load_claims
-from hamjepa_audit.statistics.statements import STATEMENTS
+from hamjepa_audit.statistics.statement_parts import STATEMENTS
 from tests.unit import paper_audit
 
 claims, params = paper_audit.claims, paper_audit.params

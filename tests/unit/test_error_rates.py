@@ -21,7 +21,8 @@ from hamjepa_audit.reporting.method import (
 from hamjepa_audit.statistics.claim_differences import difference_evidence
 from hamjepa_audit.statistics.claims import measurement_evidence
 from hamjepa_audit.statistics.comparison import adjusted
-from hamjepa_audit.statistics.statements import Part, statement_evidence
+from hamjepa_audit.statistics.statement_parts import Part
+from hamjepa_audit.statistics.statements import statement_evidence
 from hamjepa_audit.statistics.verdicts import (
     Verdict,
     difference_verdicts,

@@ -18,7 +18,7 @@ from hamjepa_audit.plan import StudyPlan
 from hamjepa_audit.reporting.drawing import Arms
 from hamjepa_audit.reporting.trajectories import against_rank, trajectory_figures
 from hamjepa_audit.statistics.seeds import SeedTable
-from hamjepa_audit.statistics.statements import Runs, rank_tracks_accuracy
+from hamjepa_audit.statistics.statement_parts import Runs, rank_tracks_accuracy
 from hamjepa_audit.statistics.trajectories import rank_correlations
 from hamjepa_audit.training.checkpoint import CheckpointsAlong, save_checkpoint
 from hamjepa_audit.training.loop import Trainer, pretrain

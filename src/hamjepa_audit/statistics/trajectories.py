@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from hamjepa_audit.statistics.statements import FEWEST_CHECKPOINTS
+from hamjepa_audit.statistics.statement_parts import FEWEST_CHECKPOINTS
 from hamjepa_audit.statistics.summaries import checked, interval
 
 RUN = ["study", "epochs", "arm", "readout", "seed"]

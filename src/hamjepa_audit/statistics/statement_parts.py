@@ -1,0 +1,228 @@
+"""What each of the paper's statements says of our runs: ranges that means over seeds lie in."""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from hamjepa_audit.metrics import TRAINING_SECONDS
+from hamjepa_audit.params.audit import AuditParams, StatementParams
+from hamjepa_audit.statistics.hypothesis_tests import Array
+from hamjepa_audit.statistics.seeds import NotMeasured, SeedTable, without_noise
+
+INFINITY = float("inf")
+FEWEST_CHECKPOINTS = 4
+"""Below, a rank correlation over checkpoints can't be told from chance: 3 points have 6 orders."""
+
+
+class Part(NamedTuple):
+    """One part of a statement: the mean of `values` (n,), one a seed, lies in (low, high)."""
+
+    what: str
+    values: Array
+    low: float = -INFINITY
+    high: float = INFINITY
+
+    @property
+    def bounds(self) -> list[tuple[int, float]]:
+        """The finite ones: 1 and the lower, -1 and the upper."""
+        return [(side, at) for side, at in ((1, self.low), (-1, self.high)) if np.isfinite(at)]
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The runs that a statement is tested on."""
+
+    seeds: SeedTable
+    study: str
+    epochs: int
+    params: AuditParams
+
+    @property
+    def words(self) -> StatementParams:
+        """What the words mean."""
+        return self.params.statements
+
+    def of(self, arm: str, readout: str, metric: str) -> "pd.Series[float]":
+        """Each seed's value of a metric as the paper calls it.
+
+        Raises:
+            NotMeasured: there are none.
+        """
+        ours = self.params.our_metric(metric)
+        return self.seeds.require(self.study, self.epochs, arm, readout, ours)
+
+    def knn_sweep(self, arm: str, readout: str) -> pd.DataFrame:
+        """KNN top-1 accuracies: seeds x every k that was measured, both sorted."""
+        return self.seeds.knn_sweep(self.study, self.epochs, arm, readout)
+
+    def checkpoints(self, arm: str, readout: str, *metrics: str) -> dict[int, pd.DataFrame]:
+        """Each seed's checkpoints x metrics."""
+        return self.seeds.checkpoints(self.study, self.epochs, arm, readout, metrics)
+
+
+def minus(one: "pd.Series[float]", other: "pd.Series[float]") -> "pd.Series[float]":
+    """Differences by seed, for the seeds that both have."""
+    common = one.index.intersection(other.index)
+    scale = float(np.abs(np.concatenate([one, other])).max(initial=0.0))
+    values = without_noise(np.asarray(one[common] - other[common], dtype=float), scale)
+    return pd.Series(values, index=common)
+
+
+def symplectic_drives_knn(runs: Runs, mlp_arm: str = "mlp") -> list[Part]:
+    """The MLP loses more than `most` of HamJEPA-q's kNN gain over SIGReg, less than `little` of
+    the probe's.
+
+    The share lost is (hamjepa - mlp) / (hamjepa - sigreg). That it exceeds a bound b is tested
+    without a quotient: the mean of (hamjepa - mlp) - b (hamjepa - sigreg) is above 0, given a gain.
+    """  # noqa: D205
+    parts = []
+    for metric, name in (("knn_top1@20", "kNN"), ("linear_probe_top1", "probe")):
+        hamjepa, mlp = runs.of("hamjepa", "q", metric), runs.of(mlp_arm, "q", metric)
+        gain = minus(hamjepa, runs.of("sigreg", "all", metric))
+        lost = minus(hamjepa, mlp)
+        parts.append(Part(f"{name} gain of hamjepa q over sigreg", _array(gain), low=0))
+        share = runs.words.most if name == "kNN" else runs.words.little
+        beyond = _array(minus(lost, share * gain))
+        what = f"{name} gain lost with the mlp beyond {share:.3g} of it"
+        parts.append(Part(what, beyond, *((0, INFINITY) if name == "kNN" else (-INFINITY, 0))))
+    return parts
+
+
+def q_is_content(runs: Runs) -> list[Part]:
+    """HamJEPA's kNN@20: q not below qp by more than a negligible amount, qp above p."""
+    q, p, qp = (runs.of("hamjepa", part, "knn_top1@20") for part in ("q", "p", "qp"))
+    return [
+        Part("hamjepa q - qp", _array(minus(q, qp)), low=-runs.words.negligible_accuracy),
+        Part("hamjepa qp - p", _array(minus(qp, p)), low=0),
+    ]
+
+
+def knn_decays_for_sigreg(runs: Runs) -> list[Part]:
+    """SIGReg's largest kNN accuracy is at a small k, and from there on it falls from k to k."""
+    sweep = runs.knn_sweep("sigreg", "all")
+    ks = [int(k) for k in sweep.columns]
+    small = [k for k in ks if k <= runs.words.small_k]
+    large = [k for k in ks if k > runs.words.small_k]
+    if sweep.empty or not small or not large:
+        raise NotMeasured(f"no kNN accuracy of sigreg on both sides of k = {runs.words.small_k}")
+    peak = minus(sweep[small].max(axis=1), sweep[large].max(axis=1))
+    what = f"best sigreg kNN at k <= {runs.words.small_k} - best at larger k"
+    return [Part(what, _array(peak), low=0)] + [
+        Part(f"sigreg kNN@{one} - kNN@{next_}", _array(minus(sweep[one], sweep[next_])), low=0)
+        for one, next_ in itertools.pairwise(large)
+    ]
+
+
+def rank_not_collapsed(runs: Runs) -> list[Part]:
+    """HamJEPA's q has a higher effective rank than SIGReg, its p a lower one."""
+    sigreg = runs.of("sigreg", "all", "effective_rank")
+    q, p = (minus(runs.of("hamjepa", part, "effective_rank"), sigreg) for part in ("q", "p"))
+    return [
+        Part("effective rank of hamjepa q - sigreg", _array(q), low=0),
+        Part("effective rank of hamjepa p - sigreg", _array(p), high=0),
+    ]
+
+
+def cone(runs: Runs) -> list[Part]:
+    """HamJEPA's mean random-pair cosines are strongly positive, SIGReg's near zero."""
+    near = runs.words.cosine_near_zero
+    strong = runs.words.cosine_strongly_positive
+    hamjepa = [
+        Part(f"cosine of hamjepa {part}", _array(runs.of("hamjepa", part, "cosine_mean")), strong)
+        for part in ("q", "p", "qp")
+    ]
+    sigreg = _array(runs.of("sigreg", "all", "cosine_mean"))
+    return [*hamjepa, Part("cosine of sigreg", sigreg, -near, near)]
+
+
+def norm_pythagoras(runs: Runs) -> list[Part]:
+    """HamJEPA: the squared mean norm of qp over the sum of those of q and p is 1, or nearly."""
+    q, p, qp = (runs.of("hamjepa", part, "feature_norm_mean") for part in ("q", "p", "qp"))
+    ratio = (qp**2 / (q**2 + p**2)).dropna()
+    tolerance = runs.words.pythagoras_tolerance
+    return [Part("hamjepa qp^2 / (q^2 + p^2)", _array(ratio), 1 - tolerance, 1 + tolerance)]
+
+
+def rank_tracks_accuracy(runs: Runs) -> list[Part]:
+    """Over the checkpoints of a run, Spearman's rho of probe accuracy and effective rank of q is
+    positive for HamJEPA and negative for SIGReg; the unit is the seed's rho.
+    """  # noqa: D205
+    hamjepa, sigreg = (_rank_correlations(runs, arm) for arm in ("hamjepa", "sigreg"))
+    return [
+        Part("rho of hamjepa q over checkpoints", hamjepa, low=0),
+        Part("rho of sigreg q over checkpoints", sigreg, high=0),
+    ]
+
+
+def _rank_correlations(runs: Runs, arm: str) -> Array:
+    metrics = ("linear_probe_top1", runs.params.our_metric("effective_rank"))
+    found = runs.checkpoints(arm, "q", *metrics).values()
+    tables = [table for table in found if len(table) >= FEWEST_CHECKPOINTS]
+    if not tables:
+        raise NotMeasured(
+            f"no run of {arm} has {' and '.join(metrics)} of readout q at "
+            f"{FEWEST_CHECKPOINTS} checkpoints"
+        )
+    if any((table.nunique() < 2).any() for table in tables):
+        raise NotMeasured(f"a run of {arm} has the same value at every checkpoint")
+    return np.array([stats.spearmanr(*(table[name] for name in metrics))[0] for table in tables])
+
+
+def qp_redundant(runs: Runs) -> list[Part]:
+    """Joining q and p raises SIGReg's kNN@20 and probe accuracy over q's, HamJEPA's negligibly."""
+    reach = runs.words.negligible_accuracy
+    parts = []
+    for metric, name in (("knn_top1@20", "kNN"), ("linear_probe_top1", "probe")):
+        sigreg, hamjepa = (
+            _array(minus(runs.of(arm, "qp", metric), runs.of(arm, "q", metric)))
+            for arm in ("sigreg", "hamjepa")
+        )
+        parts.append(Part(f"{name} of sigreg qp - q", sigreg, low=0))
+        parts.append(Part(f"{name} of hamjepa qp - q", hamjepa, -reach, reach))
+    return parts
+
+
+def same_wall_clock(runs: Runs) -> list[Part]:
+    """HamJEPA's training time over SIGReg's, seed by seed, is 1 or nearly.
+
+    There are times only of runs that one kind of machine trained (`training_times`).
+    """
+    arms = ("hamjepa", "sigreg")
+    try:
+        hamjepa, sigreg = (runs.of(arm, "all", TRAINING_SECONDS) for arm in arms)
+    except NotMeasured as error:
+        raise NotMeasured(
+            f"no {TRAINING_SECONDS} of {' and '.join(arms)} at {runs.epochs} epochs, all of which "
+            f"one kind of machine must have trained"
+        ) from error
+    tolerance = runs.words.wall_clock_tolerance
+    ratio = (hamjepa / sigreg).dropna()
+    return [Part("training time of hamjepa / sigreg", _array(ratio), 1 - tolerance, 1 + tolerance)]
+
+
+def _array(values: "pd.Series[float]") -> Array:
+    return np.asarray(values, dtype=float)
+
+
+STATEMENTS: dict[str, Callable[..., list[Part]]] = {
+    "symplectic-drives-knn": symplectic_drives_knn,
+    "q-is-content": q_is_content,
+    "knn-decays-for-sigreg": knn_decays_for_sigreg,
+    "rank-not-collapsed": rank_not_collapsed,
+    "cone": cone,
+    "norm-pythagoras": norm_pythagoras,
+    "rank-tracks-accuracy": rank_tracks_accuracy,
+    "qp-redundant": qp_redundant,
+    "same-wall-clock": same_wall_clock,
+}
+"""The test of each statement of claims.yaml, by its id."""
+
+OTHER_READINGS: dict[str, tuple[str, ...]] = {
+    "symplectic-drives-knn": ("mlp_parameter_matched", "mlp_dt_scaled")
+}
+"""Arms that a statement's test also takes: other readings of what the paper leaves open."""
