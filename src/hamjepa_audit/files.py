@@ -224,17 +224,28 @@ def _with_schema(source: Path, table: pa.Table, schema: pa.Schema) -> pa.Table:
         raise UserError(
             f"{source} has the columns {table.schema.names}, expected {schema.names}; make it again"
         )
-    columns = []
-    for field, column in zip(schema, table.columns, strict=True):
-        try:
-            columns.append(column.cast(field.type))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+    for field, found in zip(schema, table.schema.types, strict=True):
+        if found != field.type and not any(both(found, field.type) for both in _LOOSELY_EQUAL):
             raise UserError(
-                f"{source} has {column.type} in the column '{field.name}', expected {field.type}; "
+                f"{source} has {found} in the column '{field.name}', expected {field.type}; "
                 f"make it again"
-            ) from error
-    metadata = table.schema.metadata
-    return pa.Table.from_arrays(columns, schema=schema.with_metadata(metadata))
+            )
+    try:
+        return table.cast(schema.with_metadata(table.schema.metadata))
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{source}: {str(error).splitlines()[0]}; make it again") from error
+
+
+def _are_text(found: pa.DataType, expected: pa.DataType) -> bool:
+    return bool(pa.types.is_large_string(found) and pa.types.is_string(expected))
+
+
+def _are_integers(found: pa.DataType, expected: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(found) and pa.types.is_integer(expected))
+
+
+_LOOSELY_EQUAL = (_are_text, _are_integers)
+"""Types that hold the same values, but for integers that are too large."""
 
 
 def _check_seal(source: Path, content: bytes, required: bool) -> None:

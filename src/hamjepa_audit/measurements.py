@@ -1,6 +1,5 @@
 """Measurement files: long tables that say which measurement they are, and of which checkpoints."""
 
-import itertools
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -48,18 +47,17 @@ def training_times(layout: Layout, run_ids: Iterable[str]) -> pa.Table:
     Raises:
         UserError: a record is missing, changed or damaged.
     """
-    tables: dict[tuple[str, int], list[pa.Table]] = {}
-    machines: dict[tuple[str, int], set[str]] = {}
+    times: dict[tuple[str, int], list[tuple[str, pa.Table]]] = {}
     for run_id in run_ids:
         record = read_record(layout, run_id)
         key = RunKey(*(record[name] for name in RunKey._fields))
         seconds = Measurement("all", TRAINING_SECONDS, sum(record["epoch_seconds"]), "seconds")
         table = metrics_table(key, key.epochs, [seconds])
-        tables.setdefault((key.study, key.epochs), []).append(table)
         machine = [record["device"]["type"], record["device"].get("name"), record["determinism"]]
-        machines.setdefault((key.study, key.epochs), set()).add(canonical_json(machine))
-    comparable = [tables[group] for group in tables if len(machines[group]) == 1]
-    return pa.concat_tables([METRICS_SCHEMA.empty_table(), *itertools.chain(*comparable)])
+        times.setdefault((key.study, key.epochs), []).append((canonical_json(machine), table))
+    comparable = [group for group in times.values() if len({machine for machine, _ in group}) == 1]
+    tables = [table for group in comparable for _, table in group]
+    return pa.concat_tables([METRICS_SCHEMA.empty_table(), *tables])
 
 
 def require_origin(

@@ -78,6 +78,13 @@ class Batch:
         return (*STEPS, *along, *((DYNAMICS,) if predicts else ()))
 
     @property
+    def adopted(self) -> bool:
+        """Whether its runs were taken over without weights, with all that is measured of them."""
+        return all(self.layout.is_without_weights(name) for name in self.run_ids) and all(
+            self.measurement(step).exists() for step in self.steps
+        )
+
+    @property
     def features(self) -> Path:
         """Folder of its features."""
         params = self.study.evaluation

@@ -41,6 +41,7 @@ def publish(plan: StudyPlan, target: Path) -> Path:
     _require_tables_of(plan)
     _require_replaceable(target, name)
     with atomic_folder(target.absolute()) as folder:
+        # Nothing is said of the data, which are not published.
         published = replace(layout, results=folder, data=folder / "no data")
         for path in _published(plan):
             if not path.exists():
@@ -84,12 +85,13 @@ def _adopt_batch(batch: Batch, published: Layout) -> int:
     layout, theirs = batch.layout, replace(batch, layout=published)
     measurements = {theirs.measurement(step): batch.measurement(step) for step in batch.steps}
     there = [*measurements, *(published.record(name) for name in batch.run_ids)]
-    here = [name for name in batch.run_ids if layout.record(name).exists()]
-    if not all(path.exists() for path in there) or _is_adopted(batch):
+    if batch.adopted or not all(path.exists() for path in there):
         return 0
-    if here:
+    records = [name for name in batch.run_ids if layout.record(name).exists()]
+    trained = [name for name in records if not layout.is_without_weights(name)]
+    if trained:
         raise UserError(
-            f"{layout.run(here[0])} is here already, and runs of one arm are adopted together: "
+            f"{layout.run(trained[0])} was trained here, and runs of one arm are adopted together: "
             f"delete its folder, or train the others here, too"
         )
     for file in measurements:
@@ -104,10 +106,6 @@ def _adopt_batch(batch: Batch, published: Layout) -> int:
         for part in (published.without_weights, published.run_history, published.record):
             _copy(part(name), published, layout)
     return len(batch.run_ids)
-
-
-def _is_adopted(batch: Batch) -> bool:
-    return all(batch.layout.is_without_weights(name) for name in batch.run_ids)
 
 
 def _require_tables_of(plan: StudyPlan) -> None:

@@ -219,6 +219,13 @@ def test_lost_memory_and_lost_disks_are_one_line_each(
 
 
 @pytest.mark.faults
+def test_a_command_without_arguments_shows_its_help_and_no_empty_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments in ((), ("runs",), ("params",)):
+        assert audit(monkeypatch, capsys, *arguments) == (2, "")
+
+
 def test_a_manifest_that_can_not_be_read(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

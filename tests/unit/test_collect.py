@@ -100,11 +100,19 @@ def test_collect_refuses_what_is_no_measurement(tmp_path: Path) -> None:
 def test_the_same_columns_of_another_library_are_taken_and_others_named(tmp_path: Path) -> None:
     path, schema = tmp_path / "pandas.parquet", METRICS_SCHEMA
     frame = synthetic.metrics()
-    texts = {field.name: pa.large_string() for field in schema if field.type == pa.string()}
-    loose = pa.schema([field.with_type(texts.get(field.name, field.type)) for field in schema])
+    large = {field.name: pa.large_string() for field in schema if field.type == pa.string()}
+    loose = pa.schema([field.with_type(large.get(field.name, field.type)) for field in schema])
     pq.write_table(pa.Table.from_pandas(frame, schema=loose, preserve_index=False), path)
     assert read_parquet(path, schema).schema.equals(schema)
     named = frame.assign(seed="first")
     pq.write_table(pa.Table.from_pandas(named, preserve_index=False), path)
     with pytest.raises(UserError, match="string in the column 'seed', expected int"):
+        read_parquet(path, schema)
+    wide = frame.assign(seed=frame["seed"].astype("uint64") + 2**63)
+    pq.write_table(pa.Table.from_pandas(wide, preserve_index=False), path)
+    with pytest.raises(UserError, match="not in range"):
+        read_parquet(path, schema)
+    texts = frame.assign(value=frame["value"].astype(str))  # numbers, but not as numbers
+    pq.write_table(pa.Table.from_pandas(texts, preserve_index=False), path)
+    with pytest.raises(UserError, match="string in the column 'value', expected double"):
         read_parquet(path, schema)

@@ -7,7 +7,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from hamjepa_audit.models.encoder import TokenEncoder
+from hamjepa_audit.models.encoder import GridPool, TokenEncoder
 from hamjepa_audit.models.hamiltonian import Potential, energy
 from hamjepa_audit.models.integrators import leapfrog
 from hamjepa_audit.models.predictors import (
@@ -77,6 +77,15 @@ def test_state_dimension_is_that_of_the_encoders_output(
     params = EncoderParams(stem=stem, width=8, token_channels=6, token_grid=grid)
     encoder = TokenEncoder(params, "phase_space", seeded()).eval()
     assert encoder(torch.zeros(1, 3, size, size)).shape == (1, params.state_dimension(size))
+
+
+def test_tokens_are_pooled_in_float32_under_autocast() -> None:
+    """In bf16 the weights of a bin of three would sum to 1.002, at the same places every time."""
+    images = torch.randn(2, 4, 14, 14, generator=seeded()).bfloat16()
+    exact = torch.nn.functional.adaptive_avg_pool2d(images.double(), 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        pooled = GridPool(8)(images)
+    assert torch.equal(pooled, exact.bfloat16())  # rounded once
 
 
 def test_the_state_is_q_then_p_token_by_token() -> None:

@@ -2,6 +2,7 @@
 
 import html
 import re
+from collections import Counter
 from html.parser import HTMLParser
 from itertools import product
 from pathlib import Path
@@ -22,7 +23,7 @@ from hamjepa_audit.reporting.method import (
     Decisions,
 )
 from hamjepa_audit.reporting.names import metric_title, with_unit
-from hamjepa_audit.reporting.page import MINUS, PageContent, write_page
+from hamjepa_audit.reporting.page import MINUS, PageContent, page_context, write_page
 from hamjepa_audit.reporting.page_claims import slug
 from hamjepa_audit.reporting.page_studies import to_baseline
 from hamjepa_audit.reporting.pictures import LEFT, RIGHT, picture
@@ -98,6 +99,21 @@ def test_the_counts_are_those_of_the_tables(audited: PageContent, page: str) -> 
         expected = [int(((f["verdict"] == verdict) & ~f["carried"]).sum()) for f in frames]
         assert found == expected
     assert sum(map(sum, numbers.values())) == 20 + 9 + 93
+
+
+def test_repeated_differences_are_told_from_comparisons(embedded: PageContent) -> None:
+    rows = embedded.tables.claim_differences
+    stated, compared = Counter(), {"own": set(), "carried": set()}
+    for row in rows.to_dict("records"):
+        kind = "carried" if row["carried"] else "own"
+        stated[kind] += 1
+        names = ("study", "epochs", "our_metric", "minuend", "subtrahend")
+        compared[kind].add(tuple(row[name] for name in names))
+    found = page_context(embedded)["stated"]
+    assert {kind: tuple(found[kind]) for kind in found} == {
+        kind: (stated[kind], len(compared[kind])) for kind in ("own", "carried")
+    }
+    assert found["carried"].comparisons < found["carried"].differences
 
 
 def test_a_claim_opens_to_seeds_runs_and_provenance(audited: PageContent, page: str) -> None:

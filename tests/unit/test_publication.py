@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.files import write_json
+from hamjepa_audit.files import atomic_folder, write_json
 from hamjepa_audit.inventory import take_inventory
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.publication import adopt, publish
@@ -58,6 +58,9 @@ def test_published_runs_are_adopted_as_done(
     assert verify_results(LAYOUT).problems == []
     assert {entry.state for entry in take_inventory(LAYOUT)} == {"current"}
     assert audit(monkeypatch, capsys, *there)[1].startswith("took over 0 of")
+    files[0].unlink()
+    assert audit(monkeypatch, capsys, *there)[1].startswith(f"took over {len(SEEDS)} of")
+    assert files[0].exists()
 
 
 def test_only_what_the_parameters_ask_for_is_adopted(published: Layout) -> None:
@@ -73,7 +76,7 @@ def test_runs_that_belong_together_are_adopted_together(published: Layout) -> No
     first, second = next(iter(plan.batches.values())).run_ids
     shutil.copytree(published.run(first), LAYOUT.run(first))
     LAYOUT.without_weights(first).unlink()  # as if it had been trained here
-    with pytest.raises(UserError, match=f"{first} is here already"):
+    with pytest.raises(UserError, match=f"{first} was trained here"):
         adopt(plan, PUBLISHED)
     assert not LAYOUT.run(second).exists()
     study = LAYOUT.params / "studies" / f"{STUDY}.yaml"
@@ -131,3 +134,16 @@ def test_nothing_but_the_same_study_published_gives_way(place: Path) -> None:
         with pytest.raises(UserError, match="give --out a folder of its own"):
             publish(plan, folder)
         assert files_below(place) == before
+
+
+def test_a_folder_is_whole_or_as_it_was(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "folder"
+    for word in ("old", "new"):
+        with atomic_folder(target) as folder:
+            (folder / word).touch()
+        assert [path.name for path in target.iterdir()] == [word]
+    with pytest.raises(ZeroDivisionError), atomic_folder(target) as folder:
+        (folder / "half").touch()
+        _ = 1 / 0
+    assert [path.name for path in target.iterdir()] == ["new"]
+    assert [path.name for path in target.parent.iterdir()] == ["folder"]

@@ -102,7 +102,7 @@ def prepared_data(wildcards):
             f"run '{run}' is not what the parameters of study '{wildcards.study}' give now; "
             "ask for results/tables, or for a run that they give"
         )
-    if is_adopted(plan(wildcards.study).batch_of(run)):
+    if plan(wildcards.study).batch_of(run).adopted:
         return []
     return LAYOUT.manifest(study(wildcards.study).data.name)
 
@@ -118,17 +118,10 @@ def batch(wildcards):
     return batches[name]
 
 
-def is_adopted(batch):
-    """Whether runs were taken over without weights, and all that is measured of them with them."""
-    return all(LAYOUT.is_without_weights(name) for name in batch.run_ids) and all(
-        batch.measurement(step).exists() for step in batch.steps
-    )
-
-
 def checkpoints_of(wildcards):
     """The checkpoints of a batch; runs that were adopted need none."""
     of_batch = batch(wildcards)
-    return [] if is_adopted(of_batch) else [LAYOUT.checkpoint(name) for name in of_batch.run_ids]
+    return [] if of_batch.adopted else [LAYOUT.checkpoint(name) for name in of_batch.run_ids]
 
 
 def training_gpus(wildcards):
