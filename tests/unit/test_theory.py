@@ -14,7 +14,7 @@ from torch import Tensor
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.models.integrators import euler, leapfrog, symplectic_euler
 from hamjepa_audit.params.theory import TheoryParams, load_theory
-from hamjepa_audit.theory.checks import all_checks, run_check, run_checks
+from hamjepa_audit.theory.checks import run_check, run_checks
 from hamjepa_audit.theory.covariance import (
     geometry_of,
     optimal_covariance,
@@ -22,6 +22,7 @@ from hamjepa_audit.theory.covariance import (
     worst_task_value,
 )
 from hamjepa_audit.theory.instances import Geometry, Matrix, generator_for
+from hamjepa_audit.theory.theorems import all_checks
 from tests.unit import tiny_theory
 
 params = tiny_theory.params
@@ -188,7 +189,7 @@ BROKEN: dict[str, dict[str, Any]] = {
 
 def test_every_row_holds(params: TheoryParams) -> None:
     said: list[str] = []
-    rows = run_checks(params, said.append)
+    rows = run_checks(all_checks(params), params, said.append)
     assert [row["check"] for row in rows if not row["holds"]] == []
     assert len(said) == len(rows) == len({row["statement"] for row in rows})
     assert all(row["source"] and row["instances"] > 0 for row in rows)
@@ -196,7 +197,8 @@ def test_every_row_holds(params: TheoryParams) -> None:
 
 @pytest.mark.slow
 def test_every_row_holds_with_the_parameters_as_shipped(params_folder: Path) -> None:
-    rows = run_checks(load_theory(params_folder), print)
+    params = load_theory(params_folder)
+    rows = run_checks(all_checks(params), params, print)
     assert [row["check"] for row in rows if not row["holds"]] == []
 
 
@@ -247,12 +249,13 @@ def test_an_error_that_is_not_a_number_does_not_hold(params: TheoryParams) -> No
 
 
 def test_tolerances_are_those_of_the_rows(params: TheoryParams) -> None:
+    checks = all_checks(params)
     lacking = {name: value for name, value in params.tolerances.items() if name != "cone"}
     with pytest.raises(UserError, match="tolerances lack the row 'cone'"):
-        run_checks(params.model_copy(update={"tolerances": lacking}), print)
+        run_checks(checks, params.model_copy(update={"tolerances": lacking}), print)
     mistyped = lacking | {"con": 1.0}
     with pytest.raises(UserError, match="no row 'con' under tolerances: did you mean 'cone'"):
-        run_checks(params.model_copy(update={"tolerances": mistyped}), print)
+        run_checks(checks, params.model_copy(update={"tolerances": mistyped}), print)
 
 
 def test_rows_repeat_and_depend_on_the_seed_alone(params: TheoryParams) -> None:

@@ -10,6 +10,7 @@ from hamjepa_audit.params.claims import ToyTransport
 from hamjepa_audit.params.theory import TheoryParams
 from hamjepa_audit.theory.checks import run_checks
 from hamjepa_audit.theory.pictures import area_preservation, defects, energy_drift, reversal
+from hamjepa_audit.theory.theorems import all_checks
 from hamjepa_audit.theory.transport import compare_setups, nearest_setup
 from hamjepa_audit.theory_numbers import NUMBERS
 
@@ -22,7 +23,7 @@ def theory_numbers(
     Raises:
         UserError: the tolerances of the parameters are not those of the theorems.
     """
-    rows: dict[str, list[dict[str, Any]]] = {"checks": run_checks(params, say)}
+    rows: dict[str, list[dict[str, Any]]] = {"checks": run_checks(all_checks(params), params, say)}
     with torch.no_grad():
         setups = compare_setups(params, claim, say)
         states, directions = nearest_setup(params, claim, setups[0])
