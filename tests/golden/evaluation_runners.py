@@ -76,6 +76,7 @@ def _probe(case: Case) -> None:
         batch_size=scalars["batch_size"],
         learning_rate=scalars["lr"],
         weight_decay=scalars["weight_decay"],
+        betas=(0.9, 0.999),  # PyTorch's defaults
         seed=0,
     )
     names = ("ln_gamma", "ln_beta", "W", "b")

@@ -19,7 +19,9 @@ from hamjepa_audit.evaluation.probe import (
 from hamjepa_audit.params.studies import ProbeParams
 from tests.unit.features import clusters, seeded
 
-PROBE = ProbeParams(epochs=3, batch_size=32, learning_rate=0.01, weight_decay=0.1, seed=0)
+PROBE = ProbeParams(
+    epochs=3, batch_size=32, learning_rate=0.01, weight_decay=0.1, betas=(0.8, 0.99), seed=0
+)
 
 
 def plain_probe(
@@ -32,7 +34,11 @@ def plain_probe(
         for parameter, value in zip(model.parameters(), initial, strict=True):
             parameter.copy_(value)
     optimiser = torch.optim.AdamW(
-        model.parameters(), params.learning_rate, weight_decay=params.weight_decay, foreach=False
+        model.parameters(),
+        params.learning_rate,
+        betas=params.betas,
+        weight_decay=params.weight_decay,
+        foreach=False,
     )
     steps = params.epochs * math.ceil(len(features) / params.batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)

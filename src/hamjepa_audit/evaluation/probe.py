@@ -17,8 +17,6 @@ from hamjepa_audit.params.studies import ProbeParams
 from hamjepa_audit.randomness import Stream, generator
 
 LAYER_NORM_EPSILON = 1e-5
-BETAS = (0.9, 0.999)
-ADAM_EPSILON = 1e-8
 WEIGHTS, ORDER = 0, 1  # indices of the probe's two random streams
 
 
@@ -64,7 +62,7 @@ def probe_measurements(
         test: (M, D) test features, same dtype and device.
         test_labels: (M,) int64 in [0, classes).
         classes: number of classes.
-        params: epochs, batch size, learning rate, weight decay and seed.
+        params: epochs, batch size, learning rate, betas, weight decay and seed.
 
     Raises:
         UserError: features are not finite.
@@ -113,7 +111,8 @@ def train_probe(
         labels: (N,) int64.
         initial: weights to start from, left as they are; dtype and device of the features.
         orders: (epochs, N) int64, the order of the rows in every epoch.
-        params: batch size, learning rate and weight decay; `params.epochs` must be len(orders).
+        params: batch size, learning rate, betas and weight decay; `params.epochs` must be
+            len(orders).
 
     Raises:
         ValueError: `orders` has another shape than (params.epochs, N).
@@ -127,8 +126,7 @@ def train_probe(
     weights = ProbeWeights(*(tensor.detach().clone().requires_grad_() for tensor in initial))
     optimiser = AdamW(
         [{"params": weights, "lr": params.learning_rate}],
-        betas=BETAS,
-        epsilon=ADAM_EPSILON,
+        betas=params.betas,
         weight_decay=params.weight_decay,
     )
     batches = [part for order in orders.to(rows.device) for part in order.split(params.batch_size)]

@@ -1,6 +1,6 @@
 """What a study is: data, encoder, views, optimisation, evaluation, arms, epochs, seeds."""
 
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -109,13 +109,17 @@ def _ordered(params: _P, bounds: tuple[float, float], name: str) -> _P:
     return params
 
 
+Betas: TypeAlias = tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]]
+"""AdamW's decay of the gradient's running mean, and of its square's."""
+
+
 class OptimisationParams(Params):
     """AdamW with per-step linear warm-up and cosine decay."""
 
     batch_size: Annotated[int, Field(ge=2)]
     learning_rate: Positive
     weight_decay: NonNegative
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]]
+    betas: Betas
     warmup_epochs: Annotated[int, Field(ge=0)]
     warmup_start_factor: Fraction
     final_factor: Annotated[float, Field(ge=0, le=1)]
@@ -136,6 +140,7 @@ class ProbeParams(Params):
     batch_size: Count
     learning_rate: Positive
     weight_decay: NonNegative
+    betas: Betas
     seed: Seed
 
 
