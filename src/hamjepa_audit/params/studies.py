@@ -15,6 +15,7 @@ from hamjepa_audit.params.base import (
     Positive,
     Probability,
     Seed,
+    later_field,
 )
 from hamjepa_audit.params.sources import Source
 
@@ -140,7 +141,7 @@ class ProbeParams(Params):
     batch_size: Count
     learning_rate: Positive
     weight_decay: NonNegative
-    betas: Betas
+    betas: Betas = later_field((0.9, 0.999))
     seed: Seed
 
 
