@@ -17,7 +17,7 @@ from hamjepa_audit.params.loading import study_names
 from hamjepa_audit.plan import StudyPlan, data_digest
 from hamjepa_audit.states import remove_states
 
-Kind = Literal["run", "state", "evaluation", "measurement"]
+Kind = Literal["run", "state", "evaluation", "measurement", "features"]
 State = Literal["current", "left over", "incomplete", "unknown"]
 
 _RUN = re.compile(r"([a-z][a-z0-9_]*)-[a-z][a-z0-9_]*-e\d+-s\d+-[0-9a-f]{12}")
@@ -26,7 +26,7 @@ _BATCH = re.compile(r"([a-z][a-z0-9_]*)-[a-z][a-z0-9_]*-e\d+-[0-9a-f]{12}")
 
 @dataclass(frozen=True)
 class Entry:
-    """A run, states of an unfinished one, an evaluation of runs, or one measurement in it.
+    """A run, states of an unfinished one, an evaluation of runs, or what lies in one.
 
     Attributes:
         kind: which of these.
@@ -146,6 +146,8 @@ def _evaluations(layout: Layout, plans: dict[str, StudyPlan | None]) -> Iterator
             yield Entry("evaluation", folder, study, True, complete)
             for file in sorted(set(folder.glob("*.parquet")) - files):
                 yield Entry("measurement", file, study, False, True)
+            for features in sorted(set(folder.glob("features-*")) - {batch.features}):
+                yield Entry("features", features, study, False, True)
 
 
 def _is_of_current_runs(layout: Layout, file: Path, run_ids: Collection[str]) -> bool:

@@ -16,7 +16,7 @@ from hamjepa_audit.metrics import (
     RunKey,
     metrics_table,
 )
-from hamjepa_audit.records import read_record
+from hamjepa_audit.records import Record, read_record
 
 ORIGIN = b"hamjepa-audit-origin"
 """The key of the schema's metadata that holds what a measurement was made of, as JSON."""
@@ -42,7 +42,7 @@ def training_times(layout: Layout, run_ids: Iterable[str]) -> pa.Table:
     """What training took, from the runs' records: METRICS_SCHEMA, one row a run.
 
     Times of other machines can't be compared: of a study's runs of as many epochs there are times
-    only if all were trained on devices of one name with the same settings.
+    only if all were trained on devices of one name with the same settings, shared by as many.
 
     Raises:
         UserError: a record is missing, changed or damaged.
@@ -53,11 +53,17 @@ def training_times(layout: Layout, run_ids: Iterable[str]) -> pa.Table:
         key = RunKey(*(record[name] for name in RunKey._fields))
         seconds = Measurement("all", TRAINING_SECONDS, sum(record["epoch_seconds"]), "seconds")
         table = metrics_table(key, key.epochs, [seconds])
-        machine = [record["device"]["type"], record["device"].get("name"), record["determinism"]]
-        times.setdefault((key.study, key.epochs), []).append((canonical_json(machine), table))
+        times.setdefault((key.study, key.epochs), []).append((_machine(record), table))
     comparable = [group for group in times.values() if len({machine for machine, _ in group}) == 1]
     tables = [table for group in comparable for _, table in group]
     return pa.concat_tables([METRICS_SCHEMA.empty_table(), *tables])
+
+
+def _machine(record: Record) -> str:
+    """What a run's time depends on besides the run, as far as its record says."""
+    device = record["device"]
+    shared = record.get("runs_per_gpu")
+    return canonical_json([device["type"], device.get("name"), shared, record["determinism"]])
 
 
 def require_origin(

@@ -13,7 +13,7 @@ Record = dict[str, Any]
 COMPARED = (
     "params", "data_digest", "training_numerics",
     "version", "commit", "uncommitted_changes", "lock_sha256", "python", "packages", "platform",
-    "device", "determinism",
+    "device", "determinism", "runs_per_gpu",
 )  # fmt: skip
 """What two runs may be told apart by: what decides their numbers, then what they ran on."""
 

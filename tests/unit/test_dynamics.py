@@ -196,6 +196,11 @@ def test_a_rollout_that_runs_away_ends_and_its_rate_is_per_application() -> None
     assert reversal_error(Trained(Tenfold(), 1.0, PREDICTION), VIEWS[0]) == pytest.approx(99.0)
 
 
+def test_a_rollout_from_states_that_are_all_zero_has_no_rate() -> None:
+    found = rollout(Trained(Tenfold(), 1.0, PREDICTION), torch.zeros(3, 4), 5, stiffness=0.1)
+    assert all(math.isnan(value) for value in found.values())
+
+
 def test_a_forward_backward_flow_is_measured_as_it_was_trained(params_folder: Path) -> None:
     """With 'forward' both flows run with +dt; two of three epochs into the ramp."""
     predictor = predictor_of(params_folder, "euler")

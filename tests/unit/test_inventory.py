@@ -72,6 +72,17 @@ def test_another_way_of_measuring_leaves_measurements_over(place: Path) -> None:
     assert {entry.path.name.split("-")[0] for entry in prunable(entries)} == {"probe"}
 
 
+def test_features_of_other_views_are_left_over_and_those_of_these_are_not(place: Path) -> None:
+    batch = next(iter(plan_of(LAYOUT, STUDY).batches.values()))
+    batch.features.mkdir()
+    assert prunable(take_inventory(LAYOUT)) == []
+    edit(place / f"params/studies/{STUDY}.yaml", "evaluation.view_seed", 7)
+    (left,) = [entry for entry in prunable(take_inventory(LAYOUT)) if entry.kind == "features"]
+    assert left.path == batch.features
+    delete(left)
+    assert not left.path.exists() and left.path.parent.exists()
+
+
 def test_a_run_without_a_record_is_incomplete_and_kept(place: Path) -> None:
     run = next(iter(plan_of(LAYOUT, STUDY).runs))
     LAYOUT.record(run).unlink()

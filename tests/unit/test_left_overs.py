@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from hamjepa_audit.errors import UserError
+from hamjepa_audit.evaluation import steps
 from hamjepa_audit.evaluation.steps import extract, measure_geometry, measure_knn, measure_probe
 from hamjepa_audit.files import read_parquet, sha256_file, write_bytes, write_parquet
 from hamjepa_audit.plan import Batch
@@ -82,6 +83,17 @@ def test_a_measurement_made_in_another_way_is_refused_in_its_place(place: Path) 
     now, *_ = plan_of(LAYOUT, STUDY).batches.values()
     shutil.copy(before, now.measurement("probe"))
     assert any(f"holds the measurement {before.stem}" in line for line in problems())
+
+
+@pytest.mark.faults
+def test_predictors_are_not_measured_on_states_that_are_not_finite(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (batch,) = [b for b in plan_of(LAYOUT, STUDY).batches.values() if b.arm == "hamjepa"]
+    view = torch.full((4, 8), torch.nan)
+    monkeypatch.setattr(steps, "_features", lambda *_: (view, view))
+    with pytest.raises(UserError, match="not all finite"):
+        steps.measure_predictors(batch, torch.device("cpu"), lambda *_: [])
 
 
 @pytest.mark.faults

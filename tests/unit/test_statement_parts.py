@@ -84,8 +84,17 @@ def test_other_readings_of_the_mlp_are_told_and_do_not_decide(
     assert alone["p_holds"] == found["p_holds"]
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"device": {"type": "cpu", "name": "another"}},
+        {"determinism": {"threads": 7}},
+        {"runs_per_gpu": 2},
+    ],
+    ids=lambda other: next(iter(other)),
+)
 def test_times_of_different_machines_are_not_compared(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: dict[str, Any]
 ) -> None:
     copy_params(tmp_path / "params")
     monkeypatch.chdir(tmp_path)
@@ -95,5 +104,5 @@ def test_times_of_different_machines_are_not_compared(
     assert len(training_times(layout, plan.runs)) == len(plan.runs)
     path = layout.record(next(iter(plan.runs)))
     record = {key: value for key, value in read_json(path).items() if key != "sha256"}
-    write_sealed_json(path, record | {"device": {"type": "cpu", "name": "another"}})
+    write_sealed_json(path, record | other)
     assert len(training_times(layout, plan.runs)) == 0

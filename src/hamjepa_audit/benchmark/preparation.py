@@ -87,7 +87,7 @@ def _write_pictures(params: PreparationSize, raw: Path) -> None:
 def _prepare(source: ImageFolderParams, folder: Path, threads: int) -> dict[str, float]:
     command = [sys.executable, "-c", MEASURED, source.model_dump_json(), str(folder / "raw"),
                str(folder / "data"), str(threads)]  # fmt: skip
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, float] = json.loads(result.stdout)
     return found
 

@@ -45,10 +45,11 @@ def bench(
         measured = itertools.chain(measured, prepared)
     for row in measured:
         rows.append(row)
-        setting = f"batch {row['batch_size']}, width {row['width']}, threads {row['threads']}"
+        told = (("batch", "batch_size"), ("width", "width"), ("threads", "threads"))
+        setting = ", ".join(f"{word} {row[key]}" for word, key in told if row[key])
         typer.echo(
             f"{row['part']}, {row['implementation']}: {row['value']:.6g} {row['unit']}"
-            + (f" ({setting})" if row["batch_size"] else "")
+            + (f" ({setting})" if setting else "")
         )
     folder = layout.results / "bench" if out is None else out
     write_benchmark(rows, where, folder)

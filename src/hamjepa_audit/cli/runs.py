@@ -82,7 +82,7 @@ def pretrain(
     ranks, where = context.with_resource(joined_ranks(device, runs_per_gpu))
     determinism = make_deterministic(threads) | ranks.described()
     if trial_steps is None:
-        record = train_run(layout, params, run, digest, where, determinism, ranks)
+        record = train_run(layout, params, run, digest, where, determinism, ranks, runs_per_gpu)
         if ranks.first:
             typer.echo(record)
     else:

@@ -21,6 +21,7 @@ from hamjepa_audit.evaluation.features import (
 from hamjepa_audit.evaluation.knn import knn_measurements
 from hamjepa_audit.evaluation.probe import probe_measurements
 from hamjepa_audit.evaluation.readouts import readout
+from hamjepa_audit.evaluation.rows import require_features
 from hamjepa_audit.files import atomic_folder
 from hamjepa_audit.identity import run_key
 from hamjepa_audit.measurements import Checkpoints, write_measurement
@@ -43,7 +44,7 @@ Classifier = Callable[[Readout, Tensor, Tensor, Tensor, Tensor, int], list[Measu
 
 def extract(batch: Batch, device: torch.device) -> Path:
     """Writes the features of every run of a batch; returns their folder, of which all is there."""
-    store = verify_store(_store(batch).folder)
+    store = verify_store(batch.layout.store(batch.study.data.name))
     train, test = (open_images(split, device) for split in (store.train, store.test))
     labels = labels_sha256(store)
     with atomic_folder(batch.features) as folder:
@@ -91,12 +92,18 @@ def measure_geometry(batch: Batch) -> tuple[Path, Path]:
 
 
 def measure_predictors(batch: Batch, device: torch.device, measure: PredictorMeasure) -> Path:
-    """Dynamics of every run's predictor on the test images' views; returns the file."""
+    """Dynamics of every run's predictor on the test images' views; returns the file.
+
+    Raises:
+        UserError: features are missing, damaged or not finite, or a checkpoint is not its run's.
+    """
     checkpoints = _checkpoints(batch)
     tables = []
     for name, run in _runs(batch):
         source = recorded_checkpoint(batch.layout, run, name)
         views = _features(batch, name, "view_a", "view_b")
+        for view in views:
+            require_features(view, "test")
         predictor = load_model(run, source).to(device).objective.get_submodule("predictor")
         rows = measure(run, predictor, *(view.to(device) for view in views))
         tables.append(metrics_table(run_key(run, batch.data_digest), run.epochs, rows))

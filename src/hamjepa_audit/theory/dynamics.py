@@ -153,7 +153,7 @@ def rollout(
     start = {name: of(states) for name, of in energies.items()}
     now = start
     drifts = {name: torch.zeros_like(value) for name, value in start.items()}
-    while done < applications and bool(_rms(states) < RUNAWAY * size):
+    while done == 0 or (done < applications and bool(_rms(states) < RUNAWAY * size)):
         states = trained.forward(states)
         done += 1
         now = {name: of(states) for name, of in energies.items()}

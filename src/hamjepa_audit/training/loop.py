@@ -244,7 +244,8 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = self._learning_rate(step, group["base_rate"])
         self.optimiser.step()
-        return torch.stack([*(term.detach() for term in terms.values()), total.detach(), norm])
+        values = [terms[name] for name in self.model.objective.weights]
+        return torch.stack([*values, total, norm]).detach()
 
     def _states(self, samples: Tensor, images: BatchImages, epoch: int) -> Tensor:
         """States (V, B, D), float32 or above, of two views of each image encoded as one batch."""

@@ -29,6 +29,7 @@ class Circumstances:
         code: version of the code and of the environment, of the run's last process.
         device: where it ran.
         determinism: settings that make it repeat itself.
+        runs_per_gpu: how many runs might share its GPU; None on a CPU.
         started: when its first process began, UTC, ISO 8601.
         resumed: each time that a new process went on: from which step, when, and the code before.
     """
@@ -36,6 +37,7 @@ class Circumstances:
     code: dict[str, Any]
     device: torch.device
     determinism: dict[str, Any]
+    runs_per_gpu: int | None
     started: str
     resumed: list[dict[str, Any]]
 
@@ -81,6 +83,7 @@ def write_run(
         **how.code,
         "device": describe_device(how.device),
         "determinism": how.determinism,
+        "runs_per_gpu": how.runs_per_gpu,
         "started": how.started,
         "resumed": how.resumed,
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),

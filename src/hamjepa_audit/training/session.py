@@ -31,6 +31,7 @@ def train_run(
     device: torch.device,
     determinism: dict[str, Any],
     ranks: Ranks = ALONE,
+    runs_per_gpu: int = 1,
 ) -> Path:
     """Trains a run, from its last state if an earlier process left one, and writes it.
 
@@ -45,6 +46,7 @@ def train_run(
         device: where to compute.
         determinism: settings that make it repeat itself.
         ranks: the processes that train it together, each of which calls this.
+        runs_per_gpu: how many runs may share the GPU, if it is one; goes into the record.
 
     Returns:
         The record's path.
@@ -79,7 +81,8 @@ def train_run(
         result = pretrain(run, images, device, name, None, restore, hooks, ranks)
         if ranks.first:
             warn_of_waiting(name, result.data_wait_share, study.streaming.largest_wait_share)
-            how = Circumstances(code, device, determinism, states.started, states.resumed)
+            shared = runs_per_gpu if device.type == "cuda" else None
+            how = Circumstances(code, device, determinism, shared, states.started, states.resumed)
             write_run(layout, run, digest, result, how, along.publish())
             states.remove()
     return layout.record(name)
