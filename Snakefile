@@ -28,3 +28,17 @@ include: "workflow/rules/statistics.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/theory.smk"
 include: "workflow/rules/gain.smk"
+
+
+# Here, because Snakemake takes no default target from what is included.
+rule:
+    name:
+        "results/tables"
+    default_target: True
+    input:
+        [LAYOUT.tables(name) / table for name in STUDIES for table in [*TABLE_FILES, PROVENANCE]],
+        LAYOUT.metrics(),
+        joint_tables(LAYOUT),
+        LAYOUT.audit_tables() / PROVENANCE,
+        [figure_files(name) + audit_figure_files(name) for name in STUDIES],
+        [gain_files(name) for name in STUDIES],

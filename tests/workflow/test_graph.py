@@ -91,6 +91,12 @@ def test_a_second_run_does_nothing(finished: Path) -> None:
     assert NOTHING in snakemake(finished, "results/tables")
 
 
+def test_who_names_no_target_gets_the_tables(tmp_path: Path) -> None:
+    folder = checkout(tmp_path)
+    asked = planned(folder)
+    assert asked["pretrain"] > 0 and jobs_of(snakemake(folder, "-n")) == asked
+
+
 def test_without_the_engines_memory_nothing_is_run_again(copy_of_finished: Path) -> None:
     shutil.rmtree(copy_of_finished / ".snakemake")
     assert planned(copy_of_finished) == {}

@@ -41,6 +41,12 @@ STUDIES = CONFIG.studies
 # this machine only submits them.
 GPU_JOB = {"cpu": 0, "cuda": 1, "auto": min(1, gpu_count())}[CONFIG.device]
 
+# The last options of a command that computes on a device.
+ON_DEVICE = (
+    f"--device {CONFIG.device} --runs-per-gpu {CONFIG.runs_per_gpu}"
+    " --threads {threads} > {log} 2>&1"
+)
+
 # On this machine as many GPU jobs run at a time as its GPUs have places, unless `--resources gpu=N`
 # says otherwise; on a cluster (Snakemake counts nodes there, not cores) its scheduler decides.
 ON_THIS_MACHINE = workflow.is_main_process and workflow.global_resources["_nodes"].value is None

@@ -3,7 +3,7 @@
 Files are named by the content that decides their numbers, so their times don't matter (ancient).
 """
 
-ARM_OPTIONS = "--study {wildcards.study} --arm {wildcards.arm} --epochs {wildcards.epochs}"
+OF_BATCH = "--study {wildcards.study} --arm {wildcards.arm} --epochs {wildcards.epochs}"
 
 
 rule:
@@ -25,13 +25,8 @@ rule extract:
     threads: 1
     resources:
         gpu=GPU_JOB,
-    params:
-        device=CONFIG.device,
-        runs_per_gpu=CONFIG.runs_per_gpu,
     shell:
-        f"hamjepa-audit extract {ARM_OPTIONS}"
-        " --device {params.device} --runs-per-gpu {params.runs_per_gpu}"
-        " --threads {threads} > {log} 2>&1"
+        f"hamjepa-audit extract {OF_BATCH} {ON_DEVICE}"
 
 
 rule knn:
@@ -46,13 +41,8 @@ rule knn:
     threads: 1
     resources:
         gpu=GPU_JOB,
-    params:
-        device=CONFIG.device,
-        runs_per_gpu=CONFIG.runs_per_gpu,
     shell:
-        f"hamjepa-audit knn {ARM_OPTIONS}"
-        " --device {params.device} --runs-per-gpu {params.runs_per_gpu}"
-        " --threads {threads} > {log} 2>&1"
+        f"hamjepa-audit knn {OF_BATCH} {ON_DEVICE}"
 
 
 rule probe:
@@ -67,13 +57,8 @@ rule probe:
     threads: 1
     resources:
         gpu=GPU_JOB,
-    params:
-        device=CONFIG.device,
-        runs_per_gpu=CONFIG.runs_per_gpu,
     shell:
-        f"hamjepa-audit probe {ARM_OPTIONS}"
-        " --device {params.device} --runs-per-gpu {params.runs_per_gpu}"
-        " --threads {threads} > {log} 2>&1"
+        f"hamjepa-audit probe {OF_BATCH} {ON_DEVICE}"
 
 
 rule geometry:
@@ -88,7 +73,7 @@ rule geometry:
         "../../environment.lock.yml"
     threads: 1
     shell:
-        f"hamjepa-audit geometry {ARM_OPTIONS} --threads {{threads}} > {{log}} 2>&1"
+        f"hamjepa-audit geometry {OF_BATCH} --threads {{threads}} > {{log}} 2>&1"
 
 
 rule trajectory:
@@ -103,13 +88,8 @@ rule trajectory:
     threads: 1
     resources:
         gpu=GPU_JOB,
-    params:
-        device=CONFIG.device,
-        runs_per_gpu=CONFIG.runs_per_gpu,
     shell:
-        f"hamjepa-audit trajectory {ARM_OPTIONS}"
-        " --device {params.device} --runs-per-gpu {params.runs_per_gpu}"
-        " --threads {threads} > {log} 2>&1"
+        f"hamjepa-audit trajectory {OF_BATCH} {ON_DEVICE}"
 
 
 rule dynamics:
@@ -125,10 +105,5 @@ rule dynamics:
     threads: 1
     resources:
         gpu=GPU_JOB,
-    params:
-        device=CONFIG.device,
-        runs_per_gpu=CONFIG.runs_per_gpu,
     shell:
-        f"hamjepa-audit dynamics {ARM_OPTIONS}"
-        " --device {params.device} --runs-per-gpu {params.runs_per_gpu}"
-        " --threads {threads} > {log} 2>&1"
+        f"hamjepa-audit dynamics {OF_BATCH} {ON_DEVICE}"

@@ -1,17 +1,4 @@
-"""Figures, and the names that a person asks for."""
-
-
-rule:
-    name:
-        "results/tables"
-    default_target: True
-    input:
-        [LAYOUT.tables(name) / table for name in STUDIES for table in [*TABLE_FILES, PROVENANCE]],
-        LAYOUT.metrics(),
-        joint_tables(LAYOUT),
-        LAYOUT.audit_tables() / PROVENANCE,
-        [figure_files(name) + audit_figure_files(name) for name in STUDIES],
-        [gain_files(name) for name in STUDIES],
+"""Figures, the page, and what a person asks for by these names."""
 
 
 rule:

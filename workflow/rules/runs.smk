@@ -23,11 +23,7 @@ rule pretrain:
     resources:
         gpu=training_gpus,
     params:
-        device=CONFIG.device,
-        runs_per_gpu=CONFIG.runs_per_gpu,
         launcher=launcher,
     shell:
         "{params.launcher}hamjepa-audit pretrain --study {wildcards.study} --arm {wildcards.arm}"
-        " --epochs {wildcards.epochs} --seed {wildcards.seed}"
-        " --device {params.device} --runs-per-gpu {params.runs_per_gpu}"
-        " --threads {threads} > {log} 2>&1"
+        f" --epochs {{wildcards.epochs}} --seed {{wildcards.seed}} {ON_DEVICE}"
