@@ -3,12 +3,13 @@
 # Every target that runs something first makes sure that .venv holds exactly the packages of
 # environment.lock.yml; the file's content decides, not its time.
 
-# Variables for the command line: make test PYTEST_ARGS="-k floors"
+# Variables for the command line: make test PYTEST_ARGS="-k floors"; make tables STUDIES=cifar100
 PYTHON ?= $(shell python3.11 -c "" 2>/dev/null && echo python3.11 || echo python3)
 INSTALLER ?= uv
 CORES ?= all
 PYTEST_WORKERS ?= 2
 PYTEST_ARGS ?=
+STUDIES ?=
 SNAKEMAKE_ARGS ?=
 UPGRADE ?=
 
@@ -34,7 +35,9 @@ PROJECT_STANDS := cmp -s pyproject.toml $(INSTALLED_PROJECT)
 # One make at a time builds the environment, and one runs the graph.
 ALONE := $(PYTHON) tools/alone.py
 GRAPH_ALONE := $(ALONE) .snakemake.lock
-SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) $(SNAKEMAKE_ARGS)
+SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
+# After the target: `--config` would take it for one of its settings.
+SNAKEMAKE_OPTIONS := $(if $(STUDIES),--config studies='[$(STUDIES)]') $(SNAKEMAKE_ARGS)
 
 define CHECK_OPTIONS
 { $(PYTHON) -c "import sys; sys.exit(sys.version_info[:2] != (3, 11))" 2>/dev/null || { echo \
@@ -60,11 +63,11 @@ environment: ## build .venv from environment.lock.yml, unless it is up to date
 	    echo "building $(VENV)" && \
 	    $(ALONE) $(VENV).lock $(MAKE) --no-print-directory build; }
 
-tables: environment ## run the study and write results/tables
-	$(GRAPH_ALONE) $(SNAKEMAKE) results/tables
+tables: environment ## run the studies (STUDIES=cifar100,digits) and write results/tables
+	$(GRAPH_ALONE) $(SNAKEMAKE) results/tables $(SNAKEMAKE_OPTIONS)
 
-figures: environment ## run the study and write results/figures
-	$(GRAPH_ALONE) $(SNAKEMAKE) results/figures
+figures: environment ## run the studies and write results/figures
+	$(GRAPH_ALONE) $(SNAKEMAKE) results/figures $(SNAKEMAKE_OPTIONS)
 
 report: environment ## write results/report: the page, and Snakemake's own report
 	$(GRAPH_ALONE) $(MAKE) --no-print-directory pages
@@ -94,8 +97,8 @@ clean-environment: ## remove .venv
 
 # What `report` runs while it alone runs the graph.
 pages:
-	$(SNAKEMAKE) results/report
-	$(SNAKEMAKE) --report results/report/workflow.html results/report
+	$(SNAKEMAKE) results/report $(SNAKEMAKE_OPTIONS)
+	$(SNAKEMAKE) --report results/report/workflow.html results/report $(SNAKEMAKE_OPTIONS)
 
 # What `environment` runs, one make at a time. Each half leaves its mark last, so a half-built
 # environment is never taken for a finished one; the mark is a copy of what was installed from.

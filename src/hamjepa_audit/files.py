@@ -195,7 +195,8 @@ def read_parquet(
 
     Args:
         source: the file.
-        schema: when given, the file must have exactly these columns, of types that fit.
+        schema: when given, the file must have exactly these columns, in any order, of types that
+            fit.
         sealed: whether the file must be one of `write_parquet`; others' are unsealed.
 
     Raises:
@@ -220,10 +221,16 @@ def read_parquet(
 
 def _with_schema(source: Path, table: pa.Table, schema: pa.Schema) -> pa.Table:
     """The table with the types of a schema; other libraries write theirs a little differently."""
-    if table.schema.names != schema.names:
+    lacking = [name for name in schema.names if name not in table.schema.names]
+    if lacking:
+        raise UserError(f"{source} lacks the columns {lacking}; make it again, or name them so")
+    strange = [name for name in table.schema.names if name not in schema.names]
+    if strange:
         raise UserError(
-            f"{source} has the columns {table.schema.names}, expected {schema.names}; make it again"
+            f"{source} has the columns {strange} besides {schema.names}; leave them out (pandas: "
+            f"to_parquet(..., index=False))"
         )
+    table = table.select(schema.names)
     for field, found in zip(schema, table.schema.types, strict=True):
         if found != field.type and not any(both(found, field.type) for both in _LOOSELY_EQUAL):
             raise UserError(

@@ -14,6 +14,7 @@ from hamjepa_audit.layout import Layout
 from hamjepa_audit.metrics import METRICS_SCHEMA
 from hamjepa_audit.params import load_study
 from hamjepa_audit.plan import StudyPlan
+from hamjepa_audit.verification import verify_results
 from tests.tiny import ARMS, EPOCHS, SEEDS, STUDY, audit, edit
 from tests.workflow.conftest import checkout, snakemake
 
@@ -100,6 +101,22 @@ def test_who_names_no_target_gets_the_tables(tmp_path: Path) -> None:
 def test_without_the_engines_memory_nothing_is_run_again(copy_of_finished: Path) -> None:
     shutil.rmtree(copy_of_finished / ".snakemake")
     assert planned(copy_of_finished) == {}
+
+
+def test_an_edited_table_is_not_sealed_again(
+    copy_of_finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(copy_of_finished)
+    edited = [Path(f"results/tables/{STUDY}/overview.md"), Path("results/tables/claims.csv")]
+    for path in edited:
+        path.write_text(path.read_text().replace("1", "9"))
+    assert NOTHING in snakemake(copy_of_finished, "results/tables")
+    problems = verify_results(Layout()).problems
+    assert sorted(line.split()[0] for line in problems) == sorted(map(str, edited))
+    for path in edited:
+        path.unlink()
+    snakemake(copy_of_finished, "results/tables")
+    assert verify_results(Layout()).problems == []
 
 
 @pytest.mark.parametrize("engine_remembers", [True, False])

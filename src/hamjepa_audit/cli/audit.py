@@ -13,8 +13,11 @@ def audit(
     metrics: Annotated[
         list[Path], typer.Option(help="Parquet of metrics; more may follow it.", metavar="FILE...")
     ],
-    claims: Annotated[Path, typer.Option(help="The paper's claims.", metavar="FILE")],
     out: Annotated[Path, typer.Option(help="Folder of the tables.", metavar="DIR")],
+    claims: Annotated[
+        Path | None,
+        typer.Option(help="Default: PARAMS/paper/claims.yaml.", metavar="FILE"),
+    ] = None,
     more: Annotated[
         list[Path] | None, typer.Argument(help="More metrics.", metavar="FILE", hidden=True)
     ] = None,
@@ -26,7 +29,11 @@ def audit(
         ),
     ] = True,
 ) -> None:
-    """Test the paper's claims on metrics: verdicts, and the paper against itself."""
+    """Test the paper's claims on metrics: verdicts, and the paper against itself.
+
+    Metrics are a long table, a row a number, with the columns study, dataset, arm, epochs, seed,
+    checkpoint_epoch, readout, metric, value, unit and run_id, as in results/metrics.parquet.
+    """
     import pandas as pd
 
     from hamjepa_audit.files import read_parquet
@@ -36,8 +43,9 @@ def audit(
     from hamjepa_audit.reporting.audit_tables import audit_tables
     from hamjepa_audit.statistics.audit import Audit, audit, without_claims
 
-    params = load_audit(layout_of(context).params)
-    claimed = load_claims(claims)
+    layout = layout_of(context)
+    params = load_audit(layout.params)
+    claimed = load_claims(layout.claims() if claims is None else claims)
     files = [*metrics, *(more or ())]
     measured = pd.concat(
         [read_parquet(file, METRICS_SCHEMA).to_pandas() for file in files], ignore_index=True
@@ -49,7 +57,12 @@ def audit(
             err=True,
         )
     names = [name for name in Audit._fields if with_consistency or name != "paper_consistency"]
-    audit_tables(audit(measured, claimed, params), out, names)
+    tables = audit(measured, claimed, params)
+    audit_tables(tables, out, names)
+    for name in names:
+        counts = getattr(tables, name)["verdict"].value_counts()
+        told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+        typer.echo(f"{name}: {told or 'none'}")
     typer.echo(out)
 
 

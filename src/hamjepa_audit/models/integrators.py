@@ -27,7 +27,12 @@ def leapfrog(
 
     Returns:
         Positions and momenta after K steps.
+
+    Raises:
+        ValueError: `steps` is below 1.
     """
+    if steps < 1:
+        raise ValueError(f"steps is {steps}: leapfrog takes at least 1")
     step = torch.as_tensor(step, dtype=q.dtype, device=q.device)
     half = 0.5 * step
     p = torch.addcmul(p, half, potential_gradient(q), value=-1)

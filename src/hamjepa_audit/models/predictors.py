@@ -1,6 +1,6 @@
 """Predictors: maps of one view's state that are to land on the other's."""
 
-from typing import Protocol
+from typing import Protocol, assert_never
 
 import torch
 from torch import Generator, Tensor, nn
@@ -49,6 +49,8 @@ def build_predictor(params: Predictor, state_dimension: int, generator: Generato
             return ResidualMLPPredictor(params, state_dimension, generator)
         case IdentityParams():
             return IdentityPredictor()
+        case _:
+            assert_never(params)
 
 
 class HamiltonianPredictor(nn.Module):

@@ -1,6 +1,7 @@
 """The objective of an arm: its unweighted terms, their weights and their sum."""
 
 from collections.abc import Mapping
+from typing import assert_never
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,8 @@ def build_objective(params: Objective, state_dimension: int, seed: int) -> "ArmO
             return VICRegObjective(params)
         case RDMRegObjectiveParams():
             return RDMRegObjective(params, seed)
+        case _:
+            assert_never(params)
 
 
 class ArmObjective(nn.Module):
@@ -66,7 +69,13 @@ class ArmObjective(nn.Module):
         raise NotImplementedError
 
     def total(self, terms: Mapping[str, Tensor]) -> Tensor:
-        """The weighted sum of the terms."""
+        """The weighted sum of the terms.
+
+        Raises:
+            ValueError: `terms` are others than `weights`.
+        """
+        if terms.keys() != self.weights.keys():
+            raise ValueError(f"terms are {sorted(terms)}, but weights {sorted(self.weights)}")
         return torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
 
 

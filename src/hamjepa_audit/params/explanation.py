@@ -32,6 +32,10 @@ def explain(model: type[Params], tree: dict[str, Any], invalid: ValidationError)
             return f"key '{path}' is missing: give it a value"
         case "value_error":
             return f"{path}: {error['ctx']['error']}"
+        case "too_short":
+            return f"{path} is empty: give at least {error['ctx']['min_length']}"
+        case "tuple_type" | "list_type":
+            return f"{path} is {error['input']!r}: write a list, [{error['input']}]"
         case _:
             said = error["msg"][:1].lower() + error["msg"][1:]
             hint = _as_number(error["input"], error["type"])

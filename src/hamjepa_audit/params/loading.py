@@ -74,7 +74,10 @@ def resolve_run(study: StudyParams, arm: str, epochs: int, seed: int) -> RunPara
     """
     arms = {params.name: params for params in study.arms}
     if arm not in arms:
-        raise UserError(f"study '{study.name}' has no arm '{arm}': {nearest(arm, arms)}")
+        raise UserError(
+            f"study '{study.name}' has no arm '{arm}' (arms are named in "
+            f"params/studies/{study.name}.yaml): {nearest(arm, arms)}"
+        )
     if epochs not in study.epochs:
         raise UserError(
             f"study '{study.name}' has no runs of {epochs} epochs: allowed {list(study.epochs)}; "
@@ -243,7 +246,8 @@ def read_yaml(path: Path, loader: type[UniqueKeyLoader] = UniqueKeyLoader) -> Tr
     except FileNotFoundError as error:
         raise UserError(f"missing parameter file {path}; create it or correct its name") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        said = " ".join(str(error).replace('in "<unicode string>", ', "in ").split())
+        raise UserError(f"{path} is not valid YAML: {said}") from error
     if not isinstance(tree, dict):
         raise UserError(f"{path} must hold a mapping of keys to values, found {tree!r}")
     return tree

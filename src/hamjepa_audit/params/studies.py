@@ -1,5 +1,6 @@
 """What a study is: data, encoder, views, optimisation, evaluation, arms, epochs, seeds."""
 
+from collections import Counter
 from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
 
 from pydantic import Field, model_validator
@@ -252,7 +253,7 @@ class StudyParams(Params):
         if warmup >= shortest:
             raise ValueError(
                 f"optimisation.warmup_epochs is {warmup} but a run has {shortest} epochs: "
-                f"the warm-up must be shorter than the run"
+                f"the warm-up must be shorter than the run; set optimisation.warmup_epochs lower"
             )
         if self.views.size > self.data.image_size:
             raise ValueError(
@@ -260,8 +261,10 @@ class StudyParams(Params):
                 f"(data.image_size): views can't be larger"
             )
         arms = [arm.name for arm in self.arms]
-        if len(set(arms)) < len(arms):
-            raise ValueError(f"arms has duplicates: {arms}")
+        for key, values in (("arms", arms), ("epochs", self.epochs), ("seeds", self.seeds)):
+            twice = [value for value, count in Counter(values).items() if count > 1]
+            if twice:
+                raise ValueError(f"{key} has {twice[0]!r} twice: take one of them out")
         for arm in self.figure_arms or ():
             if arm not in arms:
                 raise ValueError(f"figure_arms has '{arm}': {nearest(arm, arms)}")
@@ -272,10 +275,6 @@ class StudyParams(Params):
                     f"statistics.gain.accuracies has '{accuracy}', which evaluation.knn.neighbours "
                     f"don't give: {nearest(accuracy, measured)}"
                 )
-        for field in ("epochs", "seeds"):
-            values = getattr(self, field)
-            if len(set(values)) < len(values):
-                raise ValueError(f"{field} has duplicates: {list(values)}")
         return self
 
 

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from hamjepa_audit.errors import UserError
 from hamjepa_audit.params.audit import AuditParams
 from hamjepa_audit.params.claims import Claims
 from hamjepa_audit.statistics.claim_differences import difference_claims
@@ -31,9 +32,10 @@ def audit(metrics: pd.DataFrame, claims: Claims, params: AuditParams) -> Audit:
         params: levels, margins, families, which study stands for which.
 
     Raises:
-        UserError: `metrics` is unusable (see `SeedTable`), a metric has no margin, or a statement
-            has no test.
+        UserError: `metrics` is unusable (see `SeedTable`), a metric is in another unit than the
+            claims about it or has no margin, or a statement has no test.
     """
+    _require_claimed_units(metrics, claims, params)
     seeds = SeedTable(metrics)
     return Audit(
         claims=measurement_claims(seeds, claims, params),
@@ -41,6 +43,16 @@ def audit(metrics: pd.DataFrame, claims: Claims, params: AuditParams) -> Audit:
         statements=statement_claims(seeds, claims, params),
         paper_consistency=paper_consistency(claims, params.confidence),
     )
+
+
+def _require_claimed_units(metrics: pd.DataFrame, claims: Claims, params: AuditParams) -> None:
+    claimed = {params.our_metric(claim.metric): claim.unit for claim in claims.measurements}
+    for metric, unit in metrics[["metric", "unit"]].drop_duplicates().itertuples(index=False):
+        if unit != claimed.get(metric, unit):
+            raise UserError(
+                f"the metrics give {metric} in '{unit}', but the paper's numbers are in "
+                f"'{claimed[metric]}': convert the values, and name that unit"
+            )
 
 
 def without_claims(metrics: pd.DataFrame, claims: Claims, params: AuditParams) -> list[str]:
