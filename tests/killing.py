@@ -22,7 +22,7 @@ PHASES = {
     "knn_measurements": ("evaluation/knn.py", "knn"),
     "probe_measurements": ("evaluation/probe.py", "probe"),
     "measure_geometry": ("evaluation/geometry.py", "geometry"),
-    "move_store": ("data/publishing.py", "moving"),
+    "move_store": ("data/store_writing.py", "moving"),
 }
 """Functions of our own in whose calls a moment may lie: name, file, phase."""
 

@@ -5,36 +5,35 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
 from hamjepa_audit.data.progress import Progress
-from hamjepa_audit.data.publishing import (
+from hamjepa_audit.data.sources import SourceImages, SplitImages, open_source
+from hamjepa_audit.data.store import (
+    CHANNELS,
+    IMAGE_DTYPE,
+    LABEL_DTYPE,
+    MANIFEST,
+    Manifest,
+    SplitName,
+    SplitRecord,
+    images_file,
+)
+from hamjepa_audit.data.store_writing import (
     SPLITS,
+    complete_split,
+    images_header,
     move_store,
     require_all_classes,
     require_pinned_digest,
     require_space,
     sole_preparation,
     sync,
-    write_labels,
-)
-from hamjepa_audit.data.sources import SourceImages, SplitImages, open_source
-from hamjepa_audit.data.store import (
-    IMAGE_DTYPE,
-    LABEL_DTYPE,
-    MANIFEST,
-    SCHEMA_VERSION,
-    Manifest,
-    SplitName,
-    SplitRecord,
-    content_digest,
-    images_file,
+    write_manifest,
 )
 from hamjepa_audit.data.whole_preparation import list_whole, prepare_whole
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.files import write_sealed_json
 from hamjepa_audit.leftovers import remove_leftovers, temporary_prefix
 from hamjepa_audit.params.sources import ImageFolderParams, Source
 
@@ -99,20 +98,10 @@ def _needed_bytes(source: Source, images: SourceImages) -> int:
 
 
 def _write_store(folder: Path, source: Source, images: SourceImages) -> Manifest:
-    train, test = (_write_split(folder, source, images, split) for split in SPLITS)
-    manifest = Manifest(
-        schema_version=SCHEMA_VERSION,
-        dataset=source.name,
-        source=source.source,
-        image_size=source.image_size,
-        classes=images.classes,
-        train=train,
-        test=test,
-        digest=content_digest(source.image_size, images.classes, train, test),
-        library_versions=images.library_versions,
+    records = {split: _write_split(folder, source, images, split) for split in SPLITS}
+    return write_manifest(
+        folder, source, "square", images.classes, records, images.library_versions
     )
-    write_sealed_json(folder / MANIFEST, manifest.model_dump(mode="json"))
-    return manifest
 
 
 def _write_split(
@@ -124,7 +113,7 @@ def _write_split(
     title = f"preparing {source.name}, {split}"
     # Plain writes: on a full disk they are an error, where a memory map kills the process.
     with (folder / images_file(split)).open("wb") as stream, Progress(title, len(labels)) as shown:
-        _write_header(stream, (len(labels), 3, source.image_size, source.image_size))
+        stream.write(images_header(len(labels), CHANNELS, source.image_size, source.image_size))
         rows = 0
         for block in content.blocks():
             pixels = np.ascontiguousarray(block, dtype=IMAGE_DTYPE)
@@ -138,16 +127,7 @@ def _write_split(
             f"the {split} split of '{source.name}' gave {rows} images for {len(labels)} labels: "
             f"the raw data changed while they were read; prepare them again"
         )
-    digest.update(write_labels(folder, split, labels).data)
-    counts = np.bincount(labels, minlength=len(images.classes))
-    return SplitRecord(rows=rows, rows_per_class=tuple(counts.tolist()), sha256=digest.hexdigest())
-
-
-def _write_header(stream: IO[bytes], shape: tuple[int, ...]) -> None:
-    descriptor = np.lib.format.dtype_to_descr(IMAGE_DTYPE)
-    np.lib.format.write_array_header_1_0(
-        stream, {"descr": descriptor, "fortran_order": False, "shape": shape}
-    )
+    return complete_split(folder, split, labels, len(images.classes), digest)
 
 
 def _split_of(images: SourceImages, split: SplitName) -> SplitImages:

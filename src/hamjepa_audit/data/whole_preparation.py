@@ -6,7 +6,6 @@ the first of the source, and goes on.
 """
 
 import hashlib
-import io
 import json
 import shutil
 import sys
@@ -29,17 +28,6 @@ from hamjepa_audit.data.preparation_journal import (
     rewind,
 )
 from hamjepa_audit.data.progress import Progress
-from hamjepa_audit.data.publishing import (
-    SPLITS,
-    free_bytes,
-    move_store,
-    require_all_classes,
-    require_pinned_digest,
-    require_space,
-    sole_preparation,
-    sync,
-    write_labels,
-)
 from hamjepa_audit.data.sources.base import DAMAGED, pillow_versions
 from hamjepa_audit.data.sources.image_folder import (
     class_names,
@@ -49,21 +37,30 @@ from hamjepa_audit.data.sources.image_folder import (
 )
 from hamjepa_audit.data.store import (
     CHANNELS,
-    IMAGE_DTYPE,
     MANIFEST,
-    SCHEMA_VERSION,
     SIZE_DTYPE,
     Images as Pixels,
     Labels,
-    Manifest,
     SplitName,
     SplitRecord,
-    content_digest,
     load_manifest,
     sizes_file,
 )
+from hamjepa_audit.data.store_writing import (
+    SPLITS,
+    complete_split,
+    free_bytes,
+    images_header,
+    move_store,
+    require_all_classes,
+    require_pinned_digest,
+    require_space,
+    sole_preparation,
+    sync,
+    write_array,
+    write_manifest,
+)
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.files import write_sealed_json
 from hamjepa_audit.params.sources import ImageFolderParams
 
 BLOCK_ROWS = 64
@@ -122,8 +119,8 @@ def prepare_whole(source: ImageFolderParams, images: Folder, root: Path, threads
         if not _is_whole(scratch, works):
             (scratch / MANIFEST).unlink(missing_ok=True)
             _say_what_it_takes(source, images, works, root / source.name)
-            records = [_decode(source, images, work, threads) for work in works]
-            _write_manifest(source, images, scratch, records)
+            records = {work.split: _decode(source, images, work, threads) for work in works}
+            write_manifest(scratch, source, "whole", images.classes, records, pillow_versions())
         require_pinned_digest(source, load_manifest(scratch))
         move_store(scratch, root / source.name, "whole")
         shutil.rmtree(scratch)
@@ -224,8 +221,10 @@ def _decode(
             work.done += block
             if block:
                 progress.advance(len(block))
+        header = images_header(work.pixel_bytes)
+        assert len(header) == HEADER_BYTES, header
         pixels.seek(0)
-        pixels.write(_header(work.pixel_bytes))
+        pixels.write(header)
         sync(pixels)
     return _describe(images, work, digest)
 
@@ -261,47 +260,10 @@ def _blocks(
     yield block, arrays
 
 
-def _header(count: int) -> bytes:
-    """The .npy header of a flat array of `count` bytes."""
-    stream = io.BytesIO()
-    descriptor = np.lib.format.dtype_to_descr(IMAGE_DTYPE)
-    np.lib.format.write_array_header_1_0(
-        stream, {"descr": descriptor, "fortran_order": False, "shape": (count,)}
-    )
-    header = stream.getvalue()
-    assert len(header) == HEADER_BYTES, header
-    return header
-
-
 def _describe(images: Folder, work: SplitWork, digest: "hashlib._Hash") -> SplitRecord:
     """Writes a split's sizes and labels; `digest` has its pixels already."""
     sizes = np.array([(row.height, row.width) for row in work.done], dtype=SIZE_DTYPE)
-    with (work.folder / sizes_file(work.split)).open("wb") as stream:
-        np.lib.format.write_array(stream, sizes, allow_pickle=False)
-        sync(stream)
-    labels = write_labels(work.folder, work.split, _labels(images, work.split))
+    write_array(work.folder / sizes_file(work.split), sizes)
     digest.update(sizes.data)
-    digest.update(labels.data)
-    counts = np.bincount(labels, minlength=len(images.classes))
-    return SplitRecord(
-        rows=len(labels), rows_per_class=tuple(counts.tolist()), sha256=digest.hexdigest()
-    )
-
-
-def _write_manifest(
-    source: ImageFolderParams, images: Folder, scratch: Path, records: list[SplitRecord]
-) -> None:
-    train, test = records
-    manifest = Manifest(
-        schema_version=SCHEMA_VERSION,
-        dataset=source.name,
-        source=source.source,
-        image_size=source.image_size,
-        shape="whole",
-        classes=images.classes,
-        train=train,
-        test=test,
-        digest=content_digest(source.image_size, images.classes, train, test, "whole"),
-        library_versions=pillow_versions(),
-    )
-    write_sealed_json(scratch / MANIFEST, manifest.model_dump(mode="json"))
+    labels = _labels(images, work.split)
+    return complete_split(work.folder, work.split, labels, len(images.classes), digest)

@@ -1,26 +1,34 @@
-"""What every preparation checks, and how a finished store takes its place."""
+"""What every preparation checks, and how a store is written and takes its place."""
 
+import hashlib
+import io
 import os
 import shutil
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hamjepa_audit.data.store import (
+    IMAGE_DTYPE,
     LABEL_DTYPE,
     MANIFEST,
+    SCHEMA_VERSION,
     Labels,
     Manifest,
     Shape,
     SplitName,
+    SplitRecord,
+    content_digest,
     images_file,
     labels_file,
     sizes_file,
 )
 from hamjepa_audit.errors import UserError
+from hamjepa_audit.files import write_sealed_json
 from hamjepa_audit.locking import sole_process
 from hamjepa_audit.params.sources import Source
 
@@ -76,13 +84,80 @@ def require_pinned_digest(source: Source, manifest: Manifest) -> None:
         )
 
 
-def write_labels(folder: Path, split: SplitName, labels: Labels) -> Labels:
-    """Writes a split's labels; returns them as they are written."""
-    written = labels.astype(LABEL_DTYPE)
-    with (folder / labels_file(split)).open("wb") as stream:
-        np.lib.format.write_array(stream, written, allow_pickle=False)
+def images_header(*shape: int) -> bytes:
+    """The .npy header of a file of images, an array of this shape."""
+    stream = io.BytesIO()
+    descriptor = np.lib.format.dtype_to_descr(IMAGE_DTYPE)
+    np.lib.format.write_array_header_1_0(
+        stream, {"descr": descriptor, "fortran_order": False, "shape": shape}
+    )
+    return stream.getvalue()
+
+
+def write_array(target: Path, array: NDArray[Any]) -> None:
+    """Writes an array as a .npy file, which is on the disk when this returns."""
+    with target.open("wb") as stream:
+        np.lib.format.write_array(stream, array, allow_pickle=False)
         sync(stream)
-    return written
+
+
+def complete_split(
+    folder: Path, split: SplitName, labels: Labels, classes: int, digest: "hashlib._Hash"
+) -> SplitRecord:
+    """Writes a split's labels, which complete it.
+
+    Args:
+        folder: of the store.
+        split: train or test.
+        labels: int64 (N,), below `classes`.
+        classes: how many there are.
+        digest: SHA-256 of the bytes before the labels', which it takes in.
+
+    Returns:
+        What the manifest says of the split.
+    """
+    written = labels.astype(LABEL_DTYPE)
+    write_array(folder / labels_file(split), written)
+    digest.update(written.data)
+    counts = np.bincount(labels, minlength=classes)
+    return SplitRecord(
+        rows=len(labels), rows_per_class=tuple(counts.tolist()), sha256=digest.hexdigest()
+    )
+
+
+def write_manifest(
+    folder: Path,
+    source: Source,
+    shape: Shape,
+    classes: tuple[str, ...],
+    records: Mapping[SplitName, SplitRecord],
+    library_versions: dict[str, str],
+) -> Manifest:
+    """Writes the manifest of a store whose splits are written; returns it.
+
+    Args:
+        folder: of the store.
+        source: what the store is made of.
+        shape: of its images.
+        classes: label k is `classes[k]`.
+        records: what it says of each split.
+        library_versions: of what decoded the images.
+    """
+    train, test = (records[split] for split in SPLITS)
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        dataset=source.name,
+        source=source.source,
+        image_size=source.image_size,
+        shape=shape,
+        classes=classes,
+        train=train,
+        test=test,
+        digest=content_digest(source.image_size, classes, train, test, shape),
+        library_versions=library_versions,
+    )
+    write_sealed_json(folder / MANIFEST, manifest.model_dump(mode="json"))
+    return manifest
 
 
 def sync(stream: IO[bytes]) -> None:
