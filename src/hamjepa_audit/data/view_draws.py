@@ -17,7 +17,9 @@ from hamjepa_audit.randomness import Stream, derived_seed
 CROP_ATTEMPTS = 10
 """Boxes that torchvision's RandomResizedCrop tries before it takes a centre crop."""
 
-UNIFORMS_PER_VIEW = 2 * CROP_ATTEMPTS + 14
+UNIFORMS_PER_VIEW = 2 * CROP_ATTEMPTS + 13
+"""Area and ratio of each attempt, then the 13 numbers that `draw_views` names."""
+
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 JITTER_ORDERS = tuple(permutations(range(4)))
 
@@ -29,8 +31,11 @@ class ViewDraws:
     top: Tensor
     """(B,) first row of the crop, pixels."""
     left: Tensor
+    """(B,) first column of the crop, pixels."""
     height: Tensor
+    """(B,) rows of the crop, pixels."""
     width: Tensor
+    """(B,) columns of the crop, pixels."""
     flip: Tensor
     """(B,) bool."""
     jitter: Tensor
@@ -71,25 +76,26 @@ def draw_views(
     key = (word & 0xFFFFFFFF, word >> 32)
     u = uniforms(samples, epoch, views, key, UNIFORMS_PER_VIEW)
     attempts, rest = u[:, : 2 * CROP_ATTEMPTS], u[:, 2 * CROP_ATTEMPTS :].unbind(1)
-    top, left, height, width = _draw_boxes(attempts, rest[0], rest[1], image_size, params)
+    # Their order decides every run's numbers.
+    down, right, flip, jittered, *factors, hue, order, gray, sigma, blurred, solarized = rest
+    top, left, height, width = _draw_boxes(attempts, down, right, image_size, params)
     jitter = params.jitter
     strengths = constant((jitter.brightness, jitter.contrast, jitter.saturation), u.device)
     orders = constant(JITTER_ORDERS, u.device).long()
     low, high = params.blur.sigma
-    sigma = low + (high - low) * rest[10]
     return ViewDraws(
         top=top,
         left=left,
         height=height,
         width=width,
-        flip=rest[2] < params.flip_probability,
-        jitter=rest[3] < jitter.probability,
-        factors=1 + strengths * (2 * torch.stack(rest[4:7], dim=1) - 1),
-        hue=jitter.hue * (2 * rest[7] - 1),
-        order=orders[(rest[8] * len(JITTER_ORDERS)).long()],
-        grayscale=rest[9] < params.grayscale_probability,
-        sigma=torch.where(rest[11] < params.blur.probability, sigma, 0.0),
-        solarize=rest[12] < params.solarize.probability,
+        flip=flip < params.flip_probability,
+        jitter=jittered < jitter.probability,
+        factors=1 + strengths * (2 * torch.stack(factors, dim=1) - 1),
+        hue=jitter.hue * (2 * hue - 1),
+        order=orders[(order * len(JITTER_ORDERS)).long()],
+        grayscale=gray < params.grayscale_probability,
+        sigma=torch.where(blurred < params.blur.probability, low + (high - low) * sigma, 0.0),
+        solarize=solarized < params.solarize.probability,
     )
 
 
