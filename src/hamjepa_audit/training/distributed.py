@@ -262,6 +262,7 @@ def _global_batchnorm(module: nn.BatchNorm2d) -> GlobalBatchNorm2d:
     return result.train(module.training)
 
 
+# torch.distributed.nn.functional.all_reduce does the same, but is deprecated.
 class _Sum(Function):
     """The sum of all ranks' tensors; its gradient is the sum of all ranks' gradients."""
 
