@@ -19,6 +19,11 @@ class CheckFailedError(Exception):
     """What was checked does not hold; the command line prints it as one line and exits with 1."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's own words; the name of its type where it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def nearest(word: object, allowed: Iterable[str]) -> str:
     """A hint for a mistyped `word`: the nearest allowed one, or all of them.
 

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hamjepa_audit.errors import UserError
+from hamjepa_audit.errors import UserError, first_line
 from hamjepa_audit.leftovers import remove_leftovers, temporary_prefix
 
 CHUNK = 1 << 20
@@ -212,9 +212,8 @@ def read_parquet(
             f"missing file {source}; correct its name, or make it: snakemake --cores all {source}"
         ) from error
     except (pa.ArrowInvalid, OSError) as error:
-        reason = str(error).splitlines()[0]
         raise UserError(
-            f"{source} is not a readable Parquet file ({reason}); fetch or make it again"
+            f"{source} is not a readable Parquet file ({first_line(error)}); fetch or make it again"
         ) from error
     return table if schema is None else _with_schema(source, table, schema)
 
@@ -240,7 +239,7 @@ def _with_schema(source: Path, table: pa.Table, schema: pa.Schema) -> pa.Table:
     try:
         return table.cast(schema.with_metadata(table.schema.metadata))
     except pa.ArrowInvalid as error:
-        raise UserError(f"{source}: {str(error).splitlines()[0]}; make it again") from error
+        raise UserError(f"{source}: {first_line(error)}; make it again") from error
 
 
 def _are_text(found: pa.DataType, expected: pa.DataType) -> bool:

@@ -44,6 +44,16 @@ def test_a_store_file_that_is_truncated(store_folder: Path, name: str, kept: int
     error_of(lambda: open_store(store_folder), path, "again")
 
 
+def test_an_error_without_words_is_told_by_its_name(
+    store_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ends(path: Path, mode: str) -> None:
+        raise EOFError
+
+    monkeypatch.setattr(np.lib.format, "open_memmap", ends)
+    error_of(lambda: open_store(store_folder), store_folder / "train_labels.npy", "EOFError")
+
+
 def test_a_store_file_of_another_type(store_folder: Path) -> None:
     labels = np.load(store_folder / "train_labels.npy")
     np.save(store_folder / "train_labels.npy", labels.astype(np.int32))

@@ -7,7 +7,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from hamjepa_audit.errors import UserError
+from hamjepa_audit.errors import UserError, first_line
 from hamjepa_audit.files import sha256_file
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.models.encoder import TokenEncoder
@@ -97,10 +97,9 @@ def load_model(run: RunParams, source: Path) -> Model:
     except FileNotFoundError as error:
         raise _missing(run, source) from error
     except (SafetensorError, OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
         raise UserError(
-            f"{source} is not a readable checkpoint of this run ({reason}); delete it and "
-            f"pretrain again"
+            f"{source} is not a readable checkpoint of this run ({first_line(error)}); "
+            f"delete it and pretrain again"
         ) from error
     return model
 

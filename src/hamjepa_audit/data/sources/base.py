@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError, features
 
 from hamjepa_audit.data.store import Images, Labels
-from hamjepa_audit.errors import UserError
+from hamjepa_audit.errors import UserError, first_line
 
 DAMAGED = (
     OSError,
@@ -74,11 +74,6 @@ def decode_rgb(image: Path | IO[bytes], where: str) -> Image.Image:
 def to_planes(image: Image.Image) -> Images:
     """An RGB image as uint8 (3, height, width)."""
     return np.asarray(image, dtype=np.uint8).transpose(2, 0, 1)
-
-
-def first_line(error: BaseException) -> str:
-    """An error's own words, cut to their first line."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def pillow_versions() -> dict[str, str]:

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from hamjepa_audit.data.sources.base import BLOCK_ROWS, SourceImages, SplitImages, first_line
+from hamjepa_audit.data.sources.base import BLOCK_ROWS, SourceImages, SplitImages
 from hamjepa_audit.data.store import Images
-from hamjepa_audit.errors import UserError
+from hamjepa_audit.errors import UserError, first_line
 from hamjepa_audit.leftovers import remove_leftovers, temporary_prefix
 from hamjepa_audit.params.sources import CifarParams
 

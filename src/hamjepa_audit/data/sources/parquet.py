@@ -18,12 +18,11 @@ from hamjepa_audit.data.sources.base import (
     SourceImages,
     SplitImages,
     decode_rgb,
-    first_line,
     pillow_versions,
     to_planes,
 )
 from hamjepa_audit.data.store import Images, Labels
-from hamjepa_audit.errors import UserError
+from hamjepa_audit.errors import UserError, first_line
 from hamjepa_audit.files import sha256_file
 from hamjepa_audit.params.sources import ParquetFile, ParquetParams
 
