@@ -34,7 +34,9 @@ CLASSES = 3
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("raw")
-    params = GeneratedParams(classes=CLASSES, images=IMAGES, sides=(30, 60), seed=0)
+    params = GeneratedParams(
+        classes=CLASSES, images=IMAGES, sides=(30, 60), jpeg_quality=90, seed=0
+    )
     write_image_folder(folder / "pictures", params, np.random.default_rng(params.seed))
     return folder
 

@@ -21,6 +21,7 @@ from hamjepa_audit.objectives.floors import orthonormal_directions, projection_c
 from hamjepa_audit.objectives.prediction import phase_space_prediction
 from hamjepa_audit.params.arms import LeapfrogParams, PhaseSpaceObjectiveParams
 from hamjepa_audit.params.base import Count, Name, Params
+from hamjepa_audit.params.generated import JpegQuality
 from hamjepa_audit.params.studies import RunParams
 from hamjepa_audit.training.device import autocast
 from hamjepa_audit.training.loop import VIEWS, Trainer
@@ -56,6 +57,7 @@ class PreparationSize(Params):
     images: Annotated[int, Field(ge=20)]
     distinct: Count
     sides: tuple[Count, Count]
+    jpeg_quality: JpegQuality
     image_size: Count
     batch_size: Count
 

@@ -73,7 +73,13 @@ def preparation(params: PreparationSize, threads: int) -> Iterator[Row]:
 def _write_pictures(params: PreparationSize, raw: Path) -> None:
     """Two classes in parts `train`, `tenth` and `val`; most files are links to a few pictures."""
     distinct = params.distinct
-    pictures = GeneratedParams(classes=2, images={"val": distinct}, sides=params.sides, seed=0)
+    pictures = GeneratedParams(
+        classes=2,
+        images={"val": distinct},
+        sides=params.sides,
+        jpeg_quality=params.jpeg_quality,
+        seed=0,
+    )
     write_image_folder(raw, pictures, np.random.default_rng(pictures.seed))
     originals = {path: sorted(path.iterdir()) for path in (raw / "val").iterdir()}
     for part, images in (("train", params.images), ("tenth", params.images // 10)):

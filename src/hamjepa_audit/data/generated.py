@@ -13,16 +13,13 @@ from hamjepa_audit.data.store import Images
 from hamjepa_audit.files import atomic_path
 from hamjepa_audit.params.generated import GeneratedParams
 
-QUALITY = 90
-"""Of the JPEG files: about that of ImageNet's."""
-
 
 def write_image_folder(folder: Path, params: GeneratedParams, numbers: Generator) -> None:
     """Writes PART/cNNN/IMAGE.JPEG files; the same numbers give the same files.
 
     Args:
         folder: where the parts go.
-        params: how many pictures, and of which sizes.
+        params: how many pictures, of which sizes and which quality.
         numbers: what they are drawn from.
     """
     for label in range(params.classes):
@@ -33,7 +30,7 @@ def write_image_folder(folder: Path, params: GeneratedParams, numbers: Generator
                 height, width = (int(side) for side in numbers.integers(low, high + 1, size=2))
                 pixels = _picture(height, width, label / params.classes, numbers)
                 with atomic_path(place / f"{part}_{label:03d}_{index:05d}.JPEG") as target:
-                    Image.fromarray(pixels).save(target, "JPEG", quality=QUALITY)
+                    Image.fromarray(pixels).save(target, "JPEG", quality=params.jpeg_quality)
 
 
 def _picture(height: int, width: int, place: float, numbers: Generator) -> Images:

@@ -63,13 +63,13 @@ def prepare(source: Source, raw: Path, root: Path, *, threads: int = 1) -> Path:
     """
     folder = root / source.name
     if isinstance(source, ImageFolderParams) and source.shape == "whole":
-        prepare: Callable[[], object] = partial(
+        write: Callable[[], object] = partial(
             prepare_whole, source, list_whole(source, raw), root, threads
         )
     else:
-        prepare = partial(_prepare_squares, source, open_source(source, raw, threads), root)
+        write = partial(_prepare_squares, source, open_source(source, raw, threads), root)
     try:
-        prepare()
+        write()
     except OSError as error:  # sources turn what they read with into UserErrors themselves
         reason = error.strerror or str(error)
         raise UserError(

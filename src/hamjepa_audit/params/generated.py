@@ -1,10 +1,13 @@
 """params/generated.yaml: what generated pictures are like."""
 
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
 from hamjepa_audit.params.base import Count, Params, Seed
+
+JpegQuality = Annotated[int, Field(ge=1, le=95)]
+"""As Pillow counts it; above 95 files grow, and pictures gain next to nothing."""
 
 
 class GeneratedParams(Params):
@@ -13,6 +16,7 @@ class GeneratedParams(Params):
     classes: Count
     images: dict[str, Count] = Field(min_length=1)
     sides: tuple[Count, Count]
+    jpeg_quality: JpegQuality
     seed: Seed
 
     @model_validator(mode="after")
