@@ -169,7 +169,7 @@ def _images(loaded: _Loaded) -> BatchImages:
 
 
 class WaitingTime:
-    """Sums up how long the device has nothing to do in the blocks that it is the context of.
+    """Sums up how long the device has nothing to do within its `with` blocks.
 
     A GPU still computes what it was given before while the block waits: what counts is the time
     between the end of that work and the end of the block, which events on the GPU tell.

@@ -1,0 +1,1 @@
+"""What frozen encoders are worth: their features, k-NN, linear probes, spectra and geometry."""

@@ -1,4 +1,4 @@
-"""Prediction losses: how the state of one view is to foretell the other's."""
+"""Prediction losses: how the state of one view predicts the other's."""
 
 from torch import Tensor
 from torch.nn import functional

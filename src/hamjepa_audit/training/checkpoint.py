@@ -49,7 +49,7 @@ class CheckpointsAlong:
             self.digests[target.name] = sha256_file(target)
 
     def require(self, trainer: Trainer, digests: Mapping[str, str]) -> None:
-        """Refuses to go on with a run of which earlier checkpoints weren't kept as they were.
+        """Refuses to go on with a run whose earlier checkpoints are missing or changed.
 
         Args:
             trainer: set to the state that is gone on from.

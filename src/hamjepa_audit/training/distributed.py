@@ -44,7 +44,7 @@ class Ranks:
         self.count = count
 
     def told(self, device: torch.device) -> str:
-        """Where is computed, for a person."""
+        """The device, for messages."""
         return f"{device}" if self.count == 1 else f"{self.count} processes, this on {device}"
 
     def described(self) -> dict[str, int]:

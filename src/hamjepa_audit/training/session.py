@@ -1,4 +1,4 @@
-"""A run from its data to its files: trained by one process at a time, gone on with if one died."""
+"""A run from its data to its files: trained by one process at a time, resumed if it died."""
 
 import sys
 from contextlib import ExitStack
