@@ -73,8 +73,16 @@ def _waiting(gpus: Sequence[str], runs_per_gpu: int, count: int) -> str:
 def _take_places(
     gpus: Sequence[str], runs_per_gpu: int, folder: Path, count: int
 ) -> dict[str, list[FileLock]]:
-    """By GPU, a place on the emptiest, or all places of several; nothing if too few are free."""
-    with FileLock(folder / "choosing.lock"), contextlib.ExitStack() as not_wanted:
+    """By GPU, a place on the emptiest, or all places of several; nothing if too few are free.
+
+    Raises:
+        UserError: a lock can't be written.
+    """
+    with (
+        _writing_locks(folder),
+        FileLock(folder / "choosing.lock"),
+        contextlib.ExitStack() as not_wanted,
+    ):
         free = {
             gpu: [
                 lock
@@ -99,6 +107,19 @@ def _try(lock: FileLock) -> bool:
     except Timeout:
         return False
     return True
+
+
+@contextlib.contextmanager
+def _writing_locks(folder: Path) -> Iterator[None]:
+    """Names the lock in the folder that can't be written."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"can't write {error.filename or folder}, a lock of GPU leases: "
+            f"{error.strerror or error}; free its name and disk space, or name another folder in "
+            f"TMPDIR"
+        ) from error
 
 
 def _shared_folder(job: str | None) -> Path:

@@ -207,6 +207,18 @@ def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
             pass
 
 
+@pytest.mark.parametrize("name", ["choosing.lock", "1.0.lock"])
+def test_a_lock_that_cannot_be_written_is_one_clear_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(UserError) as caught, leased_gpus(["0", "1"], 1, tmp_path):
+        pass
+    told = f"can't write {tmp_path / name}, a lock of GPU leases: Is a directory"
+    assert str(caught.value).startswith(told)
+    (tmp_path / name).rmdir()
+    with leased_gpus(["0", "1"], 1, tmp_path, count=2) as gpus:  # nothing is held any more
+        assert gpus == ["0", "1"]
+
+
 @pytest.mark.parametrize("preset", ["0,1", None])
 def test_pytorch_sees_the_leased_gpu_alone(
     monkeypatch: pytest.MonkeyPatch, preset: str | None
