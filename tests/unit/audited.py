@@ -10,12 +10,12 @@ from hamjepa_audit.layout import Layout
 from hamjepa_audit.metrics import METRICS_SCHEMA
 from hamjepa_audit.params import load_study
 from hamjepa_audit.params.studies import StudyParams
-from hamjepa_audit.reporting import overview
 from hamjepa_audit.reporting.audit_figures import audit_figures
 from hamjepa_audit.reporting.drawing import Arms
 from hamjepa_audit.reporting.page import PageContent
 from hamjepa_audit.reporting.page_claims import Titles
 from hamjepa_audit.reporting.page_studies import FigureFile, StudyTables
+from hamjepa_audit.reporting.tables import overview
 from hamjepa_audit.statistics import paired_differences, summarise
 from hamjepa_audit.statistics.audit import audit
 from tests.unit import synthetic

@@ -26,7 +26,7 @@ from hamjepa_audit.params import load_study
 from hamjepa_audit.params.studies import RunParams
 from hamjepa_audit.plan import Batch, StudyPlan
 from hamjepa_audit.records import read_record
-from hamjepa_audit.reporting import collect, collect_study
+from hamjepa_audit.reporting.collect import collect, collect_study
 
 METRICS = {
     "knn": "knn_top1@20",

@@ -183,12 +183,21 @@ def test_commands_without_torch_do_not_import_it() -> None:
     import sys
 
     program = (
-        "import sys; from hamjepa_audit.cli.main import app; import hamjepa_audit.reporting;"
+        "import sys; from hamjepa_audit.cli.main import app; import hamjepa_audit.reporting.tables;"
         "import hamjepa_audit.reporting.theory_figures, hamjepa_audit.reporting.theory_tables;"
         "import hamjepa_audit.params.theory, hamjepa_audit.theory_numbers;"
         "import hamjepa_audit.plan; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("module", ["collect", "headlines"])
+def test_what_only_writes_numbers_does_not_wait_for_matplotlib(module: str) -> None:
+    import subprocess
+    import sys
+
+    code = f"import sys, hamjepa_audit.reporting.{module}; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.faults

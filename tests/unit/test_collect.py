@@ -11,7 +11,7 @@ import pytest
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import read_parquet
 from hamjepa_audit.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
-from hamjepa_audit.reporting import collect
+from hamjepa_audit.reporting.collect import collect
 from tests.unit import synthetic
 
 

@@ -11,7 +11,7 @@ from hamjepa_audit.evaluation import steps
 from hamjepa_audit.evaluation.steps import extract, measure_geometry, measure_knn, measure_probe
 from hamjepa_audit.files import read_parquet, sha256_file, write_bytes, write_parquet
 from hamjepa_audit.plan import Batch
-from hamjepa_audit.reporting import collect_study
+from hamjepa_audit.reporting.collect import collect_study
 from tests.tiny import STUDY, audit, edit
 from tests.unit import whole_results
 from tests.unit.fabricated import flip_bit, plan_of, write_measurements, write_record, write_run

@@ -8,8 +8,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.reporting import figures as drawn, study_figures
+from hamjepa_audit.reporting import figures as drawn
 from hamjepa_audit.reporting.drawing import Arms
+from hamjepa_audit.reporting.figures import study_figures
 from hamjepa_audit.reporting.style import COLOURS, save
 from hamjepa_audit.statistics import summarise
 from tests.unit import synthetic

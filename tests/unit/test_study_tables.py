@@ -13,8 +13,8 @@ import pytest
 
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import read_parquet
-from hamjepa_audit.reporting import overview, study_tables, write_tables
 from hamjepa_audit.reporting.formatting import displayed, latex
+from hamjepa_audit.reporting.tables import overview, study_tables, write_tables
 from hamjepa_audit.statistics import summarise
 from tests.unit import synthetic
 

@@ -18,7 +18,7 @@ from hamjepa_audit.files import read_parquet, sha256_file, write_parquet
 from hamjepa_audit.layout import PROVENANCE
 from hamjepa_audit.metrics import METRICS_SCHEMA, TRAINING_SECONDS
 from hamjepa_audit.records import read_record
-from hamjepa_audit.reporting import collect_study
+from hamjepa_audit.reporting.collect import collect_study
 from hamjepa_audit.states import read_state, saved_states
 from hamjepa_audit.table_provenance import check_table_provenance
 from hamjepa_audit.training.checkpoint import CheckpointsAlong, load_recorded_encoder

@@ -10,7 +10,7 @@ from hamjepa_audit.cli.options import Studies, Study, layout_of, plan_of
 def collect(context: typer.Context, study: Study) -> None:
     """Gather a study's measurements and histories into its long tables."""
     from hamjepa_audit.records import require_one_kind_of_device
-    from hamjepa_audit.reporting import collect_study
+    from hamjepa_audit.reporting.collect import collect_study
 
     plan = plan_of(context, study)
     require_one_kind_of_device(plan.layout, plan.runs)
@@ -23,7 +23,7 @@ def metrics(context: typer.Context, study: Studies) -> None:
     """Join the metrics of studies into results/metrics.parquet, with means for a glance."""
     from hamjepa_audit.files import read_parquet, write_json, write_text
     from hamjepa_audit.metrics import METRICS_SCHEMA
-    from hamjepa_audit.reporting import collect
+    from hamjepa_audit.reporting.collect import collect
     from hamjepa_audit.reporting.headlines import accuracies, headlines
 
     layout = layout_of(context)
@@ -43,7 +43,7 @@ def tables(context: typer.Context, study: Study) -> None:
     from hamjepa_audit.files import read_json, read_parquet
     from hamjepa_audit.metrics import METRICS_SCHEMA
     from hamjepa_audit.params import load_study
-    from hamjepa_audit.reporting import study_tables
+    from hamjepa_audit.reporting.tables import study_tables
     from hamjepa_audit.table_provenance import origin_of
 
     layout = layout_of(context)
@@ -80,7 +80,7 @@ def figures(context: typer.Context, study: Study) -> None:
     from hamjepa_audit.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
     from hamjepa_audit.params import load_study
     from hamjepa_audit.params.audit import load_audit
-    from hamjepa_audit.reporting import study_figures
+    from hamjepa_audit.reporting.figures import study_figures
     from hamjepa_audit.reporting.trajectories import trajectory_figures
 
     layout = layout_of(context)
