@@ -16,7 +16,7 @@ VERDICTS = ("claims", "claim_differences", "statements")
 CONSISTENCY = "paper_consistency"
 """The table of the paper against itself."""
 
-AUDIT_VERSION = 3
+AUDIT_VERSION = 4
 """Raised by hand when tables, figures or the page of an audit change for the same claims."""
 
 

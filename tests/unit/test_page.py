@@ -148,6 +148,25 @@ def test_the_best_of_several_readouts_is_noted_where_it_is_one_sided(page: str) 
     assert "Best of the readouts" in page[page.index('id="method"') :]
 
 
+def test_other_readings_of_a_statement_have_a_list_of_their_own(
+    audited: PageContent, tmp_path: Path
+) -> None:
+    """Each is one entry, however many parts it has; none stands among those of the verdict."""
+    table = audited.tables.statements
+    where = (table["statement"] == "symplectic-drives-knn") & (table["n"] > 0)
+    table = table[where].iloc[:1]
+    parts = table["found"].item().split("; ")
+    readings = [f"With mlp_dt_scaled in its place, p = 1: {'; '.join(parts)}", "Not run: frozen"]
+    tables = audited.tables._replace(statements=table.assign(other_readings=" | ".join(readings)))
+    text = write_page(audited._replace(tables=tables), tmp_path / "index.html").read_text()
+    entry = html.unescape(text[text.index(f">{table['says'].item()}<") :]).split("</details>")[0]
+    lists = [re.findall("<li>(.*?)</li>", part) for part in entry.split("Other readings")]
+    assert lists[0] == [MINUS.sub("−", part) for part in parts] and len(parts) == 4
+    assert lists[1][:2] == [MINUS.sub("−", reading) for reading in readings]
+    alone = audited._replace(tables=tables._replace(statements=table.assign(other_readings="")))
+    assert "Other readings" not in write_page(alone, tmp_path / "alone.html").read_text()
+
+
 def test_a_page_without_the_papers_studies_says_so_first(
     embedded: PageContent, page: str, tmp_path: Path
 ) -> None:

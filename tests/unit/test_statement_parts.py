@@ -14,6 +14,7 @@ from hamjepa_audit.metrics import METRICS_SCHEMA
 from hamjepa_audit.params.audit import AuditParams, load_audit
 from hamjepa_audit.params.claims import Claims, load_claims
 from hamjepa_audit.statistics.audit import audit
+from hamjepa_audit.statistics.statements import BETWEEN_READINGS
 from tests.tiny import STUDY, copy_params
 from tests.unit.fabricated import plan_of, write_results
 from tests.unit.synthetic_claims import row
@@ -77,8 +78,10 @@ def test_other_readings_of_the_mlp_are_told_and_do_not_decide(
     ]
     found = statement("symplectic-drives-knn", rows, claims, params)
     assert found["verdict"] == "reproduced"
-    assert "With mlp_dt_scaled in its place, p = 1 that it holds" in found["found"]
-    assert "Not run in its place: mlp_parameter_matched" in found["found"]
+    assert "place" not in found["found"]
+    told, missing = found["other_readings"].split(BETWEEN_READINGS)
+    assert told.startswith("With mlp_dt_scaled in its place, p = 1 that it holds, ")
+    assert missing == "Not run in its place: mlp_parameter_matched"
     without = [entry for entry in rows if entry["arm"] != "mlp_dt_scaled"]
     alone = statement("symplectic-drives-knn", without, claims, params)
     assert alone["p_holds"] == found["p_holds"]

@@ -135,6 +135,7 @@ READ = {
         _text("Says", "says"),
         Column("n", lambda row: str(row["n"]), right=True),
         _text("Found", "found"),
+        _text("Other readings", "other_readings"),
         _p("p holds", "p_holds_holm"),
         _p("p fails", "p_fails_holm"),
         _text("Verdict", "verdict"),

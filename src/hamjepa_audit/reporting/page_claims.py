@@ -15,6 +15,7 @@ from hamjepa_audit.reporting.formatting import ABSENT, mean_sd_n, number, p_valu
 from hamjepa_audit.reporting.names import metric_title
 from hamjepa_audit.reporting.pictures import Picture, picture
 from hamjepa_audit.statistics.seeds import SeedTable
+from hamjepa_audit.statistics.statements import BETWEEN_PARTS, BETWEEN_READINGS
 from hamjepa_audit.statistics.verdicts import Verdict
 
 KINDS = {
@@ -50,6 +51,7 @@ class Entry(NamedTuple):
     carried: str
     note: str
     parts: tuple[str, ...]
+    other_readings: tuple[str, ...]
     evidence: tuple[tuple[str, str], ...]
     columns: tuple[str, ...]
     seeds: tuple[Seed, ...]
@@ -185,7 +187,8 @@ class Entries:
     def statements(self, claims: pd.DataFrame) -> Iterator[Entry]:
         """Of the table `statements`."""
         for row in claims.to_dict("records"):
-            words = " ".join([row["says"], row["found"], row["reason"]]).lower()
+            told = ("says", "found", "other_readings", "reason")
+            words = " ".join(row[name] for name in told).lower()
             mentioned = (arm for arm in self._titles.arms if re.search(rf"\b{arm}\b", words))
             evidence = [
                 ("Every part holds: p", _with_holm(row, "p_holds")),
@@ -198,7 +201,8 @@ class Entries:
                 heading=row["says"],
                 ours=f"{row['n']} seeds" if row["n"] else ABSENT,
                 evidence=tuple(evidence) if row["n"] else (),
-                parts=tuple(part for part in row["found"].split("; ") if part),
+                parts=_split(row["found"], BETWEEN_PARTS),
+                other_readings=_split(row["other_readings"], BETWEEN_READINGS),
             )
 
     def _values(self, row: Row, arm: str, readout: str) -> "pd.Series[float]":
@@ -214,6 +218,7 @@ class Entries:
             carried = f"{title}, {row['paper_epochs']} epochs"
         nothing: dict[str, Any] = {
             "parts": (),
+            "other_readings": (),
             "columns": (),
             "seeds": (),
             "picture": None,
@@ -294,6 +299,10 @@ class Entries:
         yield f"Smallest difference that {row['n']} seeds find with {power} power", found
         if text := seeds_text(row):
             yield f"Seeds that would settle it with {power} power, if our mean is right", text
+
+
+def _split(text: str, separator: str) -> tuple[str, ...]:
+    return tuple(text.split(separator)) if text else ()
 
 
 def _rows(unit: str, *columns: "pd.Series[float]") -> tuple[Seed, ...]:

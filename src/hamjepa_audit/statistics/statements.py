@@ -20,6 +20,9 @@ from hamjepa_audit.statistics.statement_parts import OTHER_READINGS, STATEMENTS,
 from hamjepa_audit.statistics.summaries import interval
 from hamjepa_audit.statistics.verdicts import statement_verdicts
 
+BETWEEN_PARTS, BETWEEN_READINGS = "; ", " | "
+"""What separates the parts of a statement in `found`, and the readings in `other_readings`."""
+
 
 def statement_claims(seeds: SeedTable, claims: Claims, params: AuditParams) -> pd.DataFrame:
     """Every statement of the paper, on its study and on those like it.
@@ -33,6 +36,7 @@ def statement_claims(seeds: SeedTable, claims: Claims, params: AuditParams) -> p
         One row per statement and study: `statement` (its id), `says`, `source`, `study`, `epochs`,
         `paper_study`, `paper_epochs`, `carried` (bool: not the paper's study), `family`, `n`
         (seeds, the fewest of its parts), `found` (each part's mean, interval and claimed range),
+        `other_readings` (what the same test finds with other readings of an arm, or empty),
         `p_holds`, `p_fails`, both also Holm-adjusted, `verdict`, `reason`, `seeds_needed` and
         `seeds_considered` (see `with_seeds_needed`; in each part of the statement).
 
@@ -69,13 +73,15 @@ def _row(claim: StatementClaim, runs: Runs) -> dict[str, object]:
     try:
         parts = STATEMENTS[claim.id](runs)
     except NotMeasured as reason:
-        nothing = {"n": 0, "parts": [], "found": "", "p_holds": np.nan, "p_fails": np.nan}
-        return row | nothing | {"missing": str(reason)}
+        nothing = {"n": 0, "parts": [], "found": "", "other_readings": ""}
+        untested = {"p_holds": np.nan, "p_fails": np.nan}
+        return row | nothing | untested | {"missing": str(reason)}
     holds, fails = statement_evidence(parts)
     return row | {
         "n": min(len(part.values) for part in parts),
         "parts": parts,
-        "found": _found(parts, runs.params.confidence) + _in_other_readings(claim.id, runs),
+        "found": _found(parts, runs.params.confidence),
+        "other_readings": BETWEEN_READINGS.join(_other_readings(claim.id, runs)),
         "p_holds": holds,
         "p_fails": fails,
         "missing": "",
@@ -115,9 +121,9 @@ def _ways(row: pd.Series, seeds: Array, level: float) -> list[Way]:
     return [kept, *broken]
 
 
-def _in_other_readings(statement: str, runs: Runs) -> str:
+def _other_readings(statement: str, runs: Runs) -> list[str]:
     """What the same test finds with other readings of an arm; the verdict is of the first alone."""
-    told, missing = "", []
+    told, missing = [], []
     for arm in OTHER_READINGS.get(statement, ()):
         try:
             parts = STATEMENTS[statement](runs, arm)
@@ -125,15 +131,15 @@ def _in_other_readings(statement: str, runs: Runs) -> str:
             missing.append(arm)
             continue
         holds, fails = statement_evidence(parts)
-        told += (
-            f". With {arm} in its place, p = {holds:.2g} that it holds, {fails:.2g} that it "
+        told.append(
+            f"With {arm} in its place, p = {holds:.2g} that it holds, {fails:.2g} that it "
             f"fails: {_found(parts, runs.params.confidence)}"
         )
-    return told + (f". Not run in its place: {', '.join(missing)}" if missing else "")
+    return told + ([f"Not run in its place: {', '.join(missing)}"] if missing else [])
 
 
 def _found(parts: list[Part], confidence: float) -> str:
-    return "; ".join(_told(part, confidence) for part in parts)
+    return BETWEEN_PARTS.join(_told(part, confidence) for part in parts)
 
 
 def _told(part: Part, confidence: float) -> str:
