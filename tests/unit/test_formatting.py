@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, strategies as st
 
-from hamjepa_audit.reporting.formatting import latex_text, number, p_value
+from hamjepa_audit.reporting.formatting import interval_text, latex_text, number, p_value
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,12 @@ def test_rounding_by_unit(value: float, unit: str, text: str) -> None:
 )
 def test_rounding_of_p(value: float, text: str) -> None:
     assert p_value(value) == text
+
+
+def test_an_interval_is_a_dash_where_there_is_none() -> None:
+    assert interval_text(-0.314, 2.0, "percent") == "[-0.31, 2.00]"
+    assert interval_text(0.5, float("inf"), "dimensionless") == "[0.5000, ∞]"
+    assert interval_text(float("nan"), float("nan"), "percent") == "–"
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False, width=32))

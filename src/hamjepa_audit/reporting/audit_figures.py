@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import stats
 
 from hamjepa_audit.params.audit import AuditParams
 from hamjepa_audit.reporting.audit_tables import Row
@@ -25,6 +24,7 @@ from hamjepa_audit.reporting.style import (
     styled,
 )
 from hamjepa_audit.statistics.power import t_test_power
+from hamjepa_audit.statistics.summaries import interval
 from hamjepa_audit.statistics.verdicts import Verdict
 
 FURTHEST = 6.0
@@ -111,15 +111,14 @@ def claim_forest(claims: pd.DataFrame, arms: Arms, confidence: float) -> Figure:
         confidence: level of the intervals, in (0, 1).
     """
     margin = claims["margin"]
-    spread = claims["paper_sd"] / np.sqrt(claims["paper_n"])
-    quantile = stats.t.ppf((1 + confidence) / 2, (claims["paper_n"] - 1).where(spread.notna()))
+    _, reach = interval(0.0, claims["paper_sd"], claims["paper_n"], confidence)
     table = claims.assign(
         label=[
             f"{metric_title(row['metric'])}, {_side(arms, row['arm'], row['readout'])}"
             for row in claims.to_dict("records")
         ],
         theirs=0.0,
-        reach=quantile * spread / margin,
+        reach=reach / margin,
         ours=claims["deviation"] / margin,
         low=(claims["ci_low"] - claims["paper"]) / margin,
         high=(claims["ci_high"] - claims["paper"]) / margin,
@@ -141,12 +140,11 @@ def claim_difference_forest(claims: pd.DataFrame, arms: Arms, confidence: float)
         arms: as in `claim_forest`.
         confidence: level of the intervals, in (0, 1).
     """
-    spread = claims["paper_sd"] / np.sqrt(claims["paper_n"])
-    quantile = stats.t.ppf((1 + confidence) / 2, (claims["paper_n"] - 1).where(spread.notna()))
+    _, reach = interval(0.0, claims["paper_sd"], claims["paper_n"], confidence)
     table = claims.assign(
         label=[_difference_label(row, arms) for row in claims.to_dict("records")],
         theirs=claims["paper"],
-        reach=quantile * spread,
+        reach=reach,
         ours=claims["mean_difference"],
         low=claims["ci_low"],
         high=claims["ci_high"],

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from hamjepa_audit.reporting.formatting import ABSENT, Display, mean_sd_n, number, p_value
+from hamjepa_audit.reporting.formatting import Display, interval_text, mean_sd_n, number, p_value
 from hamjepa_audit.reporting.tables import write_displayed
 from hamjepa_audit.statistics.audit import Audit
 
@@ -74,9 +74,7 @@ def _p(heading: str, name: str) -> Column:
 
 def _interval(heading: str, low: str = "ci_low", high: str = "ci_high") -> Column:
     def text(row: Row) -> str:
-        if np.isnan(row[low]):
-            return ABSENT
-        return f"[{number(row[low], row['unit'])}, {number(row[high], row['unit'])}]"
+        return interval_text(row[low], row[high], row["unit"])
 
     return Column(heading, text, right=True)
 

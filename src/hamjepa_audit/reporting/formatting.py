@@ -100,6 +100,11 @@ def number(value: float, unit: str) -> str:
     return text.removeprefix("-") if float(text) == 0 else text
 
 
+def interval_text(low: float, high: float, unit: str) -> str:
+    """'[0.31, 2.09]', each as by `number`; a dash where there is no interval (NaN)."""
+    return ABSENT if math.isnan(low) else f"[{number(low, unit)}, {number(high, unit)}]"
+
+
 def mean_sd_n(mean: float, sd: float, n: int, unit: str) -> str:
     """'31.45 ± 0.27 (3)'; '31.45 (1)' without a spread; a dash without a value."""
     centre = number(mean, unit)

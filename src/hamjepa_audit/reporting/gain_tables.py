@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from hamjepa_audit.params.studies import GainParams
-from hamjepa_audit.reporting.formatting import Display, mean_sd_n, number
+from hamjepa_audit.reporting.formatting import Display, interval_text, mean_sd_n, number
 from hamjepa_audit.reporting.names import with_unit
 from hamjepa_audit.reporting.tables import write_displayed
 from hamjepa_audit.statistics.gain import DYNAMICS
@@ -76,5 +76,5 @@ def _interval(row: dict[Hashable, Any], column: str) -> str:
     difference = number(row[column], "percent")
     if pd.isna(row[f"{column}_ci_low"]):
         return difference
-    bounds = (number(row[f"{column}_{end}"], "percent") for end in ("ci_low", "ci_high"))
-    return f"{difference} [{', '.join(bounds)}], {row[f'{column}_reading']}"
+    bounds = interval_text(row[f"{column}_ci_low"], row[f"{column}_ci_high"], "percent")
+    return f"{difference} {bounds}, {row[f'{column}_reading']}"

@@ -5,17 +5,22 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
-from scipy import stats
 
 from hamjepa_audit.params.audit import AuditParams
 from hamjepa_audit.reporting.audit_tables import Row, seeds_text
-from hamjepa_audit.reporting.formatting import ABSENT, mean_sd_n, number, p_value
+from hamjepa_audit.reporting.formatting import (
+    ABSENT,
+    interval_text,
+    mean_sd_n,
+    number,
+    p_value,
+)
 from hamjepa_audit.reporting.names import metric_title
 from hamjepa_audit.reporting.pictures import Picture, picture
 from hamjepa_audit.statistics.seeds import SeedTable
 from hamjepa_audit.statistics.statements import BETWEEN_PARTS, BETWEEN_READINGS
+from hamjepa_audit.statistics.summaries import interval
 from hamjepa_audit.statistics.verdicts import Verdict
 
 KINDS = {
@@ -247,18 +252,14 @@ class Entries:
             return None
         confidence = self._params.confidence
         spread, n, unit = row["paper_sd"], row["paper_n"], row["unit"]
-        reach = (
-            np.nan
-            if np.isnan(spread)
-            else stats.t.ppf((1 + confidence) / 2, n - 1) * spread / np.sqrt(n)
-        )
+        _, reach = interval(0.0, spread, n, confidence)
+        bounds = (row["ci_low"], row["ci_high"])
         described = (
             f"Paper {number(row['paper'], unit)}, ours {number(mean, unit)} "
-            f"{_interval(row, 'ci_low', 'ci_high')}, {len(values)} seeds"
+            f"{interval_text(*bounds, unit)}, {len(values)} seeds"
         )
-        bounds = (row["ci_low"], row["ci_high"])
         sample = [float(value) for value in values]
-        return picture(described, row["paper"], reach, row["margin"], sample, bounds, zero)
+        return picture(described, row["paper"], float(reach), row["margin"], sample, bounds, zero)
 
     def _of_number(self, row: Row) -> Iterator[tuple[str, str]]:
         if not row["n"]:
@@ -313,9 +314,7 @@ def _rows(unit: str, *columns: "pd.Series[float]") -> tuple[Seed, ...]:
 
 
 def _interval(row: Row, low: str, high: str) -> str:
-    if np.isnan(row[low]):
-        return ABSENT
-    return f"[{number(row[low], row['unit'])}, {number(row[high], row['unit'])}]"
+    return interval_text(row[low], row[high], row["unit"])
 
 
 def _statistic(row: Row, name: str) -> str:

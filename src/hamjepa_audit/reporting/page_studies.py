@@ -10,7 +10,7 @@ import pandas as pd
 from hamjepa_audit.params.studies import StudyParams
 from hamjepa_audit.records import Record
 from hamjepa_audit.reporting.audit_tables import Row
-from hamjepa_audit.reporting.formatting import ABSENT, Display, number, p_value
+from hamjepa_audit.reporting.formatting import ABSENT, Display, interval_text, number, p_value
 from hamjepa_audit.reporting.names import metric_title, with_unit
 from hamjepa_audit.reporting.order import final_checkpoint
 from hamjepa_audit.reporting.page_claims import Titles
@@ -150,10 +150,11 @@ def _last_against(differences: pd.DataFrame, arms: Sequence[str]) -> pd.DataFram
 def _difference(row: Row | None) -> str:
     if row is None or row["n"] == 0:
         return ABSENT
-    mean, low, high = (
-        number(row[name], row["unit"]) for name in ("mean_difference", "ci_low", "ci_high")
-    )
-    return f"{mean} [{low}, {high}], p {p_value(row['p'])}" if row["n"] > 1 else f"{mean} (1)"
+    mean = number(row["mean_difference"], row["unit"])
+    if row["n"] == 1:
+        return f"{mean} (1)"
+    bounds = interval_text(row["ci_low"], row["ci_high"], row["unit"])
+    return f"{mean} {bounds}, p {p_value(row['p'])}"
 
 
 def findings(differences: pd.DataFrame, arms: Sequence[str], titles: Titles) -> Iterator[str]:
