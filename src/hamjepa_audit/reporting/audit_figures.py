@@ -12,7 +12,7 @@ from hamjepa_audit.params.audit import AuditParams
 from hamjepa_audit.reporting.audit_tables import Row
 from hamjepa_audit.reporting.drawing import Arms, draw_line, readout_panels
 from hamjepa_audit.reporting.names import metric_title
-from hamjepa_audit.reporting.order import in_reading_order
+from hamjepa_audit.reporting.order import ACCURACIES, in_reading_order
 from hamjepa_audit.reporting.seed_figures import ROW_HEIGHT
 from hamjepa_audit.reporting.style import (
     WIDTH,
@@ -34,9 +34,6 @@ SEEDS = (2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32, 40, 50, 64, 80, 100, 130, 160
 """Numbers of seeds that power is computed for."""
 
 SEED_TICKS = (2, 3, 5, 10, 20, 50, 100, 200)
-
-POWERED = ("knn_top1@20", "linear_probe_top1")
-"""The metrics whose differences power is shown for."""
 
 PAPER, OURS = "0.45", "#0072B2"
 
@@ -230,7 +227,7 @@ def power_curves(differences: pd.DataFrame, arms: Arms, params: AuditParams) -> 
     """Chance that so many seeds show a difference to the baseline that is as large as the margin.
 
     By the two-sided paired t-test; the standard deviation of our differences is taken for the true
-    one. One row of panels a metric of POWERED, one column a readout; dots: the seeds that we have.
+    one. One row of panels a metric of ACCURACIES, one column a readout; dots: our seeds.
 
     Args:
         differences: what `paired_differences` returns of one study and number of epochs.
@@ -245,7 +242,7 @@ def power_curves(differences: pd.DataFrame, arms: Arms, params: AuditParams) -> 
     )
     drawn = [
         (metric, readout)
-        for metric in POWERED
+        for metric in ACCURACIES
         for readout in readout_panels(rows)
         if (rows["metric"] == metric).any()
     ]
@@ -256,7 +253,7 @@ def power_curves(differences: pd.DataFrame, arms: Arms, params: AuditParams) -> 
         part = "whole state" if readout == "all" else f"readout {readout}"
         axis.set_title(f"{metric_title(metric)}, {part}")
     label_axes(axes, "Seeds", "Power (%)")
-    size = params.absolute_margin(POWERED[0])
+    size = params.absolute_margin(ACCURACIES[0])
     against = arms.titles[arms.order[0]]
     points = "point" if size == 1 else "points"
     note = f"Chance of showing a difference of {size:g} {points} to {against}. Dots: our seeds"

@@ -4,11 +4,9 @@ from typing import Any
 
 import pandas as pd
 
-from hamjepa_audit.reporting.order import final_checkpoint
-from hamjepa_audit.reporting.tables import OVERVIEW
+from hamjepa_audit.reporting.order import ACCURACIES, OVERVIEW, final_checkpoint
 
 SIGNIFICANT_DIGITS = 6
-ACCURACIES = ("knn_top1@20", "linear_probe_top1")
 
 
 def headlines(metrics: pd.DataFrame) -> dict[str, Any]:

@@ -9,6 +9,15 @@ import pandas as pd
 from hamjepa_audit.errors import UserError, nearest
 from hamjepa_audit.statistics.summaries import READOUTS
 
+ACCURACIES = ("knn_top1@20", "linear_probe_top1")
+"""The accuracies that arms are told apart by: how sure their differences are, how they grow."""
+
+LEADING = (*ACCURACIES, "effective_rank")
+"""The metrics that a study is introduced with: seed by seed, and against its baseline in words."""
+
+OVERVIEW = (*LEADING, "participation_ratio", "cosine_mean", "feature_norm_mean")
+"""The metrics of the overview and of the forest of differences, in this order."""
+
 SORTED_BY = [
     "study",
     "dataset",

@@ -12,12 +12,9 @@ from hamjepa_audit.records import Record
 from hamjepa_audit.reporting.audit_tables import Row
 from hamjepa_audit.reporting.formatting import ABSENT, Display, interval_text, number, p_value
 from hamjepa_audit.reporting.names import metric_title, with_unit
-from hamjepa_audit.reporting.order import final_checkpoint
+from hamjepa_audit.reporting.order import LEADING, final_checkpoint
 from hamjepa_audit.reporting.page_claims import Titles
 from hamjepa_audit.reporting.tables import overview_displayed
-
-COMPARED = ("knn_top1@20", "linear_probe_top1", "effective_rank")
-"""The metrics whose differences to the baseline lead a study."""
 
 SHORT = 12
 """Characters of a digest or commit that are shown."""
@@ -121,7 +118,7 @@ def _with_titles(table: Display, titles: Titles) -> Display:
 def to_baseline(differences: pd.DataFrame, arms: Sequence[str], titles: Titles) -> Display:
     """Each arm's differences to the first one: mean, interval and p, a column a metric."""
     rows = _last_against(differences, arms)
-    metrics = [metric for metric in COMPARED if (rows["metric"] == metric).any()]
+    metrics = [metric for metric in LEADING if (rows["metric"] == metric).any()]
     units = dict(zip(rows["metric"], rows["unit"], strict=True))
     fields = []
     for (epochs, arm, readout), group in rows.groupby(
@@ -135,11 +132,11 @@ def to_baseline(differences: pd.DataFrame, arms: Sequence[str], titles: Titles) 
 
 
 def _last_against(differences: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
-    """Differences to the baseline in COMPARED at the last epoch, in the order of the arms."""
+    """Differences to the baseline in LEADING at the last epoch, in the order of the arms."""
     if differences.empty:
         return differences
     rows = final_checkpoint(differences)
-    rows = rows[(rows["subtrahend_arm"] == arms[0]) & rows["metric"].isin(COMPARED)]
+    rows = rows[(rows["subtrahend_arm"] == arms[0]) & rows["metric"].isin(LEADING)]
     place = {arm: position for position, arm in enumerate(arms)}
     return rows.sort_values(
         ["epochs", "minuend_arm"], key=lambda c: c.map(place) if c.dtype != "int64" else c,
@@ -161,7 +158,7 @@ def findings(differences: pd.DataFrame, arms: Sequence[str], titles: Titles) -> 
     """In words: which differences to the baseline the paired test shows, metric by metric."""
     rows = _last_against(differences, arms)
     baseline = titles.arm(arms[0])
-    for metric in COMPARED:
+    for metric in LEADING:
         of_metric = rows[rows["metric"] == metric]
         if of_metric.empty:
             continue

@@ -10,15 +10,9 @@ from matplotlib.figure import Figure
 
 from hamjepa_audit.reporting.drawing import Arms, readout_panels, seeds
 from hamjepa_audit.reporting.names import with_unit
-from hamjepa_audit.reporting.order import final_checkpoint, in_reading_order
+from hamjepa_audit.reporting.order import LEADING, OVERVIEW, final_checkpoint, in_reading_order
 from hamjepa_audit.reporting.style import WIDTH, legend, styled
 from hamjepa_audit.statistics.summaries import summarise
-
-SHOWN = ("knn_top1@20", "linear_probe_top1", "effective_rank")
-"""The metrics whose seeds are shown."""
-
-COMPARED = (*SHOWN, "participation_ratio", "cosine_mean", "feature_norm_mean")
-"""The metrics whose differences are shown."""
 
 ROW_HEIGHT, PANEL_HEIGHT = 0.21, 2.5
 """Inches: of a line of a forest plot, of a panel of seeds."""
@@ -41,7 +35,7 @@ class Line(NamedTuple):
 def seed_dots(metrics: pd.DataFrame, arms: Arms, confidence: float) -> Figure:
     """Every seed's value, a grey line joining the runs of one seed; means with t intervals.
 
-    One row of panels a metric of SHOWN, one column a readout; an arm that is read out as a whole
+    One row of panels a metric of LEADING, one column a readout; an arm that is read out as a whole
     is in every column.
 
     Args:
@@ -53,7 +47,7 @@ def seed_dots(metrics: pd.DataFrame, arms: Arms, confidence: float) -> Figure:
         UserError: nothing was measured at the last epoch.
     """
     rows = in_reading_order(final_checkpoint(metrics), arms.order)
-    names = [name for name in SHOWN if (rows["metric"] == name).any()]
+    names = [name for name in LEADING if (rows["metric"] == name).any()]
     shown = readout_panels(rows)
     figure = Figure(
         figsize=(max(WIDTH * len(shown) / 3, 4.5), PANEL_HEIGHT * max(len(names), 1) + 0.9),
@@ -106,7 +100,7 @@ def _draw_seeds(axis: Axes, rows: pd.DataFrame, summary: pd.DataFrame, arms: Arm
 def difference_forest(differences: pd.DataFrame, arms: Arms) -> Figure:
     """Differences of every arm to the baseline, paired by seed, with their intervals.
 
-    One panel a metric of COMPARED, one line an arm and readout.
+    One panel a metric of OVERVIEW, one line an arm and readout.
 
     Args:
         differences: what `paired_differences` returns of one study and number of epochs.
@@ -115,7 +109,7 @@ def difference_forest(differences: pd.DataFrame, arms: Arms) -> Figure:
     baseline = arms.order[0]
     final = differences["checkpoint_epoch"] == differences["epochs"]
     rows = differences[final & (differences["subtrahend_arm"] == baseline)]
-    names = [name for name in COMPARED if (rows["metric"] == name).any()]
+    names = [name for name in OVERVIEW if (rows["metric"] == name).any()]
     if not names:
         return _without_lines(f"No seed has both {arms.titles[baseline]} and another arm")
     tables = [list(_lines(rows[rows["metric"] == name], arms)) for name in names]

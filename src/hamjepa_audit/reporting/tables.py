@@ -9,14 +9,8 @@ import pyarrow as pa
 from hamjepa_audit.files import write_parquet, write_text
 from hamjepa_audit.reporting.formatting import Display, displayed, latex, markdown, mean_sd_n
 from hamjepa_audit.reporting.names import with_unit
-from hamjepa_audit.reporting.order import final_checkpoint, in_reading_order, single
+from hamjepa_audit.reporting.order import OVERVIEW, final_checkpoint, in_reading_order, single
 from hamjepa_audit.statistics import paired_differences, per_seed, summarise
-
-OVERVIEW = (
-    "knn_top1@20", "linear_probe_top1", "effective_rank", "participation_ratio", "cosine_mean",
-    "feature_norm_mean",
-)  # fmt: skip
-"""The metrics of the overview, in its order."""
 
 ROW = ["arm", "epochs", "readout"]
 

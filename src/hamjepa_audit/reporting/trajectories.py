@@ -13,14 +13,13 @@ from matplotlib.ticker import MaxNLocator
 
 from hamjepa_audit.reporting.drawing import Arms, draw_line, lines, note, readout_panels
 from hamjepa_audit.reporting.names import with_unit
-from hamjepa_audit.reporting.order import in_reading_order, single
+from hamjepa_audit.reporting.order import ACCURACIES, in_reading_order, single
 from hamjepa_audit.reporting.style import COLUMNS, label_axes, legend, panels, save, styled
 from hamjepa_audit.statistics import summarise
 from hamjepa_audit.statistics.trajectories import rank_correlations
 
 PROBE = "linear_probe_top1"
-ACCURACIES = ("knn_top1@20", PROBE)
-"""What is shown against the epoch beside the effective rank, one row of panels each."""
+"""What is drawn against the effective rank, and correlated with it."""
 
 ROOM_PER_LINE = 0.11
 """Of the data's height, for each line of a legend below them."""
