@@ -6,7 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from hamjepa_audit.errors import UserError, nearest
+from hamjepa_audit.errors import UserError
+from hamjepa_audit.statistics.order import places
 from hamjepa_audit.statistics.summaries import READOUTS
 
 ACCURACIES = ("knn_top1@20", "linear_probe_top1")
@@ -39,21 +40,13 @@ def in_reading_order(frame: pd.DataFrame, arm_order: Sequence[str]) -> pd.DataFr
 
     def key(column: "pd.Series[Any]") -> "pd.Series[Any]":
         if column.name == "arm":
-            return _ranks(column, arm_order)
+            return places(column, arm_order)
         if column.name == "readout":
-            return _ranks(column, READOUTS)
+            return places(column, READOUTS)
         return column.map(_by_number) if column.name == "metric" else column
 
     by = [name for name in SORTED_BY if name in frame]
     return frame.sort_values(by, key=key, kind="stable").reset_index(drop=True)
-
-
-def _ranks(column: "pd.Series[Any]", order: Sequence[str]) -> "pd.Series[Any]":
-    rank = {name: position for position, name in enumerate(order)}
-    for name in column.unique():
-        if name not in rank:
-            raise UserError(f"unknown {column.name} '{name}'; {nearest(name, order)}")
-    return column.map(rank)
 
 
 def _by_number(name: str) -> str:

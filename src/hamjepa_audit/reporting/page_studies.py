@@ -15,6 +15,7 @@ from hamjepa_audit.reporting.names import metric_title, with_unit
 from hamjepa_audit.reporting.order import LEADING, final_checkpoint
 from hamjepa_audit.reporting.page_claims import Titles
 from hamjepa_audit.reporting.tables import overview_displayed
+from hamjepa_audit.statistics.order import places
 
 SHORT = 12
 """Characters of a digest or commit that are shown."""
@@ -137,11 +138,11 @@ def _last_against(differences: pd.DataFrame, arms: Sequence[str]) -> pd.DataFram
         return differences
     rows = final_checkpoint(differences)
     rows = rows[(rows["subtrahend_arm"] == arms[0]) & rows["metric"].isin(LEADING)]
-    place = {arm: position for position, arm in enumerate(arms)}
     return rows.sort_values(
-        ["epochs", "minuend_arm"], key=lambda c: c.map(place) if c.dtype != "int64" else c,
+        ["epochs", "minuend_arm"],
+        key=lambda column: places(column, arms) if column.name == "minuend_arm" else column,
         kind="stable",
-    )  # fmt: skip
+    )
 
 
 def _difference(row: Row | None) -> str:

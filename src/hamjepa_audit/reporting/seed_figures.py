@@ -12,6 +12,7 @@ from hamjepa_audit.reporting.drawing import Arms, readout_panels, seeds
 from hamjepa_audit.reporting.names import with_unit
 from hamjepa_audit.reporting.order import LEADING, OVERVIEW, final_checkpoint, in_reading_order
 from hamjepa_audit.reporting.style import WIDTH, legend, styled
+from hamjepa_audit.statistics.order import places
 from hamjepa_audit.statistics.summaries import summarise
 
 ROW_HEIGHT, PANEL_HEIGHT = 0.21, 2.5
@@ -79,19 +80,21 @@ def _readout_or_whole(rows: pd.DataFrame, readout: str, arms: Arms) -> pd.DataFr
 
 
 def _draw_seeds(axis: Axes, rows: pd.DataFrame, summary: pd.DataFrame, arms: Arms) -> None:
-    place = {arm: position for position, arm in enumerate(arms.order)}
     for _, run in rows.groupby("seed"):
-        axis.plot(run["arm"].map(place), run["value"], color="0.72", linewidth=0.8, zorder=1)
+        axis.plot(
+            places(run["arm"], arms.order), run["value"], color="0.72", linewidth=0.8, zorder=1
+        )
     for row in in_reading_order(summary, arms.order).to_dict("records"):
         arm = str(row["arm"])
         values = rows.loc[rows["arm"] == arm, "value"]
         label = arms.label(arm, row["readout"] == "all")
         colour = arms.colours[arm]
-        axis.plot([place[arm]] * len(values), values, "o", color=colour, label=label, alpha=0.85)
+        place = arms.order.index(arm)
+        axis.plot([place] * len(values), values, "o", color=colour, label=label, alpha=0.85)
         reach = None if np.isnan(row["ci_low"]) else (row["ci_high"] - row["ci_low"]) / 2
-        beside = place[arm] + MEAN_OFFSET
+        beside = place + MEAN_OFFSET
         axis.errorbar(beside, row["mean"], reach, fmt="_", color=colour, capsize=3, markersize=9)
-    axis.set_xlim(-0.5, len(place) - 0.3)
+    axis.set_xlim(-0.5, len(arms.order) - 0.3)
     axis.set_xticks([])
     axis.grid(visible=False, axis="x")
 

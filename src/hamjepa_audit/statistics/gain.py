@@ -9,8 +9,9 @@ import pandas as pd
 from hamjepa_audit.params.studies import GainParams
 from hamjepa_audit.statistics.equivalence import tost
 from hamjepa_audit.statistics.hypothesis_tests import of_mean
+from hamjepa_audit.statistics.order import places
 from hamjepa_audit.statistics.paired import paired_differences
-from hamjepa_audit.statistics.summaries import summarise
+from hamjepa_audit.statistics.summaries import READOUTS, summarise
 
 DYNAMICS = (
     "map_error_removed",
@@ -85,10 +86,9 @@ def gain(
         of_reference = _read(found[found["subtrahend_arm"] == reference], confidence, equivalence)
         table = _with_differences(table, of_reference, reference, params.accuracies)
     table = _with_dynamics(table, final)
-    rank = {arm: position for position, arm in enumerate(arm_order)}
-    parts = {"q": 0, "p": 1, "qp": 2, "all": 3}
+    orders = {"arm": arm_order, "readout": READOUTS}
     return table.sort_values(
-        ROW, key=lambda x: x.map(rank) if x.name == "arm" else x.map(lambda v: parts.get(v, v))
+        ROW, key=lambda x: places(x, orders[x.name]) if x.name in orders else x
     ).reset_index(drop=True)
 
 

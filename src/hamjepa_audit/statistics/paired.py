@@ -7,6 +7,7 @@ import pandas as pd
 
 from hamjepa_audit.errors import UserError, nearest
 from hamjepa_audit.statistics.hypothesis_tests import of_mean, statistic, two_sided
+from hamjepa_audit.statistics.order import places
 from hamjepa_audit.statistics.summaries import READOUTS, checked, interval
 
 COMPARISON = ["study", "dataset", "epochs", "checkpoint_epoch", "metric", "unit"]
@@ -76,8 +77,7 @@ def _crossed(values: pd.DataFrame, on: list[str], arm_order: Sequence[str]) -> p
     minuend = values.rename(columns=lambda name: name if name in on else f"minuend_{name}")
     subtrahend = values.rename(columns=lambda name: name if name in on else f"subtrahend_{name}")
     pairs = minuend.merge(subtrahend, on=on)
-    rank = {arm: position for position, arm in enumerate(arm_order)}
-    later = pairs["minuend_arm"].map(rank) > pairs["subtrahend_arm"].map(rank)
+    later = places(pairs["minuend_arm"], arm_order) > places(pairs["subtrahend_arm"], arm_order)
     same = pairs["minuend_readout"] == pairs["subtrahend_readout"]
     whole = (pairs[["minuend_readout", "subtrahend_readout"]] == "all").any(axis=1)
     return pairs[later & (same | whole)].reset_index(drop=True)
@@ -114,15 +114,12 @@ def _tested(result: pd.DataFrame, confidence: float) -> pd.DataFrame:
 
 
 def _in_order(result: pd.DataFrame, arm_order: Sequence[str]) -> pd.DataFrame:
-    rank = {arm: position for position, arm in enumerate(arm_order)}
-    last_first = {arm: -position for arm, position in rank.items()}
-    readouts = {readout: position for position, readout in enumerate(READOUTS)}
     ranks = pd.DataFrame(
         {
-            "minuend": result["minuend_arm"].map(last_first),
-            "subtrahend": result["subtrahend_arm"].map(rank),
-            "minuend_part": result["minuend_readout"].map(readouts),
-            "subtrahend_part": result["subtrahend_readout"].map(readouts),
+            "minuend": places(result["minuend_arm"], arm_order[::-1]),
+            "subtrahend": places(result["subtrahend_arm"], arm_order),
+            "minuend_part": places(result["minuend_readout"], READOUTS),
+            "subtrahend_part": places(result["subtrahend_readout"], READOUTS),
         }
     )
     keyed = pd.concat([result, ranks], axis=1)
