@@ -12,6 +12,7 @@ from statsmodels.stats.power import TTestPower
 from hamjepa_audit.audit_plan import AuditPlan
 from hamjepa_audit.cli.report import FIGURES
 from hamjepa_audit.layout import Layout
+from hamjepa_audit.params.audit import MarginParams
 from hamjepa_audit.reporting import audit_figures, seed_figures
 from hamjepa_audit.reporting.drawing import Arms
 from hamjepa_audit.statistics import paired_differences, summarise
@@ -106,6 +107,32 @@ def test_power_is_that_of_the_paired_t_test(metrics: pd.DataFrame, plan: AuditPl
             break
         oracle = TTestPower().power(1.0 / sd, n, 0.05)
         assert shown == pytest.approx(100 * oracle, abs=1e-3)
+
+
+def test_each_accuracy_has_its_row_and_its_margin(metrics: pd.DataFrame, plan: AuditPlan) -> None:
+    parts = metrics[metrics["readout"].isin(["q", "p"])]
+    arms = Arms.of(("identity", "mlp", "hamjepa"), synthetic.TITLES)
+    table = paired_differences(parts, arms.order, 0.95)
+    figure = audit_figures.power_curves(table, arms, plan.params)
+    assert [axis.get_title().split(",")[0] for axis in figure.axes] == [
+        "kNN@20 top-1", "kNN@20 top-1", "Linear probe top-1", "Linear probe top-1",
+    ]  # fmt: skip
+    assert [rows_of(axis) for axis in figure.axes] == [0, 0, 1, 1]
+    assert [bool(axis.get_ylabel()) for axis in figure.axes] == [True, False, True, False]
+    assert "a difference of 1 point to Identity" in figure.legends[0].get_title().get_text()
+    margins = [
+        MarginParams(metrics=("linear*",), absolute=2.0),
+        *plan.params.margins,
+    ]
+    other = plan.params.model_copy(update={"margins": tuple(margins)})
+    note = audit_figures.power_curves(table, arms, other).legends[0].get_title().get_text()
+    assert "of 1 point (kNN@20 top-1) or 2 points (Linear probe top-1) to Identity" in note
+
+
+def rows_of(axis: Axes) -> int:
+    place = axis.get_subplotspec()
+    assert place is not None
+    return place.rowspan.start
 
 
 @pytest.fixture(scope="module")

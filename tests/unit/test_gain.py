@@ -251,3 +251,16 @@ def test_curves_go_through_the_means(
     assert band[band[:, 0] == 8, 1].min() == pytest.approx(paired.low)
     for ending in save(figure, tmp_path, "curves"):
         assert ending.stat().st_size > 0
+
+
+@pytest.mark.parametrize("names", [1, 2, 4])
+def test_every_setting_has_a_row_of_its_own(
+    study: StudyParams, metrics: pd.DataFrame, names: int
+) -> None:
+    """However many accuracies are asked for."""
+    sweeps = [Sweep(x.symbol, values_of(study, x), "hamjepa") for x in FACTORS[:2]]
+    one = metrics[metrics["metric"] == "knn_top1@20"]
+    several = pd.concat([one.assign(metric=f"knn_top1@{k}") for k in range(1, names + 1)])
+    figure = sensitivity(several, sweeps, {"hamjepa": "HamJEPA"}, 0.95)
+    found = [(axis.get_subplotspec().rowspan.start, axis.get_xlabel()) for axis in figure.axes]
+    assert found == [(0, "K")] * names + [(1, "dt")] * names

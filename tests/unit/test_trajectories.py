@@ -16,7 +16,7 @@ from hamjepa_audit.params.audit import load_audit
 from hamjepa_audit.params.studies import CheckpointParams
 from hamjepa_audit.plan import StudyPlan
 from hamjepa_audit.reporting.drawing import Arms
-from hamjepa_audit.reporting.trajectories import against_rank, trajectory_figures
+from hamjepa_audit.reporting.trajectories import against_rank, along_training, trajectory_figures
 from hamjepa_audit.statistics.seeds import SeedTable
 from hamjepa_audit.statistics.statement_parts import Runs, rank_tracks_accuracy
 from hamjepa_audit.statistics.trajectories import rank_correlations
@@ -118,6 +118,18 @@ def test_figures_are_written_and_repeat_themselves(tmp_path: Path) -> None:
     shuffled = frame.sample(frac=1, random_state=0)
     again = trajectory_figures(shuffled, list(ARMS), TITLES, tmp_path / "b", 0.95, RANK)
     assert [sha256_file(x) for x in written] == [sha256_file(x) for x in again]
+
+
+@pytest.mark.parametrize("readouts", [("all",), ("q", "p"), ("q", "p", "qp")])
+def test_along_training_every_metric_has_a_row_of_its_own(readouts: tuple[str, ...]) -> None:
+    frame = metrics()
+    parts = [frame[frame["readout"] == "q"].assign(readout=part) for part in readouts]
+    arms = Arms.of(list(ARMS), TITLES)
+    figure = along_training(pd.concat(parts), arms, 0.95, RANK)
+    rows = [axis.get_subplotspec().rowspan.start for axis in figure.axes]
+    assert rows == [row for row in range(3) for _ in readouts]
+    labelled = [axis.get_xlabel() == "Epoch" for axis in figure.axes]
+    assert labelled == [row == 2 for row in rows]
 
 
 def test_without_checkpoints_along_the_way_there_are_no_such_figures(tmp_path: Path) -> None:

@@ -240,25 +240,29 @@ def power_curves(differences: pd.DataFrame, arms: Arms, params: AuditParams) -> 
     rows = in_reading_order(
         rows.rename(columns={"minuend_arm": "arm", "minuend_readout": "readout"}), arms.order
     )
-    drawn = [
-        (metric, readout)
-        for metric in ACCURACIES
-        for readout in readout_panels(rows)
-        if (rows["metric"] == metric).any()
-    ]
-    figure, axes = panels(max(len(drawn), 1), sharex=True, sharey=True)
+    shown = readout_panels(rows)
+    metrics = [metric for metric in ACCURACIES if (rows["metric"] == metric).any()]
+    drawn = [(metric, readout) for metric in metrics for readout in shown]
+    figure, axes = panels(max(len(drawn), 1), columns=max(len(shown), 1), sharex=True, sharey=True)
     for axis, (metric, readout) in zip(axes, drawn, strict=False):
         of_panel = rows[(rows["metric"] == metric) & rows["readout"].isin([readout, "all"])]
         _draw_power(axis, of_panel, arms, params)
         part = "whole state" if readout == "all" else f"readout {readout}"
         axis.set_title(f"{metric_title(metric)}, {part}")
     label_axes(axes, "Seeds", "Power (%)")
-    size = params.absolute_margin(ACCURACIES[0])
     against = arms.titles[arms.order[0]]
-    points = "point" if size == 1 else "points"
-    note = f"Chance of showing a difference of {size:g} {points} to {against}. Dots: our seeds"
+    size = _margins({metric: params.absolute_margin(metric) for metric in metrics})
+    note = f"Chance of showing a difference of {size} to {against}. Dots: our seeds"
     legend(figure, note if drawn else f"No differences to {against} that vary from seed to seed")
     return figure
+
+
+def _margins(sizes: Mapping[str, float]) -> str:
+    """'1 point'; '1 point (kNN@20 top-1) or 2 points (...)' where metrics differ in it."""
+    texts = {name: f"{size:g} point{'' if size == 1 else 's'}" for name, size in sizes.items()}
+    if len(set(texts.values())) == 1:
+        return next(iter(texts.values()))
+    return " or ".join(f"{text} ({metric_title(name)})" for name, text in texts.items())
 
 
 def _draw_power(axis: Axes, rows: pd.DataFrame, arms: Arms, params: AuditParams) -> None:

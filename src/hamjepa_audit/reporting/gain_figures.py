@@ -134,7 +134,7 @@ def sensitivity(
         confidence: level of the band.
     """
     names = list(metrics["metric"].unique())
-    figure, axes = panels(len(sweeps) * len(names))
+    figure, axes = panels(len(sweeps) * len(names), columns=len(names))
     used = iter(axes)
     for sweep in sweeps:
         rows = metrics[metrics["arm"].isin(list(sweep.values))]

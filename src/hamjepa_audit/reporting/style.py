@@ -22,7 +22,7 @@ PANEL_HEIGHT = 2.7
 """Inches."""
 
 COLUMNS = 3
-"""Panels a row: q, p, qp."""
+"""Panels a row where nothing else is asked for: q, p, qp."""
 
 STYLE = {
     "axes.axisbelow": True,
@@ -64,15 +64,21 @@ def colours(arm_order: Sequence[str]) -> dict[str, str]:
     return dict(zip(arm_order, COLOURS, strict=False))
 
 
-def panels(number: int, **subplots: Any) -> tuple[Figure, list[Axes]]:
-    """A figure of `number` panels, COLUMNS a row; `subplots` as matplotlib's `Figure.subplots`.
+def panels(number: int, columns: int = COLUMNS, **subplots: Any) -> tuple[Figure, list[Axes]]:
+    """A figure of panels in rows.
+
+    Args:
+        number: of panels, at least 1.
+        columns: panels a row; the figure is WIDTH wide with COLUMNS, and wider with more.
+        subplots: as of matplotlib's `Figure.subplots`.
 
     Returns:
         The figure and its axes, row by row.
     """
-    columns = min(COLUMNS, number)
+    columns = min(columns, number)
     rows = -(-number // columns)
-    width = WIDTH if columns == COLUMNS else 0.3 * WIDTH * (columns + 1)
+    wide = columns >= COLUMNS
+    width = WIDTH * columns / COLUMNS if wide else 0.3 * WIDTH * (columns + 1)
     figure = Figure(figsize=(width, PANEL_HEIGHT * rows + 0.9), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **subplots).ravel().tolist()
     for unused in axes[number:]:
@@ -89,9 +95,11 @@ def logarithmic_ticks(axes: Axes, ticks: Sequence[int]) -> None:
 
 def label_axes(axes: Sequence[Axes], below: str, beside: str) -> None:
     """The x label below the last panel of every column, the y label beside the first of a row."""
-    for axis in axes[-COLUMNS:]:
+    place = axes[0].get_subplotspec()
+    columns = 1 if place is None else place.get_gridspec().ncols
+    for axis in axes[-columns:]:
         axis.set_xlabel(below)
-    for axis in axes[::COLUMNS]:
+    for axis in axes[::columns]:
         axis.set_ylabel(beside)
 
 

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from hamjepa_audit.reporting.drawing import Arms, draw_line, lines, note, readout_panels
 from hamjepa_audit.reporting.names import with_unit
 from hamjepa_audit.reporting.order import ACCURACIES, in_reading_order, single
-from hamjepa_audit.reporting.style import COLUMNS, label_axes, legend, panels, save, styled
+from hamjepa_audit.reporting.style import label_axes, legend, panels, save, styled
 from hamjepa_audit.statistics import summarise
 from hamjepa_audit.statistics.trajectories import rank_correlations
 
@@ -75,7 +75,7 @@ def along_training(metrics: pd.DataFrame, arms: Arms, confidence: float, rank: s
     summary = summarise(metrics, confidence)
     shown = readout_panels(summary)
     present = [metric for metric in (*ACCURACIES, rank) if (summary["metric"] == metric).any()]
-    figure, axes = panels(len(shown) * len(present), sharex=True)
+    figure, axes = panels(len(shown) * len(present), columns=len(shown), sharex=True)
     for number, metric in enumerate(present):
         row = axes[number * len(shown) : (number + 1) * len(shown)]
         of_metric = summary[summary["metric"] == metric]
@@ -87,7 +87,7 @@ def along_training(metrics: pd.DataFrame, arms: Arms, confidence: float, rank: s
         _share_limits(row, 0, 100 if metric in ACCURACIES else np.inf)
     for axis in axes:
         axis.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 5, 10]))
-    for axis in axes[-min(COLUMNS, len(shown)) :]:
+    for axis in axes[-len(shown) :]:
         axis.set_xlabel("Epoch")
     legend(figure, note(metrics, f"{100 * confidence:g}% t interval"))
     return figure
