@@ -10,9 +10,12 @@ from scipy import stats
 from statsmodels.stats.power import TTestPower
 
 from hamjepa_audit.audit_plan import AuditPlan
-from hamjepa_audit.cli.report import FIGURES
+from hamjepa_audit.figure_plan import FIGURES, MEASURED, figures
 from hamjepa_audit.layout import Layout
+from hamjepa_audit.params import load_study
 from hamjepa_audit.params.audit import MarginParams
+from hamjepa_audit.params.controls import gain_figures
+from hamjepa_audit.params.loading import study_names
 from hamjepa_audit.reporting import audit_figures, seed_figures
 from hamjepa_audit.reporting.drawing import Arms
 from hamjepa_audit.statistics import paired_differences, summarise
@@ -183,6 +186,18 @@ def test_which_figures_there_are(plan: AuditPlan) -> None:
     assert plan.figures("cifar100", 30) == ["power", "claims", "claim_differences"]
     assert plan.figures("digits", 12) == ["power", "claim_differences"]
     assert plan.figures("digits", 13) == plan.figures("moon", 30) == ["power"]
+
+
+def test_the_page_has_every_figure_of_a_study_in_its_order(
+    plan: AuditPlan, params_folder: Path
+) -> None:
+    studies = {x: load_study(params_folder, x) for x in study_names(params_folder)}
+    made = {name: figures(x, epochs, plan) for name, x in studies.items() for epochs in x.epochs}
+    for name, shown in made.items():
+        assert shown == sorted(shown, key=FIGURES.index) and set(MEASURED) < set(shown), name
+        assert {"power", *gain_figures(studies[name])} <= set(shown)
+    assert {figure for shown in made.values() for figure in shown} == set(FIGURES)
+    assert "accuracy_against_rank" not in made["digits"]
 
 
 def test_every_figure_of_the_page_has_a_caption() -> None:

@@ -8,6 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from hamjepa_audit.errors import UserError
+from hamjepa_audit.figure_plan import MEASURED
 from hamjepa_audit.reporting import figures as drawn
 from hamjepa_audit.reporting.drawing import Arms
 from hamjepa_audit.reporting.figures import study_figures
@@ -132,17 +133,8 @@ def test_study_figures_are_reproducible(data, tmp_path: Path, monkeypatch) -> No
         *save(drawn.knn_sweep(arm(data[0]), ARMS, 0.95), tmp_path / "two", "knn_sweep_e12"),
         *save(drawn.norm_histograms(arm(data[1]), ARMS), tmp_path / "two", "norm_histograms_e12"),
     ]
-    kinds = (
-        "knn_sweep",
-        "seeds",
-        "differences",
-        "eigenspectra",
-        "cosine_histograms",
-        "norm_histograms",
-        "training_curves",
-    )
     assert [file.name for file in written] == [
-        f"{kind}_e12.{ending}" for kind in kinds for ending in ("png", "pdf")
+        f"{kind}_e12.{ending}" for kind in MEASURED for ending in ("png", "pdf")
     ]
     for file in again:
         assert file.read_bytes() == (tmp_path / "one" / file.name).read_bytes()

@@ -9,6 +9,7 @@ import torch
 
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.evaluation.trajectory import measure_trajectory
+from hamjepa_audit.figure_plan import ALONG_TRAINING
 from hamjepa_audit.files import sha256_file
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.params import load_study
@@ -111,9 +112,7 @@ def test_figures_are_written_and_repeat_themselves(tmp_path: Path) -> None:
     frame = metrics()
     written = trajectory_figures(frame, list(ARMS), TITLES, tmp_path / "a", 0.95, RANK)
     assert [path.name for path in written] == [
-        f"{name}_e{EPOCHS}.{ending}"
-        for name in ("readouts_along_training", "accuracy_against_rank")
-        for ending in ("png", "pdf")
+        f"{name}_e{EPOCHS}.{ending}" for name in ALONG_TRAINING for ending in ("png", "pdf")
     ]
     shuffled = frame.sample(frac=1, random_state=0)
     again = trajectory_figures(shuffled, list(ARMS), TITLES, tmp_path / "b", 0.95, RANK)

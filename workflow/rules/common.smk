@@ -8,6 +8,7 @@ from snakemake.logging import logger
 
 from hamjepa_audit.audit_plan import CONSISTENCY, VERDICTS, AuditPlan, joint_tables
 from hamjepa_audit.errors import UserError
+from hamjepa_audit.figure_plan import has_trajectories, measured_figures
 from hamjepa_audit.files import write_if_changed
 from hamjepa_audit.layout import PROVENANCE, Layout
 from hamjepa_audit.machine import gpu_count
@@ -65,16 +66,6 @@ RUN = "{study}-{arm}-e{epochs}-s{seed}-{digest}"
 BATCH = "{study}-{arm}-e{epochs}-{digest}"
 KINDS = ("metrics", "curves", "history")
 TABLE_FILES = [f"{name}.{ending}" for name in TABLES for ending in TABLE_FORMS]
-FIGURES = (
-    "knn_sweep",
-    "seeds",
-    "differences",
-    "eigenspectra",
-    "cosine_histograms",
-    "norm_histograms",
-    "training_curves",
-)
-TRAJECTORY_FIGURES = ("readouts_along_training", "accuracy_against_rank")
 
 
 @functools.cache
@@ -215,18 +206,11 @@ def theory_selection(wildcards):
 
 def figure_files(name):
     """The figures of a study: what was measured, arm beside arm."""
-    drawn = [path for epochs in study(name).epochs for path in _drawn(name, epochs, FIGURES)]
-    return drawn + [
+    return [
         path
-        for epochs in trajectory_epochs(name)
-        for path in _drawn(name, epochs, TRAJECTORY_FIGURES)
+        for epochs in study(name).epochs
+        for path in _drawn(name, epochs, measured_figures(study(name), epochs))
     ]
-
-
-def trajectory_epochs(name):
-    """The numbers of epochs of a study whose runs keep checkpoints along training."""
-    params = study(name)
-    return [epochs for epochs in params.epochs if params.checkpoints.epochs_before(epochs)]
 
 
 def audit_figure_files(name):

@@ -19,7 +19,7 @@ for _name in STUDIES:
             selection=lambda wildcards, name=_name: plan(name).write_selection(),
             tables=[LAYOUT.study_table(_name, kind) for kind in KINDS],
             # Figures along training show the metric that the paper's effective rank is tested on.
-            claims=claims_selection if trajectory_epochs(_name) else [],
+            claims=claims_selection if has_trajectories(study(_name)) else [],
         output:
             figure_files(_name),
         log:

@@ -15,13 +15,6 @@ if TYPE_CHECKING:
     from hamjepa_audit.params.studies import StudyParams
     from hamjepa_audit.reporting.page_studies import FigureFile, StudyTables
 
-FIGURES = (
-    "claim_differences", "claims", "seeds", "differences", "power", "knn_sweep", "eigenspectra",
-    "cosine_histograms", "norm_histograms", "training_curves", "readouts_along_training",
-    "accuracy_against_rank", "what_carries_the_gain", "leapfrog_sensitivity", "sigreg_sensitivity",
-)  # fmt: skip
-"""The figures of a study in the order in which the page shows them."""
-
 
 def report(
     context: typer.Context,
@@ -69,6 +62,7 @@ def report(
 
 
 def _tables(plan: "AuditPlan", params: "StudyParams", captions: Path) -> "StudyTables":
+    from hamjepa_audit.figure_plan import figures
     from hamjepa_audit.files import read_parquet
     from hamjepa_audit.reporting.page_studies import StudyTables
 
@@ -85,26 +79,9 @@ def _tables(plan: "AuditPlan", params: "StudyParams", captions: Path) -> "StudyT
         figures=tuple(
             _figure(plan, params.name, name, epochs, captions)
             for epochs in params.epochs
-            for name in FIGURES
-            if _is_made(plan, params, name, epochs)
+            for name in figures(params, epochs, plan)
         ),
     )
-
-
-CLAIMED = ("claims", "claim_differences", "power")
-ALONG_TRAINING = ("readouts_along_training", "accuracy_against_rank")
-OF_CONTROLS = ("what_carries_the_gain", "leapfrog_sensitivity", "sigreg_sensitivity")
-
-
-def _is_made(plan: "AuditPlan", study: "StudyParams", name: str, epochs: int) -> bool:
-    """Whether a study has what a figure shows: claims, earlier checkpoints, control arms."""
-    from hamjepa_audit.params.controls import gain_figures
-
-    if name in CLAIMED:
-        return name in plan.figures(study.name, epochs)
-    if name in ALONG_TRAINING:
-        return bool(study.checkpoints.epochs_before(epochs))
-    return name not in OF_CONTROLS or name in gain_figures(study)
 
 
 def _figure(plan: "AuditPlan", study: str, name: str, epochs: int, captions: Path) -> "FigureFile":

@@ -76,6 +76,7 @@ def provenance(
 
 def figures(context: typer.Context, study: Study) -> None:
     """Draw a study's figures: kNN sweep, spectra, histograms, training curves, trajectories."""
+    from hamjepa_audit.figure_plan import has_trajectories
     from hamjepa_audit.files import read_parquet
     from hamjepa_audit.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
     from hamjepa_audit.params import load_study
@@ -100,7 +101,7 @@ def figures(context: typer.Context, study: Study) -> None:
         folder=layout.figures(study),
         confidence=params.statistics.confidence,
     )
-    if any(params.checkpoints.epochs_before(epochs) for epochs in params.epochs):
+    if has_trajectories(params):
         # The verdict on rank and accuracy is of this metric, too.
         rank = load_audit(layout.params).our_metric("effective_rank")
         confidence = params.statistics.confidence

@@ -1,0 +1,41 @@
+"""Which figures a study has."""
+
+from hamjepa_audit.audit_plan import AuditPlan
+from hamjepa_audit.params.controls import gain_figures
+from hamjepa_audit.params.studies import StudyParams
+
+FIGURES = (
+    "claim_differences", "claims", "seeds", "differences", "power", "knn_sweep", "eigenspectra",
+    "cosine_histograms", "norm_histograms", "training_curves", "readouts_along_training",
+    "accuracy_against_rank", "what_carries_the_gain", "leapfrog_sensitivity", "sigreg_sensitivity",
+)  # fmt: skip
+"""All figures in the order in which the page shows those of a study."""
+
+MEASURED = (
+    "knn_sweep", "seeds", "differences", "eigenspectra", "cosine_histograms", "norm_histograms",
+    "training_curves",
+)  # fmt: skip
+"""Those that every study has of its measurements."""
+
+ALONG_TRAINING = ("readouts_along_training", "accuracy_against_rank")
+"""Those of checkpoints before the last."""
+
+
+def measured_figures(study: StudyParams, epochs: int) -> list[str]:
+    """The figures of what was measured: ALONG_TRAINING where there are earlier checkpoints."""
+    return [*MEASURED, *(ALONG_TRAINING if study.checkpoints.epochs_before(epochs) else ())]
+
+
+def has_trajectories(study: StudyParams) -> bool:
+    """Whether runs of any number of epochs keep checkpoints before their last."""
+    return any(study.checkpoints.epochs_before(epochs) for epochs in study.epochs)
+
+
+def figures(study: StudyParams, epochs: int, plan: AuditPlan) -> list[str]:
+    """All figures of a study and number of epochs, in the page's order."""
+    made = {
+        *measured_figures(study, epochs),
+        *plan.figures(study.name, epochs),
+        *gain_figures(study),
+    }
+    return [name for name in FIGURES if name in made]
