@@ -14,9 +14,9 @@ from hamjepa_audit.reporting.formatting import (
     interval_text,
     mean_sd_n,
     number,
-    p_value,
 )
 from hamjepa_audit.reporting.names import metric_title
+from hamjepa_audit.reporting.page_evidence import of_difference, of_number, of_statement
 from hamjepa_audit.reporting.pictures import Picture, picture
 from hamjepa_audit.statistics.seeds import SeedTable
 from hamjepa_audit.statistics.statements import BETWEEN_PARTS, BETWEEN_READINGS
@@ -162,7 +162,7 @@ class Entries:
                 arms=(row["arm"],),
                 heading=f"{title}: {metric_title(row['metric'])}",
                 ours=mean_sd_n(row["mean"], row["sd"], row["n"], row["unit"]),
-                evidence=tuple(self._of_number(row)),
+                evidence=tuple(of_number(row, self._params)),
                 columns=(title,),
                 seeds=_rows(row["unit"], values),
                 picture=self._picture(row, values, row["mean"]),
@@ -183,7 +183,7 @@ class Entries:
                 arms=tuple(dict.fromkeys(arm for arm, _ in sides)),
                 heading=f"{titles[0]} − {titles[1]}: {metric_title(row['metric'])}",
                 ours=mean_sd_n(row["mean_difference"], row["sd"], row["n"], row["unit"]),
-                evidence=tuple(self._of_difference(row)),
+                evidence=tuple(of_difference(row, self._params)),
                 columns=(*titles, "Difference"),
                 seeds=_rows(row["unit"], *pairs, difference),
                 picture=self._picture(row, difference, row["mean_difference"], zero=True),
@@ -195,17 +195,13 @@ class Entries:
             told = ("says", "found", "other_readings", "reason")
             words = " ".join(row[name] for name in told).lower()
             mentioned = (arm for arm in self._titles.arms if re.search(rf"\b{arm}\b", words))
-            evidence = [
-                ("Every part holds: p", _with_holm(row, "p_holds")),
-                ("Some part fails: p", _with_holm(row, "p_fails")),
-            ]
             yield self._entry(
                 row | {"claim": f"{row['study']}-e{row['epochs']}-{row['statement']}"},
                 kind="statement",
                 arms=tuple(mentioned),
                 heading=row["says"],
                 ours=f"{row['n']} seeds" if row["n"] else ABSENT,
-                evidence=tuple(evidence) if row["n"] else (),
+                evidence=tuple(of_statement(row)),
                 parts=_split(row["found"], BETWEEN_PARTS),
                 other_readings=_split(row["other_readings"], BETWEEN_READINGS),
             )
@@ -261,46 +257,6 @@ class Entries:
         sample = [float(value) for value in values]
         return picture(described, row["paper"], float(reach), row["margin"], sample, bounds, zero)
 
-    def _of_number(self, row: Row) -> Iterator[tuple[str, str]]:
-        if not row["n"]:
-            return
-        yield from self._of_any(row)
-        yield f"Against the paper's value: {row['test']}", _statistic(row, "p")
-        yield "Could the paper's runs have been ours? p", _with_holm(row, "p_new_runs")
-        yield from self._needed(row)
-
-    def _of_difference(self, row: Row) -> Iterator[tuple[str, str]]:
-        if not row["n"]:
-            return
-        yield from self._of_any(row)
-        yield "Paired t-test of no difference", _statistic(row, "p")
-        yield "Exact sign-flip test: p", p_value(row["p_sign_flip"])
-        yield "Exact Wilcoxon signed-rank test: p", p_value(row["p_wilcoxon"])
-        yield "Against the paper's value: p", p_value(row["p_paper"])
-        yield "Could the paper's runs have been ours? p", _with_holm(row, "p_new_runs")
-        yield "Below the margin in the paper's direction: p", _with_holm(row, "p_below_margin")
-        bounds = [number(row[name], "") for name in ("hedges_g", "g_low", "g_high")]
-        yield "Effect size, Hedges g", f"{bounds[0]} [{bounds[1]}, {bounds[2]}]"
-        yield "Probability of improvement", number(row["probability_of_improvement"], "")
-        yield from self._needed(row)
-
-    def _of_any(self, row: Row) -> Iterator[tuple[str, str]]:
-        share = f"{100 * self._params.confidence:g}%"
-        yield f"{share} interval of our mean", _interval(row, "ci_low", "ci_high")
-        yield f"{share} interval of one more seed", _interval(row, "new_seed_low", "new_seed_high")
-        yield "Ours minus the paper's", number(row["deviation"], row["unit"])
-        yield (
-            f"Equivalence within ±{number(row['margin'], row['unit'])} (TOST): p",
-            _with_holm(row, "p_equivalence"),
-        )
-
-    def _needed(self, row: Row) -> Iterator[tuple[str, str]]:
-        power = f"{100 * self._params.power:g}%"
-        found = number(row["detectable"], row["unit"])
-        yield f"Smallest difference that {row['n']} seeds find with {power} power", found
-        if text := seeds_text(row):
-            yield f"Seeds that would settle it with {power} power, if our mean is right", text
-
 
 def _split(text: str, separator: str) -> tuple[str, ...]:
     return tuple(text.split(separator)) if text else ()
@@ -311,18 +267,3 @@ def _rows(unit: str, *columns: "pd.Series[float]") -> tuple[Seed, ...]:
         Seed(int(seed), tuple(number(float(column[seed]), unit) for column in columns))
         for seed in columns[0].index
     )
-
-
-def _interval(row: Row, low: str, high: str) -> str:
-    return interval_text(row[low], row[high], row["unit"])
-
-
-def _statistic(row: Row, name: str) -> str:
-    p = _with_holm(row, name)
-    return f"t = {number(row['t'], '')}, p {p if p.startswith('<') else f'= {p}'}"
-
-
-def _with_holm(row: Row, name: str) -> str:
-    """'0.0123 (0.0246 after Holm)'; the p-value alone where its family has no other."""
-    p, adjusted = p_value(row[name]), p_value(row[f"{name}_holm"])
-    return p if p == adjusted else f"{p} ({adjusted} after Holm)"

@@ -1,6 +1,6 @@
 """The small picture of one claim: the paper's value above, our seeds below, on one axis.
 
-Only places are computed here; the markup is in templates/picture.html.j2.
+Only places are computed here; the markup is the macro `picture` in templates/macros.html.j2.
 """
 
 from collections.abc import Sequence

@@ -1,0 +1,76 @@
+"""What the page shows as evidence for a verdict: name and value of every test and interval."""
+
+from collections.abc import Iterator
+
+from hamjepa_audit.params.audit import AuditParams
+from hamjepa_audit.reporting.audit_tables import Row, seeds_text
+from hamjepa_audit.reporting.formatting import interval_text, number, p_value
+
+
+def of_number(row: Row, params: AuditParams) -> Iterator[tuple[str, str]]:
+    """Of a row of the table `claims`; nothing where nothing was run."""
+    if not row["n"]:
+        return
+    yield from _of_any(row, params)
+    yield f"Against the paper's value: {row['test']}", _statistic(row, "p")
+    yield "Could the paper's runs have been ours? p", _with_holm(row, "p_new_runs")
+    yield from _needed(row, params)
+
+
+def of_difference(row: Row, params: AuditParams) -> Iterator[tuple[str, str]]:
+    """Of a row of the table `claim_differences`; nothing where nothing was run."""
+    if not row["n"]:
+        return
+    yield from _of_any(row, params)
+    yield "Paired t-test of no difference", _statistic(row, "p")
+    yield "Exact sign-flip test: p", p_value(row["p_sign_flip"])
+    yield "Exact Wilcoxon signed-rank test: p", p_value(row["p_wilcoxon"])
+    yield "Against the paper's value: p", p_value(row["p_paper"])
+    yield "Could the paper's runs have been ours? p", _with_holm(row, "p_new_runs")
+    yield "Below the margin in the paper's direction: p", _with_holm(row, "p_below_margin")
+    bounds = [number(row[name], "") for name in ("hedges_g", "g_low", "g_high")]
+    yield "Effect size, Hedges g", f"{bounds[0]} [{bounds[1]}, {bounds[2]}]"
+    yield "Probability of improvement", number(row["probability_of_improvement"], "")
+    yield from _needed(row, params)
+
+
+def of_statement(row: Row) -> Iterator[tuple[str, str]]:
+    """Of a row of the table `statements`; nothing where nothing was run."""
+    if not row["n"]:
+        return
+    yield "Every part holds: p", _with_holm(row, "p_holds")
+    yield "Some part fails: p", _with_holm(row, "p_fails")
+
+
+def _of_any(row: Row, params: AuditParams) -> Iterator[tuple[str, str]]:
+    share = f"{100 * params.confidence:g}%"
+    yield f"{share} interval of our mean", _interval(row, "ci_low", "ci_high")
+    yield f"{share} interval of one more seed", _interval(row, "new_seed_low", "new_seed_high")
+    yield "Ours minus the paper's", number(row["deviation"], row["unit"])
+    yield (
+        f"Equivalence within ±{number(row['margin'], row['unit'])} (TOST): p",
+        _with_holm(row, "p_equivalence"),
+    )
+
+
+def _needed(row: Row, params: AuditParams) -> Iterator[tuple[str, str]]:
+    power = f"{100 * params.power:g}%"
+    found = number(row["detectable"], row["unit"])
+    yield f"Smallest difference that {row['n']} seeds find with {power} power", found
+    if text := seeds_text(row):
+        yield f"Seeds that would settle it with {power} power, if our mean is right", text
+
+
+def _interval(row: Row, low: str, high: str) -> str:
+    return interval_text(row[low], row[high], row["unit"])
+
+
+def _statistic(row: Row, name: str) -> str:
+    p = _with_holm(row, name)
+    return f"t = {number(row['t'], '')}, p {p if p.startswith('<') else f'= {p}'}"
+
+
+def _with_holm(row: Row, name: str) -> str:
+    """'0.0123 (0.0246 after Holm)'; the p-value alone where its family has no other."""
+    p, adjusted = p_value(row[name]), p_value(row[f"{name}_holm"])
+    return p if p == adjusted else f"{p} ({adjusted} after Holm)"
