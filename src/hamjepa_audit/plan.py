@@ -16,7 +16,7 @@ from hamjepa_audit.layout import Layout
 from hamjepa_audit.params.controls import gain_figures
 from hamjepa_audit.params.studies import RunParams, StudyParams
 
-REPORT_VERSION = 4
+REPORT_VERSION = 5
 """Raised by hand when tables or figures change for the same measurements."""
 
 STEPS = ("knn", "probe", "geometry", "curves")

@@ -3,6 +3,7 @@
 Times and machines are in here and not in the tables, so that the same runs give the same tables.
 """
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import (
     digest_of,
     read_json,
+    read_parquet,
     read_sealed_json,
     sha256_file,
     write_sealed_json,
@@ -24,6 +26,9 @@ from hamjepa_audit.records import Record, read_record
 from hamjepa_audit.theory_plan import THEORY_NUMERICS, TheoryPlan, theory_files, theory_numbers
 
 SCHEMA = 2
+
+FORMS = b"hamjepa-audit-forms"
+"""The key of a table's Parquet metadata that holds the SHA-256 of its other forms, as JSON."""
 
 ENVIRONMENT = (
     "version", "commit", "uncommitted_changes", "lock_sha256", "python", "packages", "platform",
@@ -113,6 +118,9 @@ def _write(
                 f"{path} is not what the parameters give now, so the tables in {folder} may be of "
                 f"others; make results/tables again"
             )
+    for path in files:
+        if path.suffix == ".parquet":
+            _require_forms(path)
     content = {
         "schema": SCHEMA,
         "made_with": code_and_environment(),
@@ -128,6 +136,17 @@ def _write(
     target = folder / PROVENANCE
     write_sealed_json(target, content)
     return target
+
+
+def _require_forms(path: Path) -> None:
+    """Checks that a table is what was written, in all its forms: what was edited isn't sealed."""
+    metadata = read_parquet(path, sealed=True).schema.metadata or {}
+    for name, recorded in json.loads(metadata.get(FORMS, "{}")).items():
+        if sha256_file(path.with_name(name)) != recorded:
+            raise UserError(
+                f"{path.with_name(name)} is not what was written together with {path.name}: it was "
+                f"changed or damaged; delete it and give the same command again"
+            )
 
 
 def _of_studies(plans: Sequence[StudyPlan]) -> dict[str, Any]:

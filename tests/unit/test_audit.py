@@ -48,6 +48,18 @@ def test_two_data_sets_under_one_study_are_refused(
     assert str(caught.value).startswith(words) and "\n" not in str(caught.value)
 
 
+def test_accuracies_as_fractions_are_refused(
+    metrics: pd.DataFrame, claims: Claims, params: AuditParams
+) -> None:
+    accuracy = metrics["unit"] == "percent"
+    fractions = metrics.assign(
+        value=metrics["value"].where(~accuracy, metrics["value"] / 100),
+        unit=metrics["unit"].where(~accuracy, "fraction"),
+    )
+    with pytest.raises(UserError, match="in 'fraction', but the paper's numbers are in 'percent'"):
+        audit(fractions, claims, params)
+
+
 def test_the_order_of_rows_changes_nothing(
     metrics: pd.DataFrame, found: Audit, claims: Claims, params: AuditParams
 ) -> None:

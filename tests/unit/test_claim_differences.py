@@ -76,7 +76,8 @@ def paired(pairs: list[tuple[float, float]], factor: float = 1.0, shift: float =
         for seed, pair in enumerate(pairs)
         for arm, value in zip("ab", pair, strict=True)
     ]
-    return SeedTable(pd.DataFrame(rows)[METRICS_SCHEMA.names])
+    # Of any size, as no percentage is.
+    return SeedTable(pd.DataFrame(rows)[METRICS_SCHEMA.names].assign(unit="dimensionless"))
 
 
 def evidence(

@@ -278,6 +278,9 @@ def test_the_decision_tables_shown_are_those_that_decide(table, decide, carried:
         row = {
             "n": {NONE: 0, FEW: 2, ENOUGH: 3}[seeds],
             "paper": 4.0,
+            "ci_low": 3.9,
+            "ci_high": 4.1,
+            "margin": 1.0,
             "mean_difference": -1.0 if holds.get("opposite") else 1.0,
             "carried": carried,
             "p_holm": min(p("same"), p("opposite")),

@@ -42,7 +42,8 @@ def row(n: int = 5, **p: float) -> pd.DataFrame:
     names = ("p", "p_equivalence", "p_new_runs", "p_below_margin", "p_holds", "p_fails")
     values = {f"{name}_holm": p.get(name, NO) for name in names}
     base = {"n": n, "paper": 4.0, "mean_difference": p.get("mean", 4.0), "carried": False}
-    return pd.DataFrame([base | values])
+    interval = {"ci_low": 3.9, "ci_high": 4.1, "margin": 1.0}
+    return pd.DataFrame([base | interval | values])
 
 
 def verdict(decide, table: pd.DataFrame) -> str:
@@ -64,6 +65,19 @@ def verdict(decide, table: pd.DataFrame) -> str:
 )
 def test_table_of_measurements(table: pd.DataFrame, expected: str) -> None:
     assert verdict(measurement_verdicts, table) == expected
+
+
+@pytest.mark.parametrize(
+    ("interval", "beyond"),
+    [((5.1, 6.0), True), ((2.0, 2.9), True), ((4.9, 6.0), False), ((2.0, 3.1), False)],
+)
+def test_an_interval_beyond_the_margin_is_said_though_it_decides_nothing(
+    interval: tuple[float, float], beyond: bool
+) -> None:
+    low, high = interval
+    found = measurement_verdicts(row().assign(ci_low=low, ci_high=high), 0.05, 3)
+    assert found["verdict"].item() == "inconclusive"
+    assert ("our interval is beyond the margin" in found["reason"].item()) == beyond
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,7 @@ _WHERE = [
 _ENDS = [
     _text("Verdict", "verdict"),
     Column("Seeds needed", seeds_text, right=True),
+    _text("Reason", "reason"),
     _text("Source", "source"),
 ]
 READ = {
@@ -136,10 +137,7 @@ READ = {
         _text("Other readings", "other_readings"),
         _p("p holds", "p_holds_holm"),
         _p("p fails", "p_fails_holm"),
-        _text("Verdict", "verdict"),
-        Column("Seeds needed", seeds_text, right=True),
-        _text("Reason", "reason"),
-        _text("Source", "source"),
+        *_ENDS,
     ],
     "paper_consistency": [
         _text("Check", "check"),

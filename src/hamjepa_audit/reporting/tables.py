@@ -1,16 +1,18 @@
 """The tables of a study: every number once in full precision and once to be read."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 
-from hamjepa_audit.files import write_parquet, write_text
+from hamjepa_audit.files import canonical_json, write_parquet, write_text
 from hamjepa_audit.reporting.formatting import Display, displayed, latex, markdown, mean_sd_n
 from hamjepa_audit.reporting.names import with_unit
 from hamjepa_audit.reporting.order import OVERVIEW, final_checkpoint, in_reading_order, single
 from hamjepa_audit.statistics import paired_differences, per_seed, summarise
+from hamjepa_audit.table_provenance import FORMS
 
 ROW = ["arm", "epochs", "readout"]
 
@@ -123,16 +125,23 @@ def write_displayed(
 ) -> list[Path]:
     """NAME.csv and NAME.parquet of `frame`, NAME.md and NAME.tex of what is `shown` of it.
 
+    The Parquet, which is sealed, carries the digests of the others (FORMS).
+
     Returns:
         The files, each written atomically.
     """
-    targets = [folder / f"{name}.{ending}" for ending in ("csv", "md", "tex", "parquet")]
-    write_text(targets[0], frame.to_csv(index=False, lineterminator="\n"))
-    write_text(targets[1], markdown(shown) + (f"\n<!-- {origin} -->\n" if origin else ""))
-    write_text(targets[2], (f"% {origin}\n" if origin else "") + latex(shown))
-    table = _arrow(frame)
-    write_parquet(targets[3], table.replace_schema_metadata({"origin": origin} if origin else None))
-    return targets
+    texts = {
+        f"{name}.csv": frame.to_csv(index=False, lineterminator="\n"),
+        f"{name}.md": markdown(shown) + (f"\n<!-- {origin} -->\n" if origin else ""),
+        f"{name}.tex": (f"% {origin}\n" if origin else "") + latex(shown),
+    }
+    for file, text in texts.items():
+        write_text(folder / file, text)
+    forms = {file: hashlib.sha256(text.encode()).hexdigest() for file, text in texts.items()}
+    metadata = {FORMS: canonical_json(forms)} | ({b"origin": origin} if origin else {})
+    target = folder / f"{name}.parquet"
+    write_parquet(target, _arrow(frame).replace_schema_metadata(metadata))
+    return [*(folder / file for file in texts), target]
 
 
 def _arrow(frame: pd.DataFrame) -> pa.Table:

@@ -35,8 +35,8 @@ def audit(metrics: pd.DataFrame, claims: Claims, params: AuditParams) -> Audit:
         UserError: `metrics` is unusable (see `SeedTable`), a metric is in another unit than the
             claims about it or has no margin, or a statement has no test.
     """
-    _require_claimed_units(metrics, claims, params)
     seeds = SeedTable(metrics)
+    _require_claimed_units(metrics, claims, params)
     return Audit(
         claims=measurement_claims(seeds, claims, params),
         claim_differences=difference_claims(seeds, claims, params),

@@ -48,7 +48,8 @@ def measurement_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.
     | enough   | no               | no              | inconclusive   |
 
     Args:
-        table: `n`, `p_equivalence_holm`, `p_new_runs_holm`.
+        table: `n`, `p_equivalence_holm`, `p_new_runs_holm`; `ci_low`, `ci_high`, `paper` and
+            `margin`, which only the reason is made of.
         alpha: level of the tests.
         minimum: seeds below which there is no verdict.
 
@@ -61,8 +62,18 @@ def measurement_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.
         Rule(equivalent, Verdict.REPRODUCED, "our mean is within the margin of the paper's value"),
         Rule(differs, Verdict.NOT_REPRODUCED, "our value differs from the paper's"),
     ]
+    apart = _interval_is_beyond_margin(table)
+    rules.append(Rule(apart, Verdict.INCONCLUSIVE, "our interval is beyond the margin, but the "
+                      "paper's seeds may differ from ours as much by chance"))  # fmt: skip
     reason = "neither equal within the margin nor different is shown"
     return _decided(table, minimum, rules, reason)
+
+
+def _interval_is_beyond_margin(table: pd.DataFrame) -> NDArray[np.bool_]:
+    low, high, paper, margin = (
+        table[name].to_numpy(dtype=float) for name in ("ci_low", "ci_high", "paper", "margin")
+    )
+    return (low > paper + margin) | (high < paper - margin)
 
 
 def difference_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.DataFrame:
