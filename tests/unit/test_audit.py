@@ -16,7 +16,7 @@ from hamjepa_audit.metrics import METRICS_SCHEMA
 from hamjepa_audit.params.audit import AuditParams
 from hamjepa_audit.params.claims import Claims
 from hamjepa_audit.reporting.audit_tables import audit_tables
-from hamjepa_audit.statistics.audit import Audit, audit
+from hamjepa_audit.statistics.audit import Audit, audit, without_claims
 from hamjepa_audit.statistics.hypothesis_tests import MOST_SIGNS
 from tests.unit import paper_audit
 from tests.unit.synthetic_claims import as_the_paper
@@ -48,7 +48,7 @@ def test_two_data_sets_under_one_study_are_refused(
     assert str(caught.value).startswith(words) and "\n" not in str(caught.value)
 
 
-def test_accuracies_as_fractions_are_refused(
+def test_accuracies_as_fractions_or_above_100_percent_are_refused(
     metrics: pd.DataFrame, claims: Claims, params: AuditParams
 ) -> None:
     accuracy = metrics["unit"] == "percent"
@@ -58,12 +58,35 @@ def test_accuracies_as_fractions_are_refused(
     )
     with pytest.raises(UserError, match="in 'fraction', but the paper's numbers are in 'percent'"):
         audit(fractions, claims, params)
+    too_large = metrics.assign(value=metrics["value"].where(~accuracy, 100 * metrics["value"]))
+    with pytest.raises(UserError, match=r"percentages outside 0 to 100, the first: \d+\.\d+ as"):
+        audit(too_large, claims, params)
+
+
+@pytest.mark.parametrize("kind", ["measurements", "differences", "statements"])
+def test_claims_of_any_kind_keep_a_study_and_those_like_it_from_being_without(
+    kind: str, claims: Claims, params: AuditParams
+) -> None:
+    none = dict.fromkeys(("measurements", "differences", "statements"), ())
+    some = {kind: tuple(claim for claim in getattr(claims, kind) if claim.study == "cifar100")}
+    alone = claims.model_copy(update=none | some)
+    metrics = pd.DataFrame({"study": ["moon", "digits", "cifar100", "imagenet100"]})
+    assert without_claims(metrics, alone, params) == ["imagenet100", "moon"]
 
 
 def test_the_order_of_rows_changes_nothing(
     metrics: pd.DataFrame, found: Audit, claims: Claims, params: AuditParams
 ) -> None:
     again = audit(metrics.sample(frac=1, random_state=0), claims, params)
+    for one_table, other in zip(found, again, strict=True):
+        pd.testing.assert_frame_equal(one_table, other, check_exact=True)
+
+
+def test_earlier_checkpoints_are_not_held_against_the_paper(
+    metrics: pd.DataFrame, found: Audit, claims: Claims, params: AuditParams
+) -> None:
+    earlier = metrics.assign(checkpoint_epoch=5, value=0.5 * metrics["value"])
+    again = audit(pd.concat([earlier, metrics]), claims, params)
     for one_table, other in zip(found, again, strict=True):
         pd.testing.assert_frame_equal(one_table, other, check_exact=True)
 

@@ -11,6 +11,7 @@ from scipy import stats
 from torch import Tensor
 
 from hamjepa_audit.objectives.arms import RDMRegObjective, VICRegObjective
+from hamjepa_audit.objectives.prediction import view_distance
 from hamjepa_audit.objectives.rdmreg import rectified_generalised_gaussian, sliced_wasserstein
 from hamjepa_audit.objectives.sigreg import unit_directions
 from hamjepa_audit.objectives.vicreg import covariance_penalty
@@ -62,6 +63,13 @@ def test_vicreg_is_what_its_paper_writes(params_folder: Path) -> None:
     total = 25 * expected["invariance"] + 25 * expected["variance"] + expected["covariance"]
     assert float(objective.total(terms)) == pytest.approx(total, rel=1e-12)
     assert expected["variance"] > 0.1
+
+
+def test_both_views_are_pulled_towards_each_other() -> None:
+    states = normal(2, 5, 3).requires_grad_()
+    view_distance(states).backward()
+    assert states.grad is not None and bool((states.grad != 0).all())
+    assert torch.allclose(states.grad[0], -states.grad[1])
 
 
 def test_vicregs_covariance_sees_no_variance() -> None:

@@ -8,8 +8,9 @@ from scipy import stats
 
 from hamjepa_audit.metrics import METRICS_SCHEMA
 from hamjepa_audit.params.audit import AuditParams
+from hamjepa_audit.params.claims import Claims
 from hamjepa_audit.statistics.audit import Audit
-from hamjepa_audit.statistics.claim_differences import difference_evidence
+from hamjepa_audit.statistics.claim_differences import difference_claims, difference_evidence
 from hamjepa_audit.statistics.seeds import SeedTable
 from tests.unit import paper_audit
 from tests.unit.paper_audit import one, seeds_of
@@ -39,6 +40,58 @@ def test_differences_agree_with_scipy(metrics: pd.DataFrame, found: Audit) -> No
     welch = stats.ttest_ind_from_stats(*summaries, equal_var=False)
     assert stated["p_paper"] == pytest.approx(welch.pvalue)
     assert (row["paper_n"], stated["paper_n"]) == (3, 3)
+
+
+def test_what_is_expected_of_new_seeds_and_of_the_papers_runs(
+    metrics: pd.DataFrame, found: Audit
+) -> None:
+    row = one(found.claim_differences, claim="cifar100-e30-knn_top1@20-hamjepa_q-sigreg_all")
+    sides = [("hamjepa", "q", "knn_top1@20"), ("sigreg", "all", "knn_top1@20")]
+    minuend, subtrahend = (seeds_of(metrics, "cifar100", 30, *side) for side in sides)
+    differences = minuend - subtrahend
+    mean, sd = differences.mean(), differences.std(ddof=1)
+    assert row["deviation"] == pytest.approx(mean - 4.89)
+    reach = stats.t.ppf(0.975, 5) * sd * np.sqrt(1 + 1 / 6)
+    assert [row["new_seed_low"], row["new_seed_high"]] == pytest.approx(
+        [mean - reach, mean + reach]
+    )
+    t = (mean - 4.89) / (sd * np.sqrt(1 / 6 + 1 / 3))  # its value is a mean of three seeds
+    assert row["p_new_runs"] == pytest.approx(2 * stats.t.sf(abs(t), 5))
+
+
+def test_a_loss_in_the_papers_stead_is_less_than_the_margin(params: AuditParams) -> None:
+    pairs = [(1.0, 5.2), (2.0, 5.9), (1.5, 5.4), (3.0, 7.1)]
+    for sides, paper in (("ab", 4.0), ("ba", -4.0)):
+        row = evidence(paired(pairs), sides, paper, 1.0, params)
+        losses = np.subtract(*np.transpose(pairs))
+        expected = stats.ttest_1samp(losses, 1.0, alternative="less").pvalue
+        assert row["p_below_margin"] == pytest.approx(expected) and expected < 0.001
+
+
+def test_other_metrics_of_the_same_arms_are_other_hypotheses(
+    metrics: pd.DataFrame, claims: Claims, params: AuditParams
+) -> None:
+    """Also where no seed scatters, so that all differences have the smallest p there is."""
+    key = ["study", "epochs", "arm", "readout", "metric"]
+    equal = metrics.assign(value=metrics.groupby(key)["value"].transform("first"))
+    table = difference_claims(SeedTable(equal), claims, params)
+    rows = table[table["family"] == "cifar100-30"]
+    assert rows["p"].tolist() == [2 / 2**6] * 4
+    assert rows["p_holm"].tolist() == [3 * 2 / 2**6] * 4  # 4.89 and 4.88 are one
+
+
+@pytest.mark.parametrize("side", [("hamjepa", "q"), ("sigreg", "all")])
+def test_a_difference_without_a_number_of_runs_has_that_of_the_side_with_fewer(
+    side: tuple[str, str], metrics: pd.DataFrame, claims: Claims, params: AuditParams
+) -> None:
+    fewer = tuple(
+        claim.model_copy(update={"n": 2}) if (claim.arm, claim.readout) == side else claim
+        for claim in claims.measurements
+    )
+    changed = claims.model_copy(update={"measurements": fewer})
+    found = difference_claims(SeedTable(metrics), changed, params)
+    row = one(found, claim="cifar100-e30-knn_top1@20-hamjepa_q-sigreg_all")
+    assert row["paper_n"] == 2
 
 
 def test_best_is_each_seeds_best_readout(metrics: pd.DataFrame, found: Audit) -> None:
@@ -76,8 +129,7 @@ def paired(pairs: list[tuple[float, float]], factor: float = 1.0, shift: float =
         for seed, pair in enumerate(pairs)
         for arm, value in zip("ab", pair, strict=True)
     ]
-    # Of any size, as no percentage is.
-    return SeedTable(pd.DataFrame(rows)[METRICS_SCHEMA.names].assign(unit="dimensionless"))
+    return SeedTable(pd.DataFrame(rows)[METRICS_SCHEMA.names])
 
 
 def evidence(

@@ -4,10 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import DescrStatsW
 
 from hamjepa_audit.params.audit import AuditParams
 from hamjepa_audit.statistics.audit import Audit
+from hamjepa_audit.statistics.comparison import adjusted
 from tests.unit import paper_audit
 from tests.unit.paper_audit import one, seeds_of
 
@@ -49,6 +51,9 @@ def test_measurements_agree_with_scipy_and_statsmodels(
     assert [single["t"], single["p"]] == pytest.approx([student.statistic, student.pvalue])
     assert single["p_new_runs"] > single["p"]  # a single run is not exact
     assert single["p_equivalence"] == pytest.approx(tost(values, 42.26))
+    # What six seeds can tell from the printed value, not from another run.
+    effect = TTestPower().solve_power(nobs=6, alpha=0.05, power=0.8)
+    assert single["detectable"] == pytest.approx(effect * values.std(ddof=1))
 
 
 def test_spectra_are_compared_with_the_papers_method(found: Audit) -> None:
@@ -66,6 +71,18 @@ def test_the_papers_own_runs_again_are_reproduced(found: Audit) -> None:
     large = large[large["n"] > 0]
     assert len(large) == 15
     assert set(large["verdict"]) == {"reproduced"}
+
+
+def test_one_hypothesis_with_one_p_counts_once_in_its_own_family() -> None:
+    table = pd.DataFrame(
+        {
+            "family": ["f", "f", "f", "f", "g"],
+            "what": ["a", "a", "a", "b", "a"],
+            "p": [0.01, 0.01, 0.02, 0.03, 0.01],
+        }
+    )
+    found = adjusted(table, ["p"], ["what"])
+    assert found["p_holm"].tolist() == pytest.approx([0.03, 0.03, 0.04, 0.04, 0.01])
 
 
 def test_holm_families_are_those_declared(found: Audit) -> None:

@@ -197,12 +197,62 @@ def test_claims_without_an_error_bar(table: pd.DataFrame) -> None:
     assert set(rows["verdict"]) == {"no error bar"}
 
 
-def test_a_best_over_k_below_a_k_is_found() -> None:
+def with_measurement(claims: Claims, **changes: Any) -> Claims:
+    """One more number of x_q: the first of the measurements, changed."""
+    first = claims.measurements[0]
+    more = type(first)(**first.model_dump() | changes)
+    return claims.model_copy(update={"measurements": (*claims.measurements, more)})
+
+
+def test_of_a_repeated_value_that_of_the_most_seeds_counts() -> None:
+    claims = claims_of({"x_q": "12.3", "y_all": "10.1"}, {"value": "2.4"})
+    repeated = with_measurement(claims, value=Decimal("12.5"), n=3, std=Decimal("0.1"))
+    assert only(paper_consistency(repeated, 0.95), "difference")["compared"] == "2.4"
+
+
+@pytest.mark.parametrize(
+    ("value", "n", "verdict"),
+    [
+        # t = 4.85 with 2 degrees of freedom: p = 0.04.
+        ("17.9", 1, "not as one more seed"),
+        ("14.3", 1, "as one more seed"),
+        ("14.3", 3, "disagrees"),
+    ],
+)
+def test_only_a_single_run_may_be_one_more_seed(value: str, n: int, verdict: str) -> None:
     claims = claims_of({"x_q": "12.3", "y_all": "10.1"}, {"value": "2.2"})
-    at_20 = claims.measurements[0].model_dump()
-    best = at_20 | {"metric": "knn_top1@best", "value": Decimal("12.1"), "at_k": 1}
-    extended = claims.model_copy(
-        update={"measurements": (*claims.measurements, type(claims.measurements[0])(**best))}
+    mean = claims.measurements[0].model_copy(update={"std": Decimal("1.0"), "n": 3})
+    claims = claims.model_copy(update={"measurements": (mean, *claims.measurements[1:])})
+    std = None if n == 1 else Decimal("0.1")
+    repeated = with_measurement(claims, value=Decimal(value), n=n, std=std)
+    assert only(paper_consistency(repeated, 0.95), "repeated")["verdict"] == verdict
+
+
+@pytest.mark.parametrize(("std", "verdict"), [("0.1", "significant"), ("3.0", "not significant")])
+def test_the_best_readouts_spread_says_whether_a_difference_is_significant(
+    std: str, verdict: str
+) -> None:
+    best = {"minuend": {"arm": "x", "readout": "best"}}
+    claims = claims_of({"x_q": "12.3", "x_p": "13.3", "y_all": "10.1"}, best | {"value": "3.2"})
+    spread = tuple(
+        claim.model_copy(update={"std": Decimal(std), "n": 3}) for claim in claims.measurements
     )
+    table = paper_consistency(claims.model_copy(update={"measurements": spread}), 0.95)
+    row = only(table, "implied by spreads")
+    assert (row["compared"], row["verdict"]) == ("3.2", verdict)
+
+
+@pytest.mark.parametrize(
+    ("value", "verdict"),
+    [
+        ("12.1", "disagrees"),
+        ("12.2", "disagrees"),  # at most 12.25, which the other is at least
+        ("12.3", "agrees"),
+        ("12.4", "agrees"),
+    ],
+)
+def test_a_best_over_k_below_a_k_is_found(value: str, verdict: str) -> None:
+    claims = claims_of({"x_q": "12.3", "y_all": "10.1"}, {"value": "2.2"})
+    extended = with_measurement(claims, metric="knn_top1@best", value=Decimal(value), at_k=1)
     row = only(paper_consistency(extended, 0.95), "best over k")
-    assert row["verdict"] == "disagrees"
+    assert row["verdict"] == verdict

@@ -110,6 +110,15 @@ def test_a_row_for_every_arm_and_readout_in_the_studys_order(
     assert own["knn_top1@20_minus_sigreg"].notna().all()
 
 
+def test_checkpoints_along_training_have_no_part_in_it(
+    study: StudyParams, metrics: pd.DataFrame, table: pd.DataFrame
+) -> None:
+    earlier = metrics.assign(checkpoint_epoch=4, value=metrics["value"] - 10)
+    order = [arm.name for arm in study.arms]
+    again = gain(pd.concat([earlier, metrics]), order, SIDES, 0.95, EQUIVALENCE)
+    pd.testing.assert_frame_equal(again, table)
+
+
 def test_dynamics_stand_beside_the_arm_they_are_of(
     table: pd.DataFrame, metrics: pd.DataFrame
 ) -> None:
@@ -141,6 +150,7 @@ def test_a_small_difference_is_told_from_one_that_is_not_settled(
     cases = {
         "identity": [0.1, -0.1, 0.05],  # small
         "frozen": [0.21, 0.2, 0.19],  # not zero, but small
+        "symplectic_euler": [0.7, 0.1, 0.4],  # small with p = 0.037
         "mlp": [-5.0, -5.2, -4.9],
         "quadratic": [1.0, -2.0, 3.0],
         "euler": [1.2, 1.25, 1.1],  # not zero, and not shown to be small
@@ -152,7 +162,8 @@ def test_a_small_difference_is_told_from_one_that_is_not_settled(
     whole = rows[rows["readout"] == "qp"].set_index("arm")
     column = "linear_probe_top1_minus_hamjepa"
     assert whole.loc[list(cases), f"{column}_reading"].tolist() == [
-        "within margin", "within margin", "differs", "undecided", "differs", "undecided",
+        "within margin", "within margin", "within margin", "differs", "undecided", "differs",
+        "undecided",
     ]  # fmt: skip
     for arm, differences in cases.items():
         sides = [

@@ -21,8 +21,13 @@ from hamjepa_audit.evaluation.geometry import (
     uniformity,
 )
 from hamjepa_audit.evaluation.rows import unit_rows
-from hamjepa_audit.evaluation.spectrum import covariance_eigenvalues, effective_rank
+from hamjepa_audit.evaluation.spectrum import (
+    covariance_eigenvalues,
+    effective_rank,
+    lowrank_eigenvalues,
+)
 from hamjepa_audit.params.studies import GeometryParams
+from hamjepa_audit.randomness import Stream, generator
 from tests.conftest import GOLDEN_CASES as GOLDEN
 from tests.unit.features import decaying, rotation, seeded
 
@@ -90,6 +95,8 @@ class TestGeometry:
     def test_unit_rows_keep_zero_rows(self) -> None:
         rows = unit_rows(torch.tensor([[3.0, 4.0], [0.0, 0.0], [3e30, 4e30]]))
         torch.testing.assert_close(rows, torch.tensor([[0.6, 0.8], [0.0, 0.0], [0.6, 0.8]]))
+        small = unit_rows(torch.tensor([[3e-10, 4e-10]]))
+        torch.testing.assert_close(small, torch.tensor([[0.6, 0.8]]))
 
     def test_measured_twice_is_the_same_and_leaves_global_randomness_alone(self) -> None:
         train, test = decaying(400, 20).float(), decaying(90, 20).float()
@@ -116,6 +123,18 @@ class TestGeometry:
         assert float(found.cosines.min()) == pytest.approx(float((units @ units.T).min()))
         potentials = (-2 * torch.cdist(unit_rows(first), unit_rows(first)).square()).exp()
         assert found.uniformity == pytest.approx(math.log(potentials.mean()), abs=0.05)
+
+    @pytest.mark.parametrize("seed", [0, 3])
+    def test_every_draw_has_a_stream_of_its_own(self, seed: int) -> None:
+        train, test, first, second = (decaying(200, 20, seed) for seed in range(4))
+        params = GEOMETRY.model_copy(update={"seed": seed})
+        found = measure_geometry(train, test, first, second, params)
+        rows, matrix, cosines, uniform = (generator(Stream.GEOMETRY, seed, i) for i in range(4))
+        sample = train[sampled_rows(200, 150, rows)]
+        assert torch.equal(found.eigenvalues, covariance_eigenvalues(sample, 12))
+        assert torch.equal(found.eigenvalues_lowrank, lowrank_eigenvalues(sample, 12, 2, matrix))
+        assert torch.equal(found.cosines, pair_cosines(test, *random_pairs(200, 5000, cosines)))
+        assert found.uniformity == uniformity(first, *random_pairs(200, 400, uniform))
 
     def test_uniformity_has_twice_as_many_pairs_as_rows(self, monkeypatch) -> None:
         drawn = []

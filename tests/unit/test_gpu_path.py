@@ -6,6 +6,7 @@ backward pass are not covered: PyTorch has neither without a GPU.
 """
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from hamjepa_audit.data.streaming import BatchImages
 from hamjepa_audit.data.whole_images import WholeImages
 from hamjepa_audit.objectives import arms
 from hamjepa_audit.params import RunParams, load_study, resolve_run
+from hamjepa_audit.training.device import autocast, choose_device
 from hamjepa_audit.training.loop import Trainer
 from hamjepa_audit.training.model import build_model
 
@@ -115,6 +117,33 @@ def test_a_step_stays_on_the_gpu_and_waits_for_nothing(
     assert operations.waited_for == []
     assert "aten.convolution.default" in operations.names  # something was looked at
     assert {name for name in operations.names if "linalg" in name or "item" in name} <= WAITING
+
+
+@pytest.mark.parametrize(("name", "chosen"), [("auto", "cuda"), ("cuda", "cuda"), ("cpu", "cpu")])
+def test_a_gpu_is_taken_unless_the_cpu_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, name: Any, chosen: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device(name).type == chosen
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "enabled"),
+    [("cuda", "bf16", True), ("cuda", "fp32", False), ("cpu", "bf16", False)],
+)
+def test_bf16_is_for_gpus_and_only_where_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, device: str, precision: Any, enabled: bool
+) -> None:
+    asked: list[tuple[str, torch.dtype, bool]] = []
+
+    def recorded(kind: str, dtype: torch.dtype, *, enabled: bool) -> nullcontext[None]:
+        asked.append((kind, dtype, enabled))
+        return nullcontext()
+
+    monkeypatch.setattr(torch, "autocast", recorded)
+    with autocast(torch.device(device), precision):
+        pass
+    assert asked == [(device, torch.bfloat16, enabled)]
 
 
 @pytest.mark.usefixtures("fake_cuda")

@@ -96,6 +96,7 @@ def test_without_spread_and_with_too_few() -> None:
     assert tost(constant, 0.5).tolist() == [1 / 2**5, 1.0]
     both = welch(1.0, 0.0, 3, 2.0, 0.0, 3)
     assert two_sided(both) == pytest.approx(2 / math.comb(6, 3))
+    assert two_sided(welch(1.0, 0.0, 3, 1.0, 0.0, 3)) == 1.0
     assert two_sided(of_mean_and_new_runs(2.0, 0.0, 6, 1.0, 1)) == pytest.approx(2 / 7)
     for one in (of_mean(1.0, np.nan, 1), welch(1.0, np.nan, 1, 2.0, 0.1, 3)):
         assert np.isnan(two_sided(one)) and np.isnan(tost(one, 1.0))
@@ -224,6 +225,10 @@ def test_hedges_by_hand() -> None:
     assert np.isnan(hedges_g([1.0, 1.0], [1.0, 0.0], [2, 5])).all()
 
 
+def test_two_differences_have_no_effect_size_interval() -> None:
+    assert np.isnan(effect_size_interval([1.0], [1.0], [2], 0.9)).all()
+
+
 @pytest.mark.parametrize("mean", [-2.0, 0.05, 3.0, 30.0])
 @pytest.mark.parametrize("n", SIZES)
 def test_effect_size_interval_inverts_the_noncentral_t(mean: float, n: int) -> None:
@@ -255,6 +260,11 @@ def test_power_agrees_with_statsmodels(n: int) -> None:
         2 * oracle.solve_power(nobs=n, alpha=0.05, power=0.8), rel=1e-5
     )
     assert np.isnan(detectable(of_mean(0.0, np.nan, 1), 0.05, 0.8)).all()
+
+
+def test_without_spread_the_exact_tests_smallest_p_has_to_be_below_the_level() -> None:
+    truth = of_mean(1.0, 0.0, [4, 5, 6])
+    assert power_to_show(truth, 1 / 2**5).tolist() == [0.0, 0.0, 1.0]
 
 
 @pytest.mark.parametrize("n", SIZES)

@@ -98,6 +98,13 @@ class TestKNN:
         huge = 2.0**80
         assert knn_accuracies(huge * train, labels, huge * test, test_labels, KS, 7) == found
 
+    def test_all_training_rows_may_vote(self) -> None:
+        train, labels, test, _ = clusters()
+        most = int(labels.bincount(minlength=7).argmax())
+        asked = torch.full((len(test),), most)
+        found = knn_accuracies(train, labels, test, asked, [len(train)], 7)
+        assert found[len(train)].top1 == 1.0
+
     @pytest.mark.parametrize("k", [0, 231])
     def test_refuses_impossible_k(self, k: int) -> None:
         with pytest.raises(UserError, match=rf"\[{k}\].*between 1 and 230"):
@@ -115,6 +122,12 @@ class TestKNN:
         with pytest.raises(ValueError, match=r"labels span \[0, 6\], expected \[0, 5\]"):
             knn_accuracies(*clusters(), KS, 6)
 
+    def test_refuses_negative_labels(self) -> None:
+        train, labels, test, test_labels = clusters()
+        test_labels[3] = -1
+        with pytest.raises(ValueError, match=r"test labels span \[-1, 6\], expected \[0, 6\]"):
+            knn_accuracies(train, labels, test, test_labels, KS, 7)
+
     def test_measurements(self) -> None:
         inputs = clusters(spread=2.0)
         params = KNNParams(neighbours=KS, top5_from_k=10)
@@ -129,6 +142,12 @@ class TestKNN:
             **{f"knn_top5@{k}": 100 * found[k].top5 for k in (10, 50)},
             "knn_top1@best": 100 * max(a.top1 for a in found.values()),
         }
+
+    def test_five_classes_have_a_top5(self) -> None:
+        params = KNNParams(neighbours=(50,), top5_from_k=1)
+        rows = knn_measurements("all", *clusters(classes=5), 5, params)
+        values = {row.metric: row.value for row in rows}
+        assert values["knn_top5@50"] == 100.0
 
     def test_no_top5_with_fewer_than_five_classes(self) -> None:
         params = KNNParams(neighbours=(1, 50), top5_from_k=1)

@@ -5,10 +5,12 @@ import math
 import pytest
 import torch
 import torchvision
+from scipy import stats
 from torch import Tensor
 
 from hamjepa_audit.models.encoder import GridPool, TokenEncoder
 from hamjepa_audit.models.hamiltonian import Potential, energy
+from hamjepa_audit.models.initialisation import initialise
 from hamjepa_audit.models.integrators import leapfrog
 from hamjepa_audit.models.predictors import (
     HamiltonianPredictor,
@@ -121,6 +123,15 @@ def test_initial_weights_have_the_documented_scales() -> None:
     assert float(token.abs().max()) > 0.9 / 16
 
 
+def test_linear_layers_start_as_pytorchs() -> None:
+    """Weights and biases uniform in +-1 / sqrt(fan_in), here 0.1."""
+    layer = torch.nn.Linear(100, 2000)
+    initialise(layer, seeded())
+    for tensor in (layer.weight, layer.bias):
+        drawn = tensor.detach().flatten()
+        assert stats.kstest(drawn.double().numpy() / 0.2 + 0.5, "uniform").pvalue > 0.001
+
+
 def reference_gradient(potential: Potential, q: Tensor, ramp: float) -> Tensor:
     q = q.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(potential(q, ramp).sum(), q)
@@ -161,6 +172,18 @@ def test_the_closed_form_gradient_refuses_to_be_differentiated_twice() -> None:
     q = torch.ones(1, 3, requires_grad=True)
     with pytest.raises(RuntimeError, match="no second derivative"):
         torch.autograd.grad(potential.gradient(q).sum(), q, create_graph=True)
+
+
+def test_the_ramp_switches_the_learned_part_off_and_on() -> None:
+    predictor = HamiltonianPredictor(leapfrog_params(), 6, seeded()).double()
+    states = torch.randn(5, 6, dtype=torch.float64, generator=seeded(1))
+    direction = torch.ones(5, 1, dtype=torch.float64)
+    q, p = states.chunk(2, dim=-1)
+    harmonic = leapfrog(lambda x: 0.1 * x, q, p, 0.05, 2)
+    assert torch.allclose(predictor(states, direction, 0.0), torch.cat(harmonic, dim=-1))
+    assert not torch.allclose(predictor(states, direction, 1.0), predictor(states, direction, 0.5))
+    still = energy(predictor.potential, states, 0.0)
+    assert torch.allclose(still, 0.5 * p.square().sum(-1) + 0.05 * q.square().sum(-1))
 
 
 def plain_leapfrog(potential: Potential, q: Tensor, p: Tensor, dt: float, steps: int) -> Tensor:

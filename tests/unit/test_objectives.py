@@ -1,6 +1,7 @@
 """Objectives: invariances, plain references and the edges that go wrong easily."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hamjepa_audit.objectives.arms import PhaseSpaceObjective, SIGRegObjective
+from hamjepa_audit.objectives.arms import ArmObjective, PhaseSpaceObjective, SIGRegObjective
 from hamjepa_audit.objectives.floors import (
     logdet_floor,
     moments,
@@ -111,6 +112,19 @@ def test_floor_directions_are_orthonormal_and_kept_for_sixteen_steps(
     states = torch.randn(2, 16, 40, generator=seeded()) * 0.1
     values = [float(objective.terms(states, step, 1)["logdet_floor"]) for step in (0, 15, 16)]
     assert values[0] == values[1] != values[2]
+
+
+def test_directions_depend_on_the_runs_seed(
+    hamjepa: PhaseSpaceObjectiveParams, sigreg_params: SIGRegObjectiveParams
+) -> None:
+    states = torch.randn(2, 16, 40, generator=seeded()) * 0.1
+    makers: dict[str, Callable[[int], ArmObjective]] = {
+        "sigreg": lambda seed: SIGRegObjective(sigreg_params, seed),
+        "logdet_floor": lambda seed: PhaseSpaceObjective(hamjepa, 40, seed),
+    }
+    for term, make in makers.items():
+        values = [float(make(seed).terms(states, 0, 1)[term].detach()) for seed in (1, 2, 1)]
+        assert values[0] == values[2] != values[1], term
 
 
 def test_lejepa_prediction_has_no_stop_gradient() -> None:

@@ -15,14 +15,17 @@ from hamjepa_audit.params.claims import Claims, load_claims
 from hamjepa_audit.reporting.audit_tables import seeds_text
 from hamjepa_audit.statistics.audit import audit
 from hamjepa_audit.statistics.claim_differences import _ways, difference_evidence
-from hamjepa_audit.statistics.hypothesis_tests import of_mean
+from hamjepa_audit.statistics.hypothesis_tests import Array, of_mean
 from hamjepa_audit.statistics.planning import (
     Planned,
+    Way,
     fewest_seeds,
     to_differ,
     to_equal,
     with_seeds_needed,
 )
+from hamjepa_audit.statistics.statement_parts import Part
+from hamjepa_audit.statistics.statements import _ways as ways_of_statement
 from hamjepa_audit.statistics.verdicts import difference_verdicts, direction_verdicts
 from tests.unit.synthetic_claims import as_the_paper
 
@@ -78,6 +81,70 @@ def test_a_difference_from_few_runs_of_the_paper_may_never_be_shown() -> None:
     assert fewest_seeds([equal], NUMBERS, 0.8) == fewest_seeds(
         [to_equal(claim(), -0.4, NUMBERS, 0.05)], NUMBERS, 0.8
     )
+
+
+def test_to_differ_counts_the_papers_error_and_both_sides() -> None:
+    seeds = np.array([3.0, 12.0])
+    # With a standard deviation of 0.5 the paper's mean of 3 has its own error, else it has ours.
+    for paper_sd, spread in ((0.5, 0.5), (np.nan, 0.8)):
+        (planned,) = to_differ(claim(paper_sd), -2.5, seeds, 0.05)
+        assert planned.level == 0.025 and (planned.truth.value == 2.5).all()
+        expected = np.sqrt(0.8**2 / seeds + spread**2 / 3)
+        assert planned.truth.error == pytest.approx(expected)
+
+
+def test_ways_of_a_statement_by_hand() -> None:
+    """All bounds are kept, or one of the three is broken."""
+    parts = [
+        Part("x", np.array([1.0, 2.0, 3.0]), 0.5, 4.0),
+        Part("y", np.array([5.0, 7.0]), high=9),
+    ]
+    kept, *broken = ways_of_statement(pd.Series({"parts": parts}), np.array([4.0]), 0.03)
+    distances = [1.5, 2.0, 3.0]
+    assert [test.truth.value.item() for test in kept] == distances
+    assert [test.truth.error.item() for test in kept] == pytest.approx([0.5, 0.5, 2**0.5 / 2])
+    assert [test.level for test in kept] == [0.03] * 3
+    assert [test.truth.value.item() for (test,) in broken] == [-distance for distance in distances]
+    assert [test.level for (test,) in broken] == pytest.approx([0.01] * 3)
+
+
+def test_ways_of_a_difference_by_hand() -> None:
+    row = claim().to_dict() | {
+        "paper": -4.0, "mean_difference": -3.0, "deviation": 1.0, "carried": True,
+    }  # fmt: skip
+    same, opposite, absent = _ways(pd.Series(row), np.array([4.0]), 0.04)
+    found = [(test.truth.value.item(), test.level) for (test,) in (same, opposite, absent)]
+    assert found == [(3.0, 0.02), (-3.0, 0.02), (1.0 - 3.0, 0.04)]
+
+
+def inconclusive(families: str, n: int = 3) -> pd.DataFrame:
+    return pd.DataFrame({"verdict": "inconclusive", "n": n, "family": list(families), "p": 0.5})
+
+
+def one_sign(row: pd.Series, seeds: Array, level: float) -> list[Way]:
+    return [[Planned(of_mean(0.8, 1.0, seeds), level / 2)]]
+
+
+def test_seeds_needed_are_those_of_holms_first_step(params: AuditParams) -> None:
+    needed = with_seeds_needed(inconclusive("aaaab"), "p", one_sign, params)["seeds_needed"]
+    expected = [
+        math.ceil(TTestPower().solve_power(effect_size=0.8, alpha=0.05 / tests, power=0.8))
+        for tests in (4, 1)
+    ]
+    assert needed.tolist() == [expected[0]] * 4 + [expected[1]]
+
+
+def test_seeds_needed_are_one_more_at_least_and_as_many_as_considered_at_most(
+    params: AuditParams,
+) -> None:
+    def needed(n: int, most: int) -> float:
+        limited = params.model_copy(update={"maximum_seeds": most})
+        table = with_seeds_needed(inconclusive("a", n), "p", one_sign, limited)
+        return float(table["seeds_needed"].item())
+
+    assert needed(50, 1000) == 51  # there are enough, and it is open all the same
+    enough = int(needed(3, 1000))
+    assert needed(3, enough) == enough and math.isinf(needed(3, enough - 1))
 
 
 TRUTHS = {"paper": 4.0, "half": 2.0, "small": 0.3, "opposite": -2.5, "beyond": 5.4}

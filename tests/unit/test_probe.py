@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hamjepa_audit.errors import TrainingDivergedError
 from hamjepa_audit.evaluation.probe import (
+    ProbeFit,
     ProbeWeights,
     epoch_orders,
     initial_weights,
@@ -17,6 +18,7 @@ from hamjepa_audit.evaluation.probe import (
     train_probe,
 )
 from hamjepa_audit.params.studies import ProbeParams
+from hamjepa_audit.randomness import Stream, generator
 from tests.unit.features import clusters, seeded
 
 PROBE = ProbeParams(
@@ -105,6 +107,31 @@ class TestProbe:
         assert probe_measurements("p", *inputs, 7, other) != probe_measurements(
             "p", *inputs, 7, first
         )
+
+    @pytest.mark.parametrize("seed", [0, 3])
+    def test_weights_and_order_are_drawn_from_the_seeds_own_streams(
+        self, monkeypatch: pytest.MonkeyPatch, seed: int
+    ) -> None:
+        given: list[tuple[ProbeWeights, Tensor]] = []
+
+        def recorded(
+            features: Tensor, labels: Tensor, initial: ProbeWeights, orders: Tensor,
+            params: ProbeParams,
+        ) -> ProbeFit:  # fmt: skip
+            given.append((initial, orders))
+            return train_probe(features, labels, initial, orders, params)
+
+        monkeypatch.setattr("hamjepa_audit.evaluation.probe.train_probe", recorded)
+        params = PROBE.model_copy(update={"seed": seed, "epochs": 1})
+        probe_measurements("q", *clusters(), 7, params)
+        ((initial, orders),) = given
+        expected = initial_weights(12, 7, generator(Stream.PROBE, seed, 0))
+        assert all(map(torch.equal, initial, expected))
+        assert torch.equal(orders, epoch_orders(230, 1, generator(Stream.PROBE, seed, 1)))
+
+    def test_five_classes_have_a_top5(self) -> None:
+        rows = probe_measurements("q", *clusters(classes=5), 5, PROBE)
+        assert [(row.metric, row.value) for row in rows[1:]] == [("linear_probe_top5", 100.0)]
 
     def test_no_top5_with_fewer_than_five_classes(self) -> None:
         rows = probe_measurements("q", *clusters(classes=4), 4, PROBE)

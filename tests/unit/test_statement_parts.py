@@ -10,10 +10,17 @@ import pytest
 from hamjepa_audit.files import read_json, write_sealed_json
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.measurements import training_times
-from hamjepa_audit.metrics import METRICS_SCHEMA
+from hamjepa_audit.metrics import METRICS_SCHEMA, TRAINING_SECONDS
 from hamjepa_audit.params.audit import AuditParams, load_audit
 from hamjepa_audit.params.claims import Claims, load_claims
 from hamjepa_audit.statistics.audit import audit
+from hamjepa_audit.statistics.seeds import NotMeasured, SeedTable
+from hamjepa_audit.statistics.statement_parts import (
+    INFINITY,
+    STATEMENTS,
+    Runs,
+    rank_tracks_accuracy,
+)
 from hamjepa_audit.statistics.statements import BETWEEN_READINGS
 from tests.tiny import STUDY, copy_params
 from tests.unit.fabricated import plan_of, write_results
@@ -85,6 +92,121 @@ def test_other_readings_of_the_mlp_are_told_and_do_not_decide(
     without = [entry for entry in rows if entry["arm"] != "mlp_dt_scaled"]
     alone = statement("symplectic-drives-knn", without, claims, params)
     assert alone["p_holds"] == found["p_holds"]
+
+
+MEANS = {
+    ("sigreg", "all"): {
+        "knn_top1@1": 18, "knn_top1@5": 19, "knn_top1@10": 22, "knn_top1@20": 20,
+        "knn_top1@50": 17, "linear_probe_top1": 30, "effective_rank_lowrank": 100,
+        "cosine_mean": 0.02, TRAINING_SECONDS: 100,
+    },
+    ("sigreg", "q"): {"knn_top1@20": 18, "linear_probe_top1": 27},
+    ("sigreg", "qp"): {"knn_top1@20": 19, "linear_probe_top1": 29},
+    ("mlp", "q"): {"knn_top1@20": 21, "linear_probe_top1": 38},
+    ("hamjepa", "q"): {
+        "knn_top1@20": 30, "linear_probe_top1": 40, "effective_rank_lowrank": 120,
+        "cosine_mean": 0.7, "feature_norm_mean": 3,
+    },
+    ("hamjepa", "p"): {
+        "knn_top1@20": 22, "effective_rank_lowrank": 80, "cosine_mean": 0.6, "feature_norm_mean": 4,
+    },
+    ("hamjepa", "qp"): {
+        "knn_top1@20": 29, "linear_probe_top1": 40.25, "cosine_mean": 0.65, "feature_norm_mean": 6,
+    },
+    ("hamjepa", "all"): {TRAINING_SECONDS: 120},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        # The kNN gain is 10, of which the MLP loses 9; the probe's is 10, of which it loses 2.
+        (
+            "symplectic-drives-knn",
+            [(10, 0, INFINITY), (9 - 10 / 2, 0, INFINITY), (10, 0, INFINITY),
+             (2 - 10 / 3, -INFINITY, 0)],
+        ),
+        ("q-is-content", [(1, -0.5, INFINITY), (7, 0, INFINITY)]),
+        ("knn-decays-for-sigreg", [(22 - 20, 0, INFINITY), (20 - 17, 0, INFINITY)]),
+        ("rank-not-collapsed", [(20, 0, INFINITY), (-20, -INFINITY, 0)]),
+        (
+            "cone",
+            [(0.7, 0.3, INFINITY), (0.6, 0.3, INFINITY), (0.65, 0.3, INFINITY), (0.02, -0.1, 0.1)],
+        ),
+        ("norm-pythagoras", [(36 / 25, 0.98, 1.02)]),
+        ("qp-redundant", [(1, 0, INFINITY), (-1, -0.5, 0.5), (2, 0, INFINITY), (0.25, -0.5, 0.5)]),
+        ("same-wall-clock", [(1.2, 0.9, 1.1)]),
+    ],
+)  # fmt: skip
+def test_parts_of_each_statement_by_hand(
+    name: str, parts: list[tuple[float, float, float]], params: AuditParams
+) -> None:
+    rows = [
+        row("s", 30, *where, metric, seed, value)
+        | {"unit": "seconds" if metric == TRAINING_SECONDS else "u"}
+        for where, metrics in MEANS.items()
+        for metric, value in metrics.items()
+        for seed in range(2)
+    ]
+    seeds = SeedTable(pd.DataFrame(rows)[METRICS_SCHEMA.names])
+    found = STATEMENTS[name](Runs(seeds, "s", 30, params))
+    assert all(np.ptp(part.values) == 0 and len(part.values) == 2 for part in found)
+    assert [(part.values[0], part.low, part.high) for part in found] == [
+        pytest.approx(part) for part in parts
+    ]
+
+
+def along_training(checkpoints: int) -> SeedTable:
+    """Accuracies that rise, and ranks that rise or fall, ever more steeply."""
+    rows = [
+        row("s", 30, arm, "q", metric, seed, value) | {"checkpoint_epoch": epoch, "unit": "u"}
+        for seed in range(2)
+        for arm, sign in (("hamjepa", 1), ("sigreg", -1))
+        for epoch in range(1, checkpoints + 1)
+        for metric, value in (
+            ("linear_probe_top1", epoch),
+            ("effective_rank_lowrank", sign * 4.0**epoch),
+        )
+    ]
+    return SeedTable(pd.DataFrame(rows)[METRICS_SCHEMA.names])
+
+
+def test_from_four_checkpoints_on_ranks_are_correlated(params: AuditParams) -> None:
+    up, down = rank_tracks_accuracy(Runs(along_training(4), "s", 30, params))
+    assert up.values.tolist() == pytest.approx([1, 1]) and up.bounds == [(1, 0)]
+    assert down.values.tolist() == pytest.approx([-1, -1]) and down.bounds == [(-1, 0)]
+    with pytest.raises(NotMeasured, match="at 4 checkpoints"):
+        rank_tracks_accuracy(Runs(along_training(3), "s", 30, params))
+
+
+def test_seeds_and_checkpoints_that_lack_a_number_are_left_out() -> None:
+    rows = [row("s", 30, "a", "q", f"knn_top1@{k}", seed, k) for k in (1, 20) for seed in range(3)]
+    rows += [row("s", 30, "a", "p", "knn_top1@20", seed, 30) for seed in range(3)]
+    early = [entry | {"checkpoint_epoch": 10, "value": 0.0} for entry in rows]
+    frame = pd.DataFrame([*rows, *early])[METRICS_SCHEMA.names]
+    lost = (frame["seed"] == 1) & (frame["checkpoint_epoch"] == 30)
+    seeds = SeedTable(
+        frame[~(lost & (frame["readout"] == "q") & (frame["metric"] != "knn_top1@1"))]
+    )
+    sweep = seeds.knn_sweep("s", 30, "a", "q")
+    assert sweep.index.tolist() == [0, 2] and sweep.to_numpy().tolist() == [[1, 20]] * 2
+    assert seeds.values("s", 30, "a", "best", "knn_top1@20").to_dict() == {0: 30, 2: 30}
+    along = seeds.checkpoints("s", 30, "a", "q", ["knn_top1@1", "knn_top1@20"])
+    assert {seed: table.index.tolist() for seed, table in along.items()} == {
+        0: [10, 30], 1: [10], 2: [10, 30],
+    }  # fmt: skip
+
+
+def test_a_statement_has_as_many_seeds_as_the_part_with_the_fewest(
+    claims: Claims, params: AuditParams
+) -> None:
+    noise = np.random.default_rng(0)
+    rows = [
+        row("cifar100", 30, "hamjepa", part, "knn_top1@20", seed, 30 + noise.normal())
+        for part, seeds in (("q", 6), ("qp", 6), ("p", 4))
+        for seed in range(seeds)
+    ]
+    assert statement("q-is-content", rows, claims, params)["n"] == 4
 
 
 @pytest.mark.parametrize(

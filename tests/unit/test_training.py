@@ -46,6 +46,17 @@ def run_of(params: Path, arm: str, seed: int = 0) -> RunParams:
     return resolve_run(load_study(params, STUDY), arm, EPOCHS, seed)
 
 
+def test_algorithms_are_deterministic_and_float32_is_not_shortened() -> None:
+    torch.backends.cudnn.benchmark = torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.set_deterministic_debug_mode("default")
+    said = make_deterministic(threads=1)
+    assert torch.get_deterministic_debug_mode() == 2  # an error, not a warning
+    assert not torch.backends.cudnn.benchmark and not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+    assert said["deterministic_algorithms"] and not said["cudnn_benchmark"] and not said["tf32"]
+
+
 @pytest.mark.parametrize("arm", ARMS)
 def test_the_same_seed_gives_the_same_bytes(
     params: Path, images: torch.Tensor, tmp_path: Path, arm: str
@@ -79,6 +90,30 @@ def test_arms_of_one_seed_start_alike_and_see_the_same_views(
     for arm in ARMS[1:]:
         assert len(seen[arm]) == len(seen[ARMS[0]])
         assert all(map(torch.equal, seen[arm], seen[ARMS[0]]))
+
+
+def test_another_seed_draws_weights_order_and_views_anew(
+    params: Path, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: dict[str, list[torch.Tensor]] = {"views": []}
+
+    def recording(*arguments: object) -> torch.Tensor:
+        drawn["views"].append(random_views(*arguments))  # type: ignore[arg-type]
+        return drawn["views"][-1]
+
+    monkeypatch.setattr(loop, "random_views", recording)
+    weights = ("encoder.stem.0.weight", "objective.predictor.potential.residual.linears.0.weight")
+    samples = torch.arange(8)
+    for seed in (0, 1):
+        run = run_of(params, "hamjepa", seed)
+        trainer = Trainer(run, build_model(run), images, "x")
+        state = trainer.model.state_dict()
+        for name in weights:
+            drawn.setdefault(name, []).append(state[name].clone())
+        drawn.setdefault("order", []).append(trainer._batches(1, 1)[0])
+        trainer.step(samples, images[samples], 1, 0)
+    for name, (first, second) in drawn.items():
+        assert not torch.equal(first, second), name
 
 
 def test_an_epoch_takes_every_image_once_and_drops_the_rest(
@@ -122,6 +157,9 @@ def test_learning_rates_of_the_groups(params: Path, images: torch.Tensor) -> Non
     trainer.step(samples, images[samples], 1, 0)
     rates = [group["lr"] for group in trainer.optimiser.param_groups]
     assert rates == pytest.approx([5e-6, 5e-7])
+    floor = 5e-4 * slow.optimisation.final_factor
+    last = [trainer._learning_rate(trainer.total_steps, base) for base in bases]
+    assert last == pytest.approx([floor, floor]) and floor > 0
 
 
 @pytest.mark.parametrize("scope", ["encoder_and_predictor", "encoder"])
@@ -143,6 +181,31 @@ def test_what_is_clipped_together(params: Path, images: torch.Tensor, scope: str
     assert predictor.grad is not None
     clipped = bool((predictor.grad < 0.9).all())
     assert clipped == (scope == "encoder_and_predictor")
+
+
+def test_without_clipping_the_norm_of_everything_is_recorded(
+    params: Path, images: torch.Tensor
+) -> None:
+    run = run_of(params, "hamjepa")
+    run = run.model_copy(update={"arm": run.arm.model_copy(update={"clipping": None})})
+    model = build_model(run)
+    trainer = Trainer(run, model, images, "x")
+    every = [*model.encoder.parameters(), *model.objective.parameters()]
+    for parameter in every:
+        parameter.grad = torch.ones_like(parameter)
+    assert float(trainer._clip()) == pytest.approx(sum(p.numel() for p in every) ** 0.5, rel=1e-5)
+    assert all(bool((p.grad == 1).all()) for p in every if p.grad is not None)
+
+
+def test_objectives_get_float32_from_an_encoder_in_bf16(
+    params: Path, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "autocast", lambda *_: torch.autocast("cpu", torch.bfloat16))
+    run = run_of(params, "hamjepa")
+    trainer = Trainer(run, build_model(run), images, "x")
+    states = trainer._states(torch.arange(4), images[:4], 1)
+    assert states.dtype == torch.float32
+    assert torch.equal(states, states.bfloat16().float())  # it was rounded
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(
@@ -199,6 +262,8 @@ def test_a_trial_stops_early_on_the_schedule_of_the_whole_run(
     assert len(trial.history) == 1
     whole = Trainer(run, build_model(run), images, "x")
     assert trial.history[0]["learning_rate"] == whole._learning_rate(1, 5e-4)
+    longer = pretrain(run, images, CPU, "trial", trial_steps=whole.total_steps + 1)
+    assert len(longer.history) == EPOCHS
 
 
 @pytest.mark.parametrize("damage", ["cut", "other model", "missing"])

@@ -1,18 +1,33 @@
 """Checkpoints along training: which are kept, how they are lost, their correlation, figures."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
+from hamjepa_audit.data.preparation import prepare
+from hamjepa_audit.data.store import open_store
+from hamjepa_audit.data.streaming import open_images
+from hamjepa_audit.data.views import plain_views
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.evaluation.trajectory import measure_trajectory
+from hamjepa_audit.evaluation.features import extract_features
+from hamjepa_audit.evaluation.steps import (
+    extract,
+    measure_geometry,
+    measure_knn,
+    measure_predictors,
+    measure_probe,
+)
+from hamjepa_audit.evaluation.trajectory import measure_trajectory, measurements
 from hamjepa_audit.figure_plan import ALONG_TRAINING
-from hamjepa_audit.files import sha256_file
+from hamjepa_audit.files import read_json, read_parquet, sha256_file, write_sealed_json
 from hamjepa_audit.layout import Layout
-from hamjepa_audit.params import load_study
+from hamjepa_audit.metrics import Measurement
+from hamjepa_audit.params import RunParams, load_study, resolve_run
 from hamjepa_audit.params.audit import load_audit
 from hamjepa_audit.params.studies import CheckpointParams
 from hamjepa_audit.plan import StudyPlan
@@ -21,10 +36,12 @@ from hamjepa_audit.reporting.trajectories import against_rank, along_training, t
 from hamjepa_audit.statistics.seeds import SeedTable
 from hamjepa_audit.statistics.statement_parts import Runs, rank_tracks_accuracy
 from hamjepa_audit.statistics.trajectories import rank_correlations
-from hamjepa_audit.training.checkpoint import CheckpointsAlong, save_checkpoint
+from hamjepa_audit.training.checkpoint import CheckpointsAlong, load_encoder, save_checkpoint
+from hamjepa_audit.training.device import make_deterministic
 from hamjepa_audit.training.loop import Trainer, pretrain
 from hamjepa_audit.training.model import build_model
 from tests.tiny import STUDY, copy_params, edit
+from tests.unit.fabricated import plan_of, write_run
 from tests.unit.ranks import run_of
 
 ARMS = {"sigreg": -1.0, "hamjepa": 1.0}
@@ -101,7 +118,8 @@ def test_the_figure_shows_the_correlation_that_the_verdict_is_of(params_folder: 
 
 
 def test_too_few_or_constant_checkpoints_have_no_correlation() -> None:
-    few = metrics(every=8)
+    four, few = metrics(every=5), metrics(every=6)
+    assert len(rank_correlations(four, "linear_probe_top1", "effective_rank", 0.95)) == 6
     assert rank_correlations(few, "linear_probe_top1", "effective_rank", 0.95).empty
     constant = metrics()
     constant.loc[constant["metric"] == "effective_rank", "value"] = 1.0
@@ -155,6 +173,81 @@ def test_runs_that_lack_a_checkpoint_asked_for_since_are_named(tmp_path: Path) -
         f"1 of {len(batch.runs)} runs of arm 'mlp' lack checkpoints of epochs 1,"
     )
     assert f"rm -r {layout.run(batch.run_ids[0])}, then the same snakemake command" in message
+
+
+def test_all_runs_see_the_same_two_views_of_the_test_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drawn by the study's seed, not the run's, for an epoch that training never has."""
+    study = load_study(copy_params(tmp_path / "params"), STUDY)
+    drawn: list[tuple[int, int, list[int], list[int]]] = []
+
+    def recorded(
+        images: torch.Tensor, samples: torch.Tensor, params: Any, seed: int, epoch: int,
+        views: torch.Tensor,
+    ) -> torch.Tensor:  # fmt: skip
+        drawn.append((seed, epoch, samples.tolist(), views.tolist()))
+        return plain_views(images, params)
+
+    monkeypatch.setattr("hamjepa_audit.evaluation.features.random_views", recorded)
+    for seed in (0, 1):
+        run = resolve_run(study, "sigreg", 2, seed)
+        run = run.model_copy(
+            update={"evaluation": run.evaluation.model_copy(update={"view_seed": 5})}
+        )
+        size = run.data.image_size
+        images = [torch.zeros(rows, 3, size, size, dtype=torch.uint8) for rows in (4, 3)]
+        extract_features(build_model(run).encoder.eval(), run, *images)
+        assert drawn == [(5, 0, [0, 1, 2], [0] * 3), (5, 0, [0, 1, 2], [1] * 3)]
+        drawn.clear()
+
+
+def test_every_checkpoint_is_measured_on_its_own_features(tmp_path: Path) -> None:
+    """The files of a batch against the measurements, made by hand, of each of its encoders."""
+    make_deterministic(threads=1)
+    params = copy_params(tmp_path / "params")
+    study, cpu = params / f"studies/{STUDY}.yaml", torch.device("cpu")
+    for keys, value in {"epochs": [3], "seeds": [0], "checkpoints.every_epochs": 1}.items():
+        edit(study, keys, value)
+    layout = Layout(params=params, results=tmp_path / "results", data=tmp_path / "data")
+    prepare(load_study(params, STUDY).data, layout.raw, layout.data)
+    batch = plan_of(layout, STUDY).batch("hamjepa", 3)
+    (name,), (run,) = batch.run_ids, batch.runs
+    write_run(layout, run, batch.data_digest)
+    paths = [*(layout.checkpoint_along(name, epoch) for epoch in (1, 2)), layout.checkpoint(name)]
+    for seed, path in enumerate(paths):
+        save_checkpoint(build_model(run.model_copy(update={"seed": seed})), path)
+    record = {
+        key: value for key, value in read_json(layout.record(name)).items() if key != "sha256"
+    }
+    record["files"] |= {path.name: sha256_file(path) for path in paths}
+    write_sealed_json(layout.record(name), record)
+
+    extract(batch, cpu)
+    files = [measure_knn(batch, cpu), measure_probe(batch, cpu), measure_geometry(batch)[0]]
+    files.append(measure_trajectory(batch, cpu))
+    given: list[torch.Tensor] = []
+
+    def predict(
+        run: RunParams, predictor: nn.Module, first: torch.Tensor, second: torch.Tensor
+    ) -> list[Measurement]:
+        given.extend((first, second))
+        return [Measurement("qp", "map_growth_rate", 0.0, "dimensionless")]
+
+    measure_predictors(batch, cpu, predict)
+    rows = pd.concat([read_parquet(file).to_pandas() for file in files])
+    store = open_store(layout.store(STUDY))
+    images = [open_images(split, cpu) for split in (store.train, store.test)]
+    labels = tuple(torch.from_numpy(np.array(split.labels)) for split in (store.train, store.test))
+    for epoch, path in enumerate(paths, start=1):
+        features = extract_features(load_encoder(run, path, cpu), run, *images)
+        same = [
+            torch.equal(features[f"view_{side}"], x) for side, x in zip("ab", given, strict=True)
+        ]
+        assert same == [epoch == 3] * 2
+        expected = measurements(run, features, labels, len(store.manifest.classes))
+        found = rows[rows["checkpoint_epoch"] == epoch].set_index(["readout", "metric"])["value"]
+        assert found.to_dict() == pytest.approx({(x.readout, x.metric): x.value for x in expected})
 
 
 @pytest.mark.parametrize(

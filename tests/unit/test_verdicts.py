@@ -124,6 +124,11 @@ def test_table_of_statements(table: pd.DataFrame, expected: str) -> None:
     assert verdict(statement_verdicts, table) == expected
 
 
+def test_a_p_value_at_the_level_shows_nothing() -> None:
+    assert verdict(measurement_verdicts, row(p_equivalence=0.05)) == "inconclusive"
+    assert verdict(measurement_verdicts, row(p_equivalence=0.0499)) == "reproduced"
+
+
 def test_the_reason_names_the_opposite_sign_first() -> None:
     """An opposite sign is below the margin in the paper's direction, too."""
     table = row(p=YES, p_below_margin=YES, mean=-4.0)

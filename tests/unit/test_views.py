@@ -191,6 +191,52 @@ def test_parameters_have_torchvisions_distributions(params: ViewParams) -> None:
     assert len(orders) == 24 and stats.chisquare(counts).pvalue > 0.001
 
 
+def test_parameters_of_a_view_are_independent(params: ViewParams) -> None:
+    samples = torch.arange(20_000)
+    draws = draw_views(samples, (200, 200), params, 0, 1, torch.ones_like(samples))
+    low, high = params.blur.sigma
+    widths = draws.sigma[draws.sigma > 0]
+    assert stats.kstest(((widths - low) / (high - low)).numpy(), "uniform").pvalue > 0.001
+    flags = (draws.flip, draws.jitter, draws.grayscale, draws.solarize, draws.sigma > 0)
+    # Where in what is left over a crop lies.
+    down = draws.top / (201 - draws.height)
+    right = draws.left / (201 - draws.width)
+    columns = [*flags, *draws.factors.T, draws.hue, down, right, draws.height * draws.width]
+    numbers = np.stack([column.double().numpy() for column in columns])
+    apart = np.corrcoef(numbers) - np.eye(len(numbers))
+    apart[-1], apart[:, -1] = 0.0, 0.0  # larger crops have fewer places
+    assert np.abs(apart).max() < 0.04
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(30, 20), (101, 10), (20, 30), (10, 101)])
+def test_where_no_box_fits_it_is_torchvisions_in_the_centre(
+    params: ViewParams, rows: int, columns: int
+) -> None:
+    from torchvision.transforms.v2 import RandomResizedCrop
+
+    whole = params.model_copy(update={"crop_scale": (1.0, 1.0)})
+    transform = RandomResizedCrop(32, whole.crop_scale, whole.crop_ratio)
+    expected = transform.make_params([torch.zeros(3, rows, columns)])
+    samples = torch.arange(50)
+    each = tuple(torch.full((50,), float(length)) for length in (rows, columns))
+    for size in ((rows, columns), each):
+        ours = draw_views(samples, size, whole, 5, 1, torch.zeros_like(samples))
+        for side in ("top", "left", "height", "width"):
+            assert set(getattr(ours, side).tolist()) == {expected[side]}, side
+
+
+def test_solarizing_inverts_from_the_threshold_on(params: ViewParams, draws: ViewDraws) -> None:
+    nothing = torch.zeros(COUNT, dtype=torch.bool)
+    flat = dataclasses.replace(
+        draws, jitter=nothing, grayscale=nothing, solarize=~nothing, sigma=torch.zeros(COUNT),
+        top=torch.zeros(COUNT), left=torch.zeros(COUNT),
+        height=torch.full((COUNT,), 32.0), width=torch.full((COUNT,), 32.0),
+    )  # fmt: skip
+    for level, expected in ((127.75, 127.75), (128.0, 127.0), (200.0, 55.0)):
+        views = apply_views(torch.full((COUNT, 3, 32, 32), level), flat, params)
+        torch.testing.assert_close(255 * views, torch.full_like(views, expected))
+
+
 def test_crop_boxes_follow_random_resized_crop(params: ViewParams) -> None:
     from torchvision.transforms.v2 import RandomResizedCrop
 

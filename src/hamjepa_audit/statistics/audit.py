@@ -33,10 +33,11 @@ def audit(metrics: pd.DataFrame, claims: Claims, params: AuditParams) -> Audit:
 
     Raises:
         UserError: `metrics` is unusable (see `SeedTable`), a metric is in another unit than the
-            claims about it or has no margin, or a statement has no test.
+            claims about it, is a percentage outside [0, 100] or has no margin, or a statement has
+            no test.
     """
     seeds = SeedTable(metrics)
-    _require_claimed_units(metrics, claims, params)
+    _require_units(metrics, claims, params)
     return Audit(
         claims=measurement_claims(seeds, claims, params),
         claim_differences=difference_claims(seeds, claims, params),
@@ -45,7 +46,7 @@ def audit(metrics: pd.DataFrame, claims: Claims, params: AuditParams) -> Audit:
     )
 
 
-def _require_claimed_units(metrics: pd.DataFrame, claims: Claims, params: AuditParams) -> None:
+def _require_units(metrics: pd.DataFrame, claims: Claims, params: AuditParams) -> None:
     claimed = {params.our_metric(claim.metric): claim.unit for claim in claims.measurements}
     for metric, unit in metrics[["metric", "unit"]].drop_duplicates().itertuples(index=False):
         if unit != claimed.get(metric, unit):
@@ -53,6 +54,12 @@ def _require_claimed_units(metrics: pd.DataFrame, claims: Claims, params: AuditP
                 f"the metrics give {metric} in '{unit}', but the paper's numbers are in "
                 f"'{claimed[metric]}': convert the values, and name that unit"
             )
+    odd = metrics[(metrics["unit"] == "percent") & ~metrics["value"].between(0, 100)]
+    for row in odd.head(1).itertuples():
+        raise UserError(
+            f"the metrics have {len(odd)} percentages outside 0 to 100, the first: {row.value} as "
+            f"{row.metric} of {row.run_id}, readout {row.readout}: correct them"
+        )
 
 
 def without_claims(metrics: pd.DataFrame, claims: Claims, params: AuditParams) -> list[str]:

@@ -95,17 +95,14 @@ def checked(metrics: pd.DataFrame) -> pd.DataFrame:
     Sorting first makes every sum, and so every byte written, independent of the order of rows.
 
     Raises:
-        UserError: a column is missing; a field is empty; a value isn't finite, or is a percentage
-            outside [0, 100]; a measurement appears twice; a seed of an arm has two runs; or a
-            metric has two units.
+        UserError: a column is missing; a field is empty; a value isn't finite; a measurement
+            appears twice; a seed of an arm has two runs; or a metric has two units.
     """
     missing = [name for name in METRICS_SCHEMA.names if name not in metrics.columns]
     if missing:
         raise UserError(f"the metrics lack the columns {missing}; collect them again")
     bad = metrics.isna().any(axis=1) | ~np.isfinite(metrics["value"].astype(float))
     _refuse(metrics[bad], [*CONDITION, "seed", "run_id", "value"], "missing or not finite")
-    impossible = (metrics["unit"] == "percent") & ~metrics["value"].between(0, 100)
-    _refuse(metrics[impossible], [*CONDITION, "seed", "run_id", "value"], "not within 0 and 100")
     _refuse_two_of(metrics, ["study", "dataset", "arm", "epochs", "seed"], "run_id")
     _refuse_two_of(metrics, ["study", "metric"], "unit")
     measurement = ["run_id", "checkpoint_epoch", "readout", "metric"]
