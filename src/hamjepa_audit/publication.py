@@ -74,6 +74,11 @@ def adopt(plan: StudyPlan, source: Path) -> int:
             belong together were trained here.
     """
     published = replace(plan.layout, results=source)
+    if not published.publication().exists():
+        raise UserError(
+            f"{source} holds no published study ({published.publication().name} is missing); name "
+            f"one with --from"
+        )
     study = read_sealed_json(published.publication())["study"]
     if study != plan.study.name:
         raise UserError(f"{source} is of the study '{study}', not of '{plan.study.name}'")

@@ -74,7 +74,8 @@ def record(run: dict[Any, Any]) -> dict[str, Any]:
         "device": {"type": "cuda", "name": "NVIDIA H200"},
         "packages": {"torch": "2.14.1"},
         "started": "2026-01-01T00:00:00+00:00",
-        "ended": "2026-01-01T01:02:03+00:00",
+        "ended": "2026-01-03T01:02:03+00:00",  # it was interrupted for two days
+        "epoch_seconds": [3600.0, 123.4],
         "params": {
             "arm": {"objective": {"kind": "phase_space", "budget": {"weight": 0.2}}},
             "optimisation": {"batch_size": 512, "betas": [0.9, 0.999]},

@@ -13,9 +13,9 @@ from hamjepa_audit.evaluation.features import extract_features
 from hamjepa_audit.evaluation.trajectory import measurements
 from hamjepa_audit.identity import EVALUATION_NUMERICS
 from hamjepa_audit.metrics import Measurement
+from hamjepa_audit.model import build_model
 from hamjepa_audit.params import load_study, resolve_run
 from hamjepa_audit.theory.dynamics import dynamics_measurements
-from hamjepa_audit.training.model import build_model
 from tests.tiny import EPOCHS, STUDY, edit
 from tests.unit.traces import Trace
 

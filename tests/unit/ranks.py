@@ -16,11 +16,11 @@ from torch import Tensor
 from hamjepa_audit.data.streaming import BatchImages, batches
 from hamjepa_audit.data.views import random_views
 from hamjepa_audit.errors import UserError
+from hamjepa_audit.model import build_model
 from hamjepa_audit.params import RunParams, load_study, resolve_run
 from hamjepa_audit.training.device import make_deterministic
 from hamjepa_audit.training.distributed import ALONE, Ranks, joined_ranks
 from hamjepa_audit.training.loop import VIEWS, Trainer
-from hamjepa_audit.training.model import build_model
 from hamjepa_audit.training.progress import TrainingProgress
 from hamjepa_audit.training.state import States, capture, restore
 from tests.conftest import REPOSITORY

@@ -10,11 +10,11 @@ from hamjepa_audit.benchmark import plain
 from hamjepa_audit.benchmark.parts import Bench, BenchmarkParams, compare_parts
 from hamjepa_audit.benchmark.preparation import preparation
 from hamjepa_audit.benchmark.report import SCHEMA, benchmark, run_with, write_benchmark
+from hamjepa_audit.model import build_model
 from hamjepa_audit.objectives.arms import PhaseSpaceObjective
 from hamjepa_audit.objectives.floors import orthonormal_directions
 from hamjepa_audit.params import StudyParams, load_study
 from hamjepa_audit.params.loading import read_yaml, validate
-from hamjepa_audit.training.model import build_model
 
 CPU = torch.device("cpu")
 CHANCE = 4_000_000

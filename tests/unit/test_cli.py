@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tests.tiny import STUDY, audit, copy_params, edit, files_below
+from tests.tiny import SEEDS, STUDY, audit, copy_params, edit, files_below
 
 RUN = ("--study", STUDY, "--epochs", "2", "--threads", "1")
 
@@ -157,6 +157,17 @@ def test_a_damaged_store_is_noticed_before_training(
     assert status == 2
     assert "train" in stderr.splitlines()[-1]
     assert files_below(place / "results") == set()
+
+
+def test_a_seed_that_the_study_does_not_have_is_said(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert audit(monkeypatch, capsys, "prepare", "--study", STUDY)[0] == 0
+    command = ("pretrain", *RUN, "--arm", "sigreg", "--trial-steps", "1", "--seed")
+    for seed in (99, SEEDS[0]):
+        status, stderr = audit(monkeypatch, capsys, *command, str(seed))
+        assert status == 0
+        assert (f"seed {seed} is not among those of study '{STUDY}'" in stderr) == (seed == 99)
 
 
 def test_params_show_and_schema(

@@ -19,11 +19,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hamjepa_audit.data import philox, view_draws
 from hamjepa_audit.data.streaming import BatchImages
 from hamjepa_audit.data.whole_images import WholeImages
+from hamjepa_audit.model import build_model
 from hamjepa_audit.objectives import arms
 from hamjepa_audit.params import RunParams, load_study, resolve_run
 from hamjepa_audit.training.device import autocast, choose_device
 from hamjepa_audit.training.loop import Trainer
-from hamjepa_audit.training.model import build_model
 
 CUDA = torch.device("cuda:0")
 BATCH = 4

@@ -28,3 +28,10 @@ def test_the_studies_that_it_names_exist() -> None:
     assert len(names) >= 3
     for name in names:
         assert (REPOSITORY / "params" / "studies" / f"{name}.yaml").is_file()
+
+
+def test_its_python_runs_and_gives_what_it_says() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    found: dict[str, object] = {}
+    exec(code, found)
+    assert 0 <= float(str(found["defect"])) < 1e-12

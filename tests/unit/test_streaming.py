@@ -11,8 +11,8 @@ from hamjepa_audit.data import streaming
 from hamjepa_audit.data.preparation import prepare
 from hamjepa_audit.data.store import Store, open_store
 from hamjepa_audit.data.streaming import StreamedImages, batches, open_images
+from hamjepa_audit.model import build_model
 from hamjepa_audit.training.loop import Trainer
-from hamjepa_audit.training.model import build_model
 from hamjepa_audit.training.progress import TrainingProgress
 from hamjepa_audit.training.session import warn_of_waiting
 from hamjepa_audit.training.state import capture, restore

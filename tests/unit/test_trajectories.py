@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from hamjepa_audit.checkpoints import load_encoder, save_checkpoint
 from hamjepa_audit.data.preparation import prepare
 from hamjepa_audit.data.store import open_store
 from hamjepa_audit.data.streaming import open_images
@@ -27,6 +28,7 @@ from hamjepa_audit.figure_plan import ALONG_TRAINING
 from hamjepa_audit.files import read_json, read_parquet, sha256_file, write_sealed_json
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.metrics import Measurement
+from hamjepa_audit.model import build_model
 from hamjepa_audit.params import RunParams, load_study, resolve_run
 from hamjepa_audit.params.audit import load_audit
 from hamjepa_audit.params.studies import CheckpointParams
@@ -36,10 +38,9 @@ from hamjepa_audit.reporting.trajectories import against_rank, along_training, t
 from hamjepa_audit.statistics.seeds import SeedTable
 from hamjepa_audit.statistics.statement_parts import Runs, rank_tracks_accuracy
 from hamjepa_audit.statistics.trajectories import rank_correlations
-from hamjepa_audit.training.checkpoint import CheckpointsAlong, load_encoder, save_checkpoint
+from hamjepa_audit.training.checkpoints_along import CheckpointsAlong
 from hamjepa_audit.training.device import make_deterministic
 from hamjepa_audit.training.loop import Trainer, pretrain
-from hamjepa_audit.training.model import build_model
 from tests.tiny import STUDY, copy_params, edit
 from tests.unit.fabricated import plan_of, write_run
 from tests.unit.ranks import run_of

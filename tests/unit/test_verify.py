@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from hamjepa_audit.checkpoints import load_recorded_encoder
 from hamjepa_audit.data.store import verify_store
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import read_parquet, sha256_file, write_parquet
@@ -21,7 +22,7 @@ from hamjepa_audit.records import read_record
 from hamjepa_audit.reporting.collect import collect_study
 from hamjepa_audit.states import read_state, saved_states
 from hamjepa_audit.table_provenance import check_table_provenance
-from hamjepa_audit.training.checkpoint import CheckpointsAlong, load_recorded_encoder
+from hamjepa_audit.training.checkpoints_along import CheckpointsAlong
 from hamjepa_audit.training.loop import Trainer
 from hamjepa_audit.verification import verify_results
 from tests.tiny import STUDY, audit

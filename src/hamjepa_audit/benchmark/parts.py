@@ -17,6 +17,7 @@ from hamjepa_audit.evaluation.features import plain_features
 from hamjepa_audit.evaluation.knn import knn_accuracies
 from hamjepa_audit.evaluation.probe import probe_measurements
 from hamjepa_audit.evaluation.readouts import readout
+from hamjepa_audit.model import build_model
 from hamjepa_audit.objectives.floors import orthonormal_directions, projection_count
 from hamjepa_audit.objectives.prediction import phase_space_prediction
 from hamjepa_audit.params.arms import LeapfrogParams, PhaseSpaceObjectiveParams
@@ -25,7 +26,6 @@ from hamjepa_audit.params.generated import JpegQuality
 from hamjepa_audit.params.studies import RunParams
 from hamjepa_audit.training.device import autocast
 from hamjepa_audit.training.loop import VIEWS, Trainer
-from hamjepa_audit.training.model import build_model
 
 CEILING_ROW = 16
 """Pixels in a row of the images that stand for a matrix."""

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hamjepa_audit.checkpoints import load_model, load_recorded_encoder, recorded_checkpoint
 from hamjepa_audit.data.store import Store, labels_sha256, open_store, verify_store
 from hamjepa_audit.data.streaming import open_images
 from hamjepa_audit.errors import UserError
@@ -30,11 +31,6 @@ from hamjepa_audit.params.arms import Readout
 from hamjepa_audit.params.studies import RunParams
 from hamjepa_audit.plan import DYNAMICS, Batch
 from hamjepa_audit.records import read_record
-from hamjepa_audit.training.checkpoint import (
-    load_model,
-    load_recorded_encoder,
-    recorded_checkpoint,
-)
 
 PredictorMeasure = Callable[[RunParams, nn.Module, Tensor, Tensor], list[Measurement]]
 """What is measured on a predictor, given states (N, 2d) of two views of held-out images."""

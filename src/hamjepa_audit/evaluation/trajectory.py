@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hamjepa_audit.checkpoints import load_recorded_encoder
 from hamjepa_audit.data.progress import Progress
 from hamjepa_audit.data.store import verify_store
 from hamjepa_audit.data.streaming import open_images
@@ -22,7 +23,6 @@ from hamjepa_audit.metrics import Measurement, metrics_table
 from hamjepa_audit.params.studies import RunParams
 from hamjepa_audit.plan import TRAJECTORY, Batch
 from hamjepa_audit.records import read_record
-from hamjepa_audit.training.checkpoint import load_recorded_encoder
 
 
 def measure_trajectory(batch: Batch, device: torch.device) -> Path:

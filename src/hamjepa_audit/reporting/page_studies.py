@@ -1,7 +1,6 @@
 """What the page says of each study that was run: tables, differences, figures, runs."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -233,10 +232,10 @@ def _run(run_id: str, seed: int, record: Record) -> Run:
 
 
 def _duration(record: Record) -> str:
-    if not {"started", "ended"} <= set(record):
+    """Of training alone: a run may have been interrupted for days."""
+    if "epoch_seconds" not in record:
         return NOT_RECORDED
-    started, ended = (datetime.fromisoformat(record[name]) for name in ("started", "ended"))
-    minutes, seconds = divmod(round((ended - started).total_seconds()), 60)
+    minutes, seconds = divmod(round(sum(record["epoch_seconds"])), 60)
     return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 

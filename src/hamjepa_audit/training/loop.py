@@ -12,11 +12,11 @@ from hamjepa_audit.adamw import AdamW
 from hamjepa_audit.data.streaming import BatchImages, StreamedImages, batches
 from hamjepa_audit.data.views import random_views
 from hamjepa_audit.errors import TrainingDivergedError, UserError
+from hamjepa_audit.model import Model, build_model
 from hamjepa_audit.params.studies import RunParams
 from hamjepa_audit.randomness import epoch_order
 from hamjepa_audit.training.device import autocast
 from hamjepa_audit.training.distributed import ALONE, Ranks
-from hamjepa_audit.training.model import Model, build_model
 from hamjepa_audit.training.progress import TrainingProgress
 from hamjepa_audit.training.schedule import learning_rate
 

@@ -16,7 +16,7 @@ from hamjepa_audit.layout import Layout
 from hamjepa_audit.locking import sole_process
 from hamjepa_audit.params.studies import RunParams, StudyParams
 from hamjepa_audit.provenance import code_and_environment
-from hamjepa_audit.training.checkpoint import CheckpointsAlong
+from hamjepa_audit.training.checkpoints_along import CheckpointsAlong
 from hamjepa_audit.training.distributed import ALONE, Ranks
 from hamjepa_audit.training.loop import Trainer, pretrain
 from hamjepa_audit.training.record import Circumstances, write_run

@@ -1,6 +1,5 @@
 """Checkpoints: weights in safetensors, and the encoder back from them."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -10,79 +9,16 @@ from safetensors.torch import load_file
 from hamjepa_audit.errors import UserError, first_line
 from hamjepa_audit.files import sha256_file
 from hamjepa_audit.layout import Layout
+from hamjepa_audit.model import Model, build_model
 from hamjepa_audit.models.encoder import TokenEncoder
 from hamjepa_audit.params.studies import RunParams
 from hamjepa_audit.records import read_record
-from hamjepa_audit.states import require_checkpoints
 from hamjepa_audit.tensors import write_tensors
-from hamjepa_audit.training.loop import Trainer
-from hamjepa_audit.training.model import Model, build_model
 
 
 def save_checkpoint(model: Model, target: Path) -> None:
     """Writes all weights atomically; the same weights give the same bytes."""
     write_tensors(target, model.state_dict())
-
-
-class CheckpointsAlong:
-    """Keeps the checkpoints of some epochs before the last.
-
-    While the run is trained they lie with its states: what the workflow deletes in a run's folder
-    before it starts a run again may be needed to go on with it.
-
-    Attributes:
-        digests: SHA-256 of those that were written so far, by file name; states keep it.
-    """
-
-    def __init__(self, layout: Layout, run_id: str, epochs: Sequence[int]) -> None:
-        self.digests: dict[str, str] = {}
-        self._layout = layout
-        self._run_id = run_id
-        self._epochs = epochs
-
-    def save_ended_epoch(self, trainer: Trainer) -> None:
-        """Writes the checkpoint of the epoch that has just ended, if it is one of those."""
-        ended = trainer.position.epoch - 1
-        if trainer.position.index == 0 and ended in self._epochs:
-            target = self._layout.unfinished_checkpoint(self._run_id, ended)
-            save_checkpoint(trainer.model, target)
-            self.digests[target.name] = sha256_file(target)
-
-    def require(self, trainer: Trainer, digests: Mapping[str, str]) -> None:
-        """Refuses to go on with a run whose earlier checkpoints are missing or changed.
-
-        Args:
-            trainer: set to the state that is gone on from.
-            digests: those that the state names.
-
-        Raises:
-            UserError: one is missing, changed or damaged.
-        """
-        self.digests = dict(digests)
-        for epoch in self._epochs:
-            name = self._layout.checkpoint_along(self._run_id, epoch).name
-            if epoch < trainer.position.epoch and name not in digests:
-                raise UserError(
-                    f"{self._run_id} can't go on in epoch {trainer.position.epoch}: its checkpoint "
-                    f"of epoch {epoch} wasn't kept; delete {self._layout.state(self._run_id)}, "
-                    f"and it starts anew"
-                )
-        require_checkpoints(self._layout, self._run_id, self.digests)
-
-    def publish(self) -> list[Path]:
-        """Moves the checkpoints to the run's folder, as far as they aren't there; all of them.
-
-        Raises:
-            UserError: one is missing, changed or damaged.
-        """
-        require_checkpoints(self._layout, self._run_id, self.digests)
-        targets = [self._layout.checkpoint_along(self._run_id, epoch) for epoch in self._epochs]
-        for epoch, target in zip(self._epochs, targets, strict=True):
-            source = self._layout.unfinished_checkpoint(self._run_id, epoch)
-            if source.exists():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                source.replace(target)
-        return targets
 
 
 def load_model(run: RunParams, source: Path) -> Model:
@@ -96,10 +32,15 @@ def load_model(run: RunParams, source: Path) -> Model:
         model.load_state_dict(load_file(source))
     except FileNotFoundError as error:
         raise _missing(run, source) from error
-    except (SafetensorError, OSError, RuntimeError) as error:
+    except (SafetensorError, OSError) as error:
         raise UserError(
-            f"{source} is not a readable checkpoint of this run ({first_line(error)}); "
-            f"delete it and pretrain again"
+            f"{source} is not a readable checkpoint ({first_line(error)}); delete it and pretrain "
+            f"again"
+        ) from error
+    except RuntimeError as error:
+        raise UserError(
+            f"{source} is the checkpoint of another model than arm '{run.arm.name}' of study "
+            f"'{run.study}' has ({' '.join(str(error).split())[:300]}); give the run's own"
         ) from error
     return model
 

@@ -1,0 +1,72 @@
+"""The checkpoints of a run before its last: kept with its states, then moved to its folder."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hamjepa_audit.checkpoints import save_checkpoint
+from hamjepa_audit.errors import UserError
+from hamjepa_audit.files import sha256_file
+from hamjepa_audit.layout import Layout
+from hamjepa_audit.states import require_checkpoints
+from hamjepa_audit.training.loop import Trainer
+
+
+class CheckpointsAlong:
+    """Keeps the checkpoints of some epochs before the last.
+
+    While the run is trained they lie with its states: what the workflow deletes in a run's folder
+    before it starts a run again may be needed to go on with it.
+
+    Attributes:
+        digests: SHA-256 of those that were written so far, by file name; states keep it.
+    """
+
+    def __init__(self, layout: Layout, run_id: str, epochs: Sequence[int]) -> None:
+        self.digests: dict[str, str] = {}
+        self._layout = layout
+        self._run_id = run_id
+        self._epochs = epochs
+
+    def save_ended_epoch(self, trainer: Trainer) -> None:
+        """Writes the checkpoint of the epoch that has just ended, if it is one of those."""
+        ended = trainer.position.epoch - 1
+        if trainer.position.index == 0 and ended in self._epochs:
+            target = self._layout.unfinished_checkpoint(self._run_id, ended)
+            save_checkpoint(trainer.model, target)
+            self.digests[target.name] = sha256_file(target)
+
+    def require(self, trainer: Trainer, digests: Mapping[str, str]) -> None:
+        """Refuses to go on with a run whose earlier checkpoints are missing or changed.
+
+        Args:
+            trainer: set to the state that is gone on from.
+            digests: those that the state names.
+
+        Raises:
+            UserError: one is missing, changed or damaged.
+        """
+        self.digests = dict(digests)
+        for epoch in self._epochs:
+            name = self._layout.checkpoint_along(self._run_id, epoch).name
+            if epoch < trainer.position.epoch and name not in digests:
+                raise UserError(
+                    f"{self._run_id} can't go on in epoch {trainer.position.epoch}: its checkpoint "
+                    f"of epoch {epoch} wasn't kept; delete {self._layout.state(self._run_id)}, "
+                    f"and it starts anew"
+                )
+        require_checkpoints(self._layout, self._run_id, self.digests)
+
+    def publish(self) -> list[Path]:
+        """Moves the checkpoints to the run's folder, as far as they aren't there; all of them.
+
+        Raises:
+            UserError: one is missing, changed or damaged.
+        """
+        require_checkpoints(self._layout, self._run_id, self.digests)
+        targets = [self._layout.checkpoint_along(self._run_id, epoch) for epoch in self._epochs]
+        for epoch, target in zip(self._epochs, targets, strict=True):
+            source = self._layout.unfinished_checkpoint(self._run_id, epoch)
+            if source.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                source.replace(target)
+        return targets
