@@ -195,6 +195,8 @@ def test_diff_names_the_keys_and_both_values(
     status, printed, _ = run_command(monkeypatch, capsys, "runs", "diff", *arm)
     assert status == 0
     assert printed.splitlines()[1:] == [f"params.seed\t{SEEDS[0]}\t{SEEDS[1]}"]
+    again = run_command(monkeypatch, capsys, "runs", "diff", arm[0], arm[0])
+    assert again == (0, "", "nothing differs\n")
     other = next(name for name, run in runs.items() if run.arm.name == "hamjepa")
     _, printed, _ = run_command(monkeypatch, capsys, "runs", "diff", arm[0], other)
     rows = dict(line.split("\t", 1) for line in printed.splitlines()[1:])

@@ -222,6 +222,11 @@ def test_no_hint_leads_to_the_next_error(folder: Path, keys: str, value: str) ->
     assert keys in message(folder) and "write it" not in message(folder)
 
 
+def test_images_that_are_trained_on_are_no_test(folder: Path) -> None:
+    edit(folder / "studies/imagenet100.yaml", "data.test", ["val.X", "train.X1"])
+    assert "test has the part 'train.X1', which is trained on" in message(folder, "imagenet100")
+
+
 def test_missing_key_file_and_study(folder: Path) -> None:
     (folder / "studies/digits.yaml").write_text("title: nothing else\n")
     assert "key 'data' is missing" in message(folder)

@@ -52,6 +52,9 @@ def diff(context: typer.Context, first: Run, second: Run) -> None:
         return "-" if value is ABSENT else json.dumps(value)
 
     found = differences(_record(context, first), _record(context, second))
+    if not found:
+        typer.echo("nothing differs", err=True)
+        return
     rows = [(key, text(one), text(other)) for key, one, other in found]
     _print_table(("what", first, second), rows)
 
@@ -112,7 +115,9 @@ def _record(context: typer.Context, run: str) -> dict[str, Any]:
     there = [path.name for path in folder.glob("*")] if folder.is_dir() else []
     meant = [name] if name in there else [full for full in there if full.startswith(name)]
     if len(meant) > 1:
-        raise UserError(f"'{run}' begins the names of {len(meant)} runs: {', '.join(meant)}")
+        raise UserError(
+            f"'{run}' begins the names of {len(meant)} runs: {', '.join(meant)}; give more of one"
+        )
     if not meant:
         hint = nearest(name, there) if there else "there are none yet"
         raise UserError(f"no run '{run}' in {folder}: {hint}")

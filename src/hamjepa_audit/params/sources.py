@@ -1,8 +1,8 @@
 """Where a study's images come from. Paths are relative to the folder of raw data."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from hamjepa_audit.params.base import Count, Name, Params, Seed
 
@@ -55,6 +55,13 @@ class ImageFolderParams(SourceParams):
         if twice:
             raise ValueError(f"the class '{twice[0]}' is listed twice: take one of them out")
         return classes
+
+    @model_validator(mode="after")
+    def _test_images_are_not_trained_on(self) -> Self:
+        for part in self.test:
+            if part in self.train:
+                raise ValueError(f"test has the part '{part}', which is trained on: name another")
+        return self
 
 
 class ParquetFile(Params):
