@@ -220,8 +220,8 @@ def data_digest(layout: Layout, study: StudyParams) -> str:
     """Digest of a study's prepared data, from its manifest.
 
     Raises:
-        UserError: the data aren't prepared, or not those that the parameters pin, or their
-            manifest is damaged.
+        UserError: the data aren't prepared, or not those that the parameters pin, or too few for a
+            batch or for the neighbours of kNN; or their manifest is damaged.
     """
     path = layout.manifest(study.data.name)
     if not path.exists():
@@ -229,10 +229,26 @@ def data_digest(layout: Layout, study: StudyParams) -> str:
             f"data set '{study.data.name}' is not prepared ({path} is missing); "
             f"run: hamjepa-audit prepare --study {study.name}"
         )
-    digest = load_manifest(path.parent).digest
+    manifest = load_manifest(path.parent)
+    _require_enough_images(study, manifest.train.rows)
+    digest = manifest.digest
     if study.data.digest is not None and digest != study.data.digest:
         raise UserError(
             f"{path} has digest {digest}, but the study pins {study.data.digest}; "
             f"run: hamjepa-audit prepare --study {study.name}"
         )
     return digest
+
+
+def _require_enough_images(study: StudyParams, images: int) -> None:
+    """Said before anything is trained on them."""
+    wanted = {
+        "optimisation.batch_size": study.optimisation.batch_size,
+        "evaluation.knn.neighbours": max(study.evaluation.knn.neighbours),
+    }
+    for key, number in wanted.items():
+        if number > images:
+            raise UserError(
+                f"{key} asks for {number} training images, but data set '{study.data.name}' has "
+                f"{images}: lower it in params/studies/{study.name}.yaml"
+            )

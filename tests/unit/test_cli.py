@@ -159,6 +159,21 @@ def test_a_damaged_store_is_noticed_before_training(
     assert files_below(place / "results") == set()
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("optimisation.batch_size", 5000), ("evaluation.knn.neighbours", [20, 5000])],
+)
+def test_too_few_images_are_said_before_anything_is_trained(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    key: str, value: object,
+) -> None:  # fmt: skip
+    assert audit(monkeypatch, capsys, "prepare", "--study", STUDY)[0] == 0
+    edit(place / f"params/studies/{STUDY}.yaml", key, value)
+    command = ("pretrain", *RUN, "--arm", "sigreg", "--seed", "0")
+    status, stderr = audit(monkeypatch, capsys, *command)
+    assert status == 2 and f"{key} asks for 5000 training images" in stderr
+
+
 def test_a_seed_that_the_study_does_not_have_is_said(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

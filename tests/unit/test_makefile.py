@@ -19,6 +19,10 @@ COMMANDS = {
 }
 """What each target has Snakemake do."""
 
+SETTINGS = (
+    "BIN=bin", f"PYTHON={sys.executable}", "CORES=1", "PACKAGES_STAND=true", "PROJECT_STANDS=true",
+)  # fmt: skip
+
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
@@ -42,14 +46,18 @@ def calls(place: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
+def test_studies_are_named_after_the_target(place: Path) -> None:
+    command = ["make", "tables", "STUDIES=digits,mine", "SNAKEMAKE_ARGS=-n", *SETTINGS]
+    subprocess.run(command, cwd=place, check=True, capture_output=True)
+    assert calls(place) == ["--cores 1 results/tables --config studies=[digits,mine] -n"]
+
+
 @pytest.mark.parametrize("target", COMMANDS)
 def test_the_graph_is_run_by_one_command_at_a_time(place: Path, target: str) -> None:
     held = os.open(place / ".snakemake.lock", os.O_CREAT | os.O_RDWR)
     fcntl.flock(held, fcntl.LOCK_EX)
-    settings = ("BIN=bin", f"PYTHON={sys.executable}", "CORES=1", "PACKAGES_STAND=true",
-                "PROJECT_STANDS=true")  # fmt: skip
     make = subprocess.Popen(
-        ["make", target, *settings], cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        ["make", target, *SETTINGS], cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True,
     )  # fmt: skip
     assert make.stdout is not None

@@ -1,8 +1,11 @@
 """The README says what the repository has."""
 
 import re
+from pathlib import Path
 
+from hamjepa_audit.params import load_study
 from tests.conftest import REPOSITORY
+from tests.tiny import copy_params, edit
 
 README = (REPOSITORY / "README.md").read_text()
 
@@ -28,6 +31,17 @@ def test_the_studies_that_it_names_exist() -> None:
     assert len(names) >= 3
     for name in names:
         assert (REPOSITORY / "params" / "studies" / f"{name}.yaml").is_file()
+
+
+def test_its_study_and_its_arm_are_ones(tmp_path: Path) -> None:
+    study, arm = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    params = tmp_path / "params"
+    copy_params(params)
+    (params / "studies" / "mine.yaml").write_text(study)
+    (params / "arms" / "my_arm.yaml").write_text(arm)
+    edit(params / "studies" / "mine.yaml", "arms", ["my_arm"])
+    (found,) = load_study(params, "mine").arms
+    assert found.objective.predictor.steps == 3  # type: ignore[union-attr]
 
 
 def test_its_python_runs_and_gives_what_it_says() -> None:
