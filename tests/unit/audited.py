@@ -23,6 +23,7 @@ from tests.unit.synthetic_claims import as_the_paper
 
 SEEDS = 6
 COMMIT, LOCK = "0123456789abcdef0123456789abcdef01234567", "fedcba9876543210" * 4
+PAPER_STUDIES = ("cifar100", "imagenet100", "tinyimagenet100")
 
 
 def every_verdict(plan: AuditPlan) -> pd.DataFrame:

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.params.audit import AuditParams, load_audit
-from hamjepa_audit.params.claims import Claims, claim_names, load_claims
+from hamjepa_audit.params.audit import AuditParams, MarginParams, load_audit
+from hamjepa_audit.params.claims import Claims, claim_names, load_claims, unit_of
 from hamjepa_audit.statistics.statement_parts import STATEMENTS
 from tests.unit import paper_audit
 
@@ -36,6 +36,27 @@ def test_numbers_are_kept_as_printed(claims: Claims) -> None:
     assert claims.toy_transport.models.dt * claims.toy_transport.models.steps == Decimal(25)
 
 
+@pytest.mark.parametrize(
+    ("metric", "unit"),
+    [
+        ("knn_top1@20", "percent"),
+        ("knn_top5@best", "percent"),
+        ("linear_probe_top5", "percent"),
+        ("cosine_mean", "dimensionless"),
+    ],
+)
+def test_accuracies_alone_are_in_percent(metric: str, unit: str) -> None:
+    assert unit_of(metric) == unit
+
+
+@pytest.mark.parametrize("value", [-4.0, 4.0])
+def test_a_margin_that_is_a_share_has_no_sign(params: AuditParams, value: float) -> None:
+    margin = MarginParams(metrics=("gap",), relative=0.25)
+    assert margin.around(value) == 1.0
+    shared = params.model_copy(update={"margins": (margin,), "difference_share": 0.1})
+    assert shared.difference_margin("gap", value) == pytest.approx(0.4)
+
+
 def test_every_claim_has_a_margin(claims: Claims, params: AuditParams) -> None:
     assert {params.margin(c.metric, float(c.value)) > 0 for c in claims.measurements} == {True}
     for claim in claims.differences:
@@ -56,6 +77,7 @@ BROKEN = {
     "at_k": (("measurements", 0, "at_k"), 20, "at_k belongs to a best over k"),
     "key": (("measurements", 0, "sdt"), 0.1, "did you mean 'std'?"),
     "twice": (("measurements", 1, "metric"), "knn_top1@20", "2 times: keep one"),
+    "difference twice": (("differences", 1), "as the first", "differences has cifar100-e30-"),
     "sides": (("differences", 0, "subtrahend"), {"arm": "hamjepa", "readout": "q"}, "are both"),
     "zero": (("differences", 0, "value"), 0.0, "no direction"),
     "side": (("differences", 0, "minuend", "readout"), "worst", "differences.0.minuend.readout"),
@@ -74,7 +96,7 @@ def test_broken_claims_are_refused_in_one_line(
     node = tree
     for key in keys[:-1]:
         node = node[key]
-    node[keys[-1]] = value
+    node[keys[-1]] = node[0] if value == "as the first" else value
     broken = tmp_path / "claims.yaml"
     broken.write_text(yaml.safe_dump(tree))
     with pytest.raises(UserError) as caught:

@@ -116,3 +116,11 @@ def test_the_same_columns_of_another_library_are_taken_and_others_named(tmp_path
     pq.write_table(pa.Table.from_pandas(texts, preserve_index=False), path)
     with pytest.raises(UserError, match="string in the column 'value', expected double"):
         read_parquet(path, schema)
+
+
+def test_checkpoints_of_one_run_are_no_duplicates(tmp_path: Path) -> None:
+    metrics = synthetic.metrics()
+    both = pd.concat([metrics, metrics.assign(checkpoint_epoch=6)])
+    files = shards(both, METRICS_SCHEMA, tmp_path)
+    collect(files, METRICS_SCHEMA, tmp_path / "out.parquet")
+    assert read_parquet(tmp_path / "out.parquet").num_rows == 2 * len(metrics)

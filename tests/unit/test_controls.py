@@ -17,6 +17,7 @@ from hamjepa_audit.params import load_study, resolve_run
 from hamjepa_audit.params.arms import ArmParams, Predictor
 from hamjepa_audit.params.loading import study_names
 from hamjepa_audit.params.studies import EncoderParams, StudyParams
+from hamjepa_audit.params.widths import PARAMETER_MATCHED, with_width
 from tests.tiny import edit
 from tests.unit.test_params import folder, message  # noqa: F401
 
@@ -381,3 +382,33 @@ def test_what_is_wrong_with_a_selection(folder: Path) -> None:  # noqa: F811
 
 def test_studies_of_controls_are_there(params_folder: Path) -> None:
     assert set(CONTROLLED) <= set(study_names(params_folder))
+
+
+@pytest.mark.parametrize("dimension", [4, 6, 12])
+@pytest.mark.parametrize("name", ["mlp", "volume_preserving"])
+def test_no_other_width_of_a_small_network_is_nearer_to_the_potentials_parameters(
+    params_folder: Path, dimension: int, name: str
+) -> None:
+    arms = {arm.name: arm for arm in load_study(params_folder, "digits_controls").arms}
+
+    def with_part(arm: ArmParams, part: str, width: int) -> Any:
+        predictor: Any = arm.objective.predictor  # type: ignore[union-attr]
+        if not hasattr(predictor, part):
+            return predictor.model_copy(update={"hidden_width": width})
+        changed = getattr(predictor, part).model_copy(update={"hidden_width": width})
+        return predictor.model_copy(update={part: changed})
+
+    def parameters(params: Any) -> int:
+        return sum(x.numel() for x in build_predictor(params, dimension, seeded()).parameters())
+
+    for width in range(3, 24):
+        potential = with_part(arms["hamjepa"], "potential", width)
+        objective = arms["hamjepa"].objective.model_copy(update={"predictor": potential})
+        followed = arms["hamjepa"].model_copy(update={"objective": objective})
+        matched = with_width(arms[name], PARAMETER_MATCHED, followed, dimension)
+        found = parameters(matched.objective.predictor)  # type: ignore[union-attr]
+        missed = [
+            abs(parameters(with_part(arms[name], "force", other)) - parameters(potential))
+            for other in range(1, 30)
+        ]
+        assert abs(found - parameters(potential)) == min(missed), width

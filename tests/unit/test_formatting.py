@@ -3,7 +3,14 @@
 import pytest
 from hypothesis import given, strategies as st
 
-from hamjepa_audit.reporting.formatting import interval_text, latex_text, number, p_value
+from hamjepa_audit.reporting.formatting import (
+    cell,
+    interval_text,
+    latex_text,
+    mean_sd_n,
+    number,
+    p_value,
+)
 
 
 @pytest.mark.parametrize(
@@ -78,3 +85,33 @@ def test_what_is_shown_is_near_what_is_stored(value: float) -> None:
 )
 def test_latex_escapes(text: str, escaped: str) -> None:
     assert latex_text(text) == escaped
+
+
+@pytest.mark.parametrize(
+    ("mean", "sd", "n", "unit", "text"),
+    [
+        (31.446, 0.274, 3, "percent", "31.45 ± 0.27 (3)"),
+        (109.731, 1.26, 5, "dimensionless", "109.7 ± 1.3 (5)"),
+        (1.25e-7, 3.5e-8, 5, "dimensionless", "1.250e-07 ± 3.500e-08 (5)"),
+        (31.446, float("nan"), 1, "percent", "31.45 (1)"),
+        (float("nan"), float("nan"), 0, "percent", "–"),
+    ],
+)
+def test_a_spread_has_the_decimals_of_its_mean(
+    mean: float, sd: float, n: int, unit: str, text: str
+) -> None:
+    assert mean_sd_n(mean, sd, n, unit) == text
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "text"),
+    [
+        ("mean", 0.123456, "0.12"),
+        ("t", 0.123456, "0.1235"),
+        ("p", 0.123456, "0.123"),
+        ("confidence", 0.95, "95%"),
+        ("n", 5, "5"),
+    ],
+)
+def test_columns_whose_unit_is_not_their_rows(column: str, value: float, text: str) -> None:
+    assert cell(column, value, "percent") == text

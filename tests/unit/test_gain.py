@@ -1,5 +1,6 @@
 """What carries the gain: pairing, which readout is compared with which, curves over settings."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from hamjepa_audit.params.studies import GainParams
 from hamjepa_audit.reporting.gain_figures import Sweep, sensitivity, what_carries_the_gain
 from hamjepa_audit.reporting.gain_tables import write_gain_table
 from hamjepa_audit.reporting.style import save
-from hamjepa_audit.statistics.gain import Equivalence, gain
+from hamjepa_audit.statistics.gain import DYNAMICS, Equivalence, gain
 from tests.unit.test_params import folder  # noqa: F401
 
 SIDES = GainParams(
@@ -193,6 +194,13 @@ def test_settings_and_the_arms_that_vary_them(study: StudyParams) -> None:
     assert "sigreg_clip" not in found["λ"] and "euler" not in found["K"]
 
 
+def test_two_values_of_a_setting_make_no_curve(study: StudyParams) -> None:
+    few = [arm for arm in study.arms if arm.name in ("sigreg", "hamjepa", "hamjepa_k_4")]
+    fewer = study.model_copy(update={"arms": tuple(few)})
+    assert [values_of(fewer, factor) for factor in FACTORS] == [{}, {}, {}]
+    assert gain_figures(fewer) == ["what_carries_the_gain"]
+
+
 def test_which_studies_have_what(params_folder: Path, folder: Path) -> None:  # noqa: F811
     studies = {name: load_study(params_folder, name) for name in ("digits", "digits_controls")}
     assert gain_figures(studies["digits"]) == ["what_carries_the_gain"]
@@ -220,6 +228,20 @@ def test_the_table_is_written_to_be_read(
     column = "knn_top1@20_minus_sigreg"
     text = f"{row[column]:.2f} [{row[f'{column}_ci_low']:.2f}, {row[f'{column}_ci_high']:.2f}]"
     assert f"{text}, undecided" in next(line for line in lines if "Explicit Euler" in line)
+
+
+def test_what_a_map_does_stands_below_its_heading(
+    study: StudyParams, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    places = {name: 1.0 + place for place, name in enumerate(DYNAMICS)}
+    write_gain_table(table.assign(**places), {a.name: a.title for a in study.arms}, SIDES, tmp_path)
+    heading, _, line, *_ = (tmp_path / "gain.md").read_text().splitlines()
+    fields = [[x.strip() for x in re.split(r"(?<!\\)\|", text)] for text in (heading, line)]
+    shown = dict(zip(*fields, strict=True))
+    assert shown["Error removed"] == "1.000" and shown["Symplecticity defect"] == "4.000"
+    assert shown["Common energy drift"] == "8.000" and shown["Common energy growth"] == "9.000"
+    assert shown["Own energy drift"] == "10.00"
+    assert heading.index("(%) − SIGReg") < heading.index("(%) − HamJEPA")
 
 
 def test_the_figure_has_a_point_for_every_difference(

@@ -1,5 +1,7 @@
 """The means that versions are compared by."""
 
+import pandas as pd
+
 from hamjepa_audit.reporting.headlines import accuracies, headlines
 from tests.unit import synthetic
 
@@ -17,3 +19,11 @@ def test_headlines_are_means_over_seeds_of_the_overviews_metrics() -> None:
     table = accuracies(means)
     assert list(table.columns) == ["run", "knn_top1@20", "linear_probe_top1"]
     assert len(table) == sum(len(rows) for study in means.values() for rows in study.values())
+    row = table.set_index("run").loc["digits hamjepa-e12 qp"]
+    assert row.to_dict() == {name: means["digits"]["hamjepa-e12"]["qp"][name] for name in row.index}
+
+
+def test_checkpoints_before_the_last_are_in_no_headline() -> None:
+    metrics = synthetic.metrics()
+    early = metrics.assign(checkpoint_epoch=6, value=0.0)
+    assert headlines(pd.concat([early, metrics])) == headlines(metrics)

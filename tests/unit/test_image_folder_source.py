@@ -43,6 +43,7 @@ def animals(raw: Path) -> Path:
         for k in numbers:
             picture(k, (12, 9)).save(raw / "animals" / place / f"{place.split('/')[1]}{k}.png")
     (raw / "animals/train.X1/cat/.hidden").touch()
+    shutil.copytree(raw / "animals/val/dog", raw / "animals/val/.trash")
     return raw
 
 

@@ -1,16 +1,20 @@
 """Which results the parameters ask for: listed, shown, compared, and pruned with care."""
 
 import json
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
 from hamjepa_audit.cli.main import main
+from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import read_json, write_sealed_json
 from hamjepa_audit.inventory import Entry, delete, prunable, take_inventory
 from hamjepa_audit.layout import Layout
+from hamjepa_audit.locking import sole_process
 from hamjepa_audit.states import write_state
 from tests.tiny import ARMS, SEEDS, STUDY, copy_params, edit, files_below
 from tests.unit.fabricated import plan_of, write_results
@@ -91,6 +95,36 @@ def test_a_run_without_a_record_is_incomplete_and_kept(place: Path) -> None:
     assert prunable(entries) == []
 
 
+@pytest.mark.parametrize("wanted", [True, False, None])
+def test_what_is_not_whole_is_incomplete_whether_it_is_asked_for_or_not(
+    wanted: bool | None,
+) -> None:
+    assert Entry("run", LAYOUT.runs(), STUDY, wanted, complete=False).state == "incomplete"
+
+
+@pytest.mark.parametrize("part", [LAYOUT.run_history, LAYOUT.checkpoint])
+def test_a_run_without_one_of_its_files_is_incomplete(
+    place: Path, part: Callable[[str], Path]
+) -> None:
+    run = next(iter(plan_of(LAYOUT, STUDY).runs))
+    part(run).unlink()
+    entries = take_inventory(LAYOUT)
+    assert [entry.path.name for entry in entries if entry.state == "incomplete"] == [run]
+
+
+@pytest.mark.faults
+def test_states_of_a_run_that_is_being_trained_are_not_deleted(place: Path) -> None:
+    run = next(iter(plan_of(LAYOUT, STUDY).runs))
+    write_state(LAYOUT.state(run), 3, {"step": 3}, b"tensors")
+    (entry,) = (entry for entry in take_inventory(LAYOUT) if entry.kind == "state")
+    with (
+        sole_process(LAYOUT.run_lock(run), "training"),
+        pytest.raises(UserError, match=r"process \d+ on .* is at it"),
+    ):
+        delete(entry)
+    assert len(list(LAYOUT.state(run).iterdir())) == 2
+
+
 def test_measurements_of_other_checkpoints_than_the_runs_are_incomplete(place: Path) -> None:
     run = next(iter(plan_of(LAYOUT, STUDY).runs))
     record = {key: value for key, value in read_json(LAYOUT.record(run)).items() if key != "sha256"}
@@ -146,6 +180,21 @@ def test_prune_deletes_what_it_lists_and_only_when_told(
     assert len(gone) == 3 * len(SEEDS) + 4 and all("sigreg" in path for path in gone)
     assert not list(LAYOUT.runs().glob(f"{STUDY}-sigreg-*"))
     assert prunable(take_inventory(LAYOUT)) == []
+
+
+@pytest.mark.faults
+def test_a_run_that_is_deleted_by_half_is_no_run(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    entry, *_ = take_inventory(LAYOUT)
+    monkeypatch.setattr(shutil, "rmtree", refuse)
+    with pytest.raises(UserError, match=f"can't delete {entry.path}: Permission denied"):
+        delete(entry)
+    assert not LAYOUT.record(entry.path.name).exists()
+    assert {e.path: e.state for e in take_inventory(LAYOUT)}[entry.path] == "incomplete"
 
 
 def test_list_is_plain_text_where_no_terminal_is(

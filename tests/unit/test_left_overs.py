@@ -10,6 +10,7 @@ from hamjepa_audit.errors import UserError
 from hamjepa_audit.evaluation import steps
 from hamjepa_audit.evaluation.steps import extract, measure_geometry, measure_knn, measure_probe
 from hamjepa_audit.files import read_parquet, sha256_file, write_bytes, write_parquet
+from hamjepa_audit.measurements import write_measurement
 from hamjepa_audit.plan import Batch
 from hamjepa_audit.reporting.collect import collect_study
 from tests.tiny import STUDY, audit, edit
@@ -72,6 +73,21 @@ def test_measurements_of_another_checkpoint_or_of_none_that_is_said_are_refused(
     write_parquet(knn, read_parquet(knn).replace_schema_metadata(None))
     assert any(f"{knn} does not say which checkpoints" in line for line in problems())
     with pytest.raises(UserError, match="does not say which checkpoints"):
+        collect_study(plan_of(LAYOUT, STUDY))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("wrong", ["fewer", "more"])
+def test_a_measurement_is_of_the_checkpoints_of_exactly_its_runs(place: Path, wrong: str) -> None:
+    batch, other, *_ = plan_of(LAYOUT, STUDY).batches.values()
+    knn = batch.measurement("knn")
+    named = batch.run_ids[:-1] if wrong == "fewer" else (*batch.run_ids, other.run_ids[0])
+    checkpoints = {
+        name: {"checkpoint.safetensors": sha256_file(LAYOUT.checkpoint(name))} for name in named
+    }
+    write_measurement(knn, [read_parquet(knn)], checkpoints)
+    assert any(f"{knn} was measured on {min(named)}" in line for line in problems())
+    with pytest.raises(UserError, match="was measured on"):
         collect_study(plan_of(LAYOUT, STUDY))
 
 

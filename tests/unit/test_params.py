@@ -14,7 +14,10 @@ from hamjepa_audit.identity import run_id, study_runs
 from hamjepa_audit.params import RunParams, load_study, resolve_run, study_names
 from hamjepa_audit.params.audit import AuditParams
 from hamjepa_audit.params.base import Params
+from hamjepa_audit.params.config import ConfigParams
+from hamjepa_audit.params.generated import GeneratedParams
 from hamjepa_audit.params.loading import merge, read_yaml, validate
+from hamjepa_audit.params.sources import ImageFolderParams
 from hamjepa_audit.params.theory import TheoryParams
 from tests.tiny import ARMS, edit
 
@@ -160,6 +163,9 @@ def test_ablations_differ_from_hamjepa_in_the_predictor_alone(
         ("studies/digits.yaml", "seeds", [], "seeds is empty: give at least 1"),
         ("studies/digits.yaml", "seeds", 3, "seeds is 3: write a list, [3]"),
         ("studies/digits.yaml", "seeds", [0, 0], "seeds has 0 twice: take one of them out"),
+        ("studies/digits.yaml", "epochs", [12, 12], "epochs has 12 twice"),
+        ("studies/digits.yaml", "figure_arms", ["mpl"], "figure_arms has 'mpl': did you mean"),
+        ("studies/digits.yaml", "arm_overrides", {"mpl": {}}, "arm_overrides: no arm 'mpl'"),
         ("studies/digits.yaml", "encoder.width", 4, "width is 4: input should be greater than or"),
         ("studies/digits.yaml", "encoder.stem", "cfar", "'cifar' or 'imagenet'"),
         ("studies/digits.yaml", "optimisation.warmup_epochs", 12, "must be shorter than the run"),
@@ -211,6 +217,41 @@ def test_keys_of_a_mapping_are_named_also_where_they_are_a_kind_elsewhere(
     with pytest.raises(UserError) as caught:
         validate(model, read_yaml(folder / file), file)
     assert str(caught.value) == f"{file}: {expected}"
+
+
+def test_what_is_no_yaml_file_is_no_study(folder: Path) -> None:
+    before = study_names(folder)
+    (folder / "studies" / "digits_copy.yaml~").write_text("")
+    assert study_names(folder) == before == sorted(before)
+
+
+@pytest.mark.parametrize(
+    ("model", "tree", "words"),
+    [
+        (ConfigParams, {"studies": ["digits", "digits"], "raw": "raw", "device": "cpu",
+                        "runs_per_gpu": 1}, "name each study once"),
+        (GeneratedParams, {"classes": 2, "images": {"val": 1}, "sides": [60, 30], "seed": 0,
+                           "jpeg_quality": 90},
+         "sides must be [shortest, longest], got [60, 30]"),
+        (ImageFolderParams, {"name": "x", "image_size": 8, "digest": None, "folder": "x",
+                             "source": "image_folder", "train": ["train"], "test": ["val"],
+                             "classes": ["cat", "dog", "cat"]},
+         "the class 'cat' is listed twice"),
+    ],
+)  # fmt: skip
+def test_what_contradicts_itself_is_refused(
+    model: type[Params], tree: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        validate(model, tree, "there")
+    assert words in str(caught.value)
+
+
+def test_which_readouts_a_state_has(folder: Path) -> None:
+    arms = {arm.name: arm for arm in load_study(folder, "digits_controls").arms}
+    parts = ("q", "p", "qp")
+    expected = {"sigreg": ("all",), "rdmreg": ("all",), "sigreg_split": parts, "hamjepa": parts}
+    assert {name: arms[name].readouts for name in expected} == expected
 
 
 @pytest.mark.parametrize(
@@ -296,10 +337,12 @@ def test_a_run_id_changes_with_what_decides_the_numbers_and_with_nothing_else(
     assert run_id(run, "other data") != name
     for keys, value in (
         ("arm.title", "another title"),
+        ("study", "another_study"),
+        ("arm.name", "another_arm"),
         ("evaluation.knn.top5_from_k", 5),
         ("data.split_seed", 7),  # the prepared data's digest stands for this
     ):
-        assert run_id(changed(run, keys, value), "data") == name, keys
+        assert run_id(changed(run, keys, value), "data")[-12:] == name[-12:], keys
 
 
 trees = st.recursive(

@@ -49,8 +49,8 @@ def test_parquet_longer_than_a_block(pets: Path, tmp_path: Path) -> None:
 
 
 def test_a_bad_row_is_counted_from_the_start_of_its_file(pets: Path) -> None:
-    write_parquet(pets / "test.parquet", [*cells(140), None], [0, 1] * 70 + [0], NAMES)
-    rejects(PARQUET, pets, f"{pets / 'test.parquet'} row 140: ")
+    write_parquet(pets / "test.parquet", [*cells(300), None], [0, 1] * 150 + [0], NAMES)
+    rejects(PARQUET, pets, f"{pets / 'test.parquet'} row 300: ")
 
 
 def test_classes_without_names_are_numbered(pets: Path, tmp_path: Path) -> None:

@@ -5,6 +5,9 @@ import hashlib
 import json
 import os
 import shutil
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -149,3 +152,13 @@ def test_two_preparations_at_once_are_refused(raw: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(preparation, "move_store", second)
     prepare(DIGITS, raw, raw)
     assert list(raw.glob(".*")) == []
+
+
+@pytest.mark.faults
+def test_what_a_killed_preparation_left_behind_is_deleted_by_the_next(raw: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = raw / f".digits.{socket.gethostname()}.{ended.pid}.abcdefgh"
+    (left / "deep").mkdir(parents=True)
+    folder = prepare(DIGITS, raw, raw).parent
+    assert list(raw.iterdir()) == [folder]

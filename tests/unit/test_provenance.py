@@ -6,7 +6,15 @@ import pytest
 
 from hamjepa_audit import provenance
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.files import read_sealed_json, sha256_file, write_sealed_json, write_text
+from hamjepa_audit.files import (
+    digest_of,
+    read_json,
+    read_sealed_json,
+    sha256_file,
+    write_sealed_json,
+    write_text,
+)
+from hamjepa_audit.identity import TRAINING_NUMERICS
 from hamjepa_audit.layout import PROVENANCE
 from hamjepa_audit.table_provenance import check_selections, write_study_provenance
 from hamjepa_audit.verification import verify_results
@@ -35,6 +43,40 @@ def test_provenance_says_what_tables_are_made_of(place: Path) -> None:
     LAYOUT.record(next(iter(plan.runs))).unlink()
     with pytest.raises(UserError, match="missing file results/runs"):
         write_study_provenance(plan)
+
+
+def test_provenance_names_every_selection_that_tables_are_made_of(place: Path) -> None:
+    of_study = {f"studies/{STUDY}/selection.json"}
+    joint = {"studies/selection.json", "studies/claims.json"}
+    for folder, expected in (
+        (LAYOUT.tables(STUDY), of_study),
+        (LAYOUT.audit_tables(), of_study | joint),
+    ):
+        selections = read_sealed_json(folder / PROVENANCE)["selections"]
+        assert set(selections) == expected
+        for name, digest in selections.items():
+            assert digest == digest_of(read_json(LAYOUT.results / name))
+
+
+def test_a_selection_that_is_not_there_is_not_compared(place: Path) -> None:
+    LAYOUT.selection(STUDY).unlink()
+    for path in LAYOUT.provenances():
+        check_selections(LAYOUT, path)
+
+
+def test_each_run_names_the_environment_that_it_ran_in(place: Path) -> None:
+    plan = plan_of(LAYOUT, STUDY)
+    *others, last = plan.runs
+    record = read_sealed_json(LAYOUT.record(last))
+    write_sealed_json(LAYOUT.record(last), record | {"packages": {"torch": "2.15"}})
+    content = read_sealed_json(write_study_provenance(plan))
+    versions = [environment["packages"]["torch"] for environment in content["environments"]]
+    assert versions == ["2.14.1", "2.15"]
+    numerics = {environment["training_numerics"] for environment in content["environments"]}
+    assert numerics == {TRAINING_NUMERICS}
+    assert [content["runs"][name]["environment"] for name in (*others, last)] == [
+        *(0 for _ in others), 1,
+    ]  # fmt: skip
 
 
 def test_provenance_names_the_tables_of_the_plan_and_removes_others(place: Path) -> None:

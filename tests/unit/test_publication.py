@@ -1,14 +1,26 @@
 """Results without weights: what is published verifies, and is adopted where it is asked for."""
 
+import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from hamjepa_audit import publication
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.files import atomic_folder, write_json
+from hamjepa_audit.files import (
+    atomic_folder,
+    digest_of,
+    read_parquet,
+    write_if_changed,
+    write_json,
+    write_sealed_json,
+    write_text,
+)
 from hamjepa_audit.inventory import take_inventory
 from hamjepa_audit.layout import Layout
+from hamjepa_audit.measurements import write_measurement
 from hamjepa_audit.publication import adopt, publish
 from hamjepa_audit.verification import verify_results
 from tests.tiny import SEEDS, STUDY, audit, edit, files_below
@@ -38,6 +50,12 @@ def test_what_is_published_verifies_without_weights(
     checked = verify_results(published).checked
     plan = plan_of(published, STUDY)
     assert checked["files of runs"] == 2 * checked["runs"] == 2 * len(plan.runs)
+    said = published.publication()
+    whole_text = said.read_text()
+    said.write_text(whole_text.replace(STUDY, "moon"))
+    (problem,) = verify_results(published).problems
+    assert str(said) in problem
+    said.write_text(whole_text)
     history = published.run_history(next(iter(plan.runs)))
     history.write_bytes(history.read_bytes()[:-1])
     weights = published.checkpoint(list(plan.runs)[1])
@@ -100,6 +118,43 @@ def test_what_is_damaged_or_of_another_study_is_not_adopted(published: Layout) -
         adopt(plan, Path("nowhere"))
 
 
+def test_measurements_of_other_checkpoints_than_were_published_are_not_adopted(
+    published: Layout,
+) -> None:
+    batch = replace(next(iter(plan_of(LAYOUT, STUDY).batches.values())), layout=published)
+    knn = batch.measurement("knn")
+    others = {name: {"checkpoint.safetensors": "0" * 64} for name in batch.run_ids}
+    write_measurement(knn, [read_parquet(knn)], others)
+    with pytest.raises(UserError, match=f"{knn} was measured on another checkpoint"):
+        adopt(plan_of(LAYOUT, STUDY), PUBLISHED)
+    assert not LAYOUT.runs().exists()
+
+
+def test_the_record_of_a_run_is_adopted_last(
+    published: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What says that a run is there must not be there before the rest."""
+    copied: list[Path] = []
+    original = publication._copy
+
+    def recording(path: Path, source: Layout, target: Layout) -> None:
+        copied.append(path)
+        original(path, source, target)
+
+    monkeypatch.setattr(publication, "_copy", recording)
+    plan = plan_of(LAYOUT, STUDY)
+    adopt(plan, PUBLISHED)
+    for batch in plan.batches.values():
+        theirs = replace(batch, layout=published)
+        measured = [copied.index(theirs.measurement(step)) for step in batch.steps]
+        for name in batch.run_ids:
+            history, mark, record = (
+                copied.index(part(name))
+                for part in (published.run_history, published.without_weights, published.record)
+            )
+            assert max(measured) < min(history, mark) and max(history, mark) < record
+
+
 def test_only_whole_results_of_one_study_and_these_parameters_are_published(place: Path) -> None:
     plan = plan_of(LAYOUT, STUDY)
 
@@ -136,6 +191,19 @@ def test_nothing_but_the_same_study_published_gives_way(place: Path) -> None:
         assert files_below(place) == before
 
 
+def test_another_study_that_was_published_does_not_give_way(place: Path) -> None:
+    plan = plan_of(LAYOUT, STUDY)
+    publish(plan, PUBLISHED)
+    write_sealed_json(Layout(results=PUBLISHED).publication(), {"study": "moon", "runs": []})
+    with pytest.raises(UserError, match=f"holds something else than '{STUDY}' published"):
+        publish(plan, PUBLISHED)
+
+
+def test_results_are_published_whatever_became_of_the_data(place: Path) -> None:
+    (LAYOUT.store(STUDY) / "train_images.npy").write_bytes(b"")
+    assert publish(plan_of(LAYOUT, STUDY), PUBLISHED).is_dir()
+
+
 def test_a_folder_is_whole_or_as_it_was(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "folder"
     for word in ("old", "new"):
@@ -147,3 +215,31 @@ def test_a_folder_is_whole_or_as_it_was(tmp_path: Path) -> None:
         _ = 1 / 0
     assert [path.name for path in target.iterdir()] == ["new"]
     assert [path.name for path in target.parent.iterdir()] == ["folder"]
+
+
+def test_who_reads_a_file_while_it_is_written_anew_reads_the_old_one_to_its_end(
+    tmp_path: Path,
+) -> None:
+    target = tmp_path / "file"
+    write_text(target, "old")
+    with target.open() as reader:
+        write_text(target, "new and longer")
+        assert reader.read() == "old"
+    assert target.read_text() == "new and longer"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_says_the_same_already_is_not_written_again(tmp_path: Path) -> None:
+    target = tmp_path / "selection.json"
+    write_if_changed(target, {"arms": ("a", "b"), "seeds": [0]})
+    os.utime(target, (0, 0))
+    write_if_changed(target, {"seeds": [0], "arms": ["a", "b"]})
+    write_if_changed(target, {"seeds": (0,), "arms": ("a", "b")})
+    assert target.stat().st_mtime == 0
+    write_if_changed(target, {"seeds": [0.0], "arms": ["a", "b"]})
+    assert target.stat().st_mtime > 0
+
+
+def test_nothing_that_is_no_number_has_a_digest() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        digest_of({"value": float("nan")})

@@ -89,9 +89,9 @@ def test_a_changed_byte_is_found_by_verifying(store_folder: Path, name: str, spl
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"classes": ["cat", "wolf"]}, "digest"),
+        ({"classes": ["cat", "wolf"]}, "but the manifest's content gives"),
         ({"classes": ["cat"]}, "train.rows_per_class has 2 counts for 1 classes"),
-        ({"image_size": 9}, "digest"),
+        ({"image_size": 9}, "but the manifest's content gives"),
         ({"schema_version": 2}, "schema_version is 2"),
         ({"colour": "red"}, "unknown key 'colour'"),
     ],
@@ -100,6 +100,24 @@ def test_a_manifest_that_was_edited(store_folder: Path, change: Any, words: str)
     path = store_folder / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     error_of(lambda: load_manifest(store_folder), path, words, "prepare the data again")
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_manifest_whose_counts_do_not_add_up(store_folder: Path, split: str) -> None:
+    path = store_folder / "manifest.json"
+    tree = json.loads(path.read_text())
+    tree[split]["rows_per_class"][0] += 1
+    path.write_text(json.dumps(tree))
+    rows = tree[split]["rows"]
+    error_of(lambda: load_manifest(store_folder), f"{split}.rows_per_class", f"add up to {rows}")
+
+
+def test_a_manifest_of_an_earlier_version_has_no_digest_of_itself(store_folder: Path) -> None:
+    path = store_folder / "manifest.json"
+    manifest, tree = load_manifest(store_folder), json.loads(path.read_text())
+    del tree["sha256"]
+    path.write_text(json.dumps(tree))
+    assert load_manifest(store_folder) == manifest
 
 
 def test_a_manifest_that_is_no_object(store_folder: Path) -> None:

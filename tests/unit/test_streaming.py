@@ -1,16 +1,21 @@
 """Streaming: the same bytes as from memory, and waiting for them is measured."""
 
 import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from hamjepa_audit.data import streaming
+from hamjepa_audit.data.ahead import ahead
 from hamjepa_audit.data.preparation import prepare
-from hamjepa_audit.data.store import Store, open_store
+from hamjepa_audit.data.store import Store, WholeSplit, open_store
 from hamjepa_audit.data.streaming import StreamedImages, batches, open_images
+from hamjepa_audit.data.whole_images import WholeImages
 from hamjepa_audit.model import build_model
 from hamjepa_audit.training.loop import Trainer
 from hamjepa_audit.training.progress import TrainingProgress
@@ -110,3 +115,43 @@ def test_a_store_that_is_cut_while_it_is_read(originals: Path, tmp_path: Path) -
     images = StreamedImages(open_store(folder).train, CPU)
     os.truncate(folder / "train_images.npy", 5000)
     error_of(lambda: list(images.batches([torch.arange(100)])), "train_images.npy", "shorter")
+
+
+def test_a_batch_of_all_shapes_knows_bounds_of_all_its_sides(store: Store) -> None:
+    assert isinstance(store.train, WholeSplit)
+    rows = torch.arange(105)
+    ((_, images),) = StreamedImages(store.train, CPU).batches([rows])
+    assert isinstance(images, WholeImages) and len(images) == 105
+    assert images.sizes.tolist() == store.train.sizes.tolist()
+    assert images.shortest_side == max(min(sides) for sides in images.sizes.tolist())
+    assert images.longest_side == max(max(sides) for sides in images.sizes.tolist())
+    for sides in ([30, 20], [20, 30]):
+        sizes = np.array([[24, 25], sides], dtype=np.int32)
+        pixels = np.memmap(
+            store.folder / "train_images.npy", dtype=np.uint8, mode="r", shape=(6000,)
+        )
+        split = WholeSplit(pixels, sizes, np.zeros(2, dtype=np.int64))
+        ((_, images),) = StreamedImages(split, CPU).batches([torch.arange(2)])
+        assert isinstance(images, WholeImages)
+        assert (images.shortest_side, images.longest_side) == (24, 30)
+
+
+def test_no_more_is_done_ahead_than_its_depth_and_nothing_after_it_is_closed() -> None:
+    taken, done, go = [], [], threading.Event()
+
+    def items() -> Iterator[int]:
+        for item in range(100):
+            taken.append(item)
+            yield item
+
+    def work(item: int) -> int:
+        go.wait()
+        done.append(item)
+        return item
+
+    futures = ahead(work, items(), threads=1, depth=3)
+    first = next(futures)
+    assert taken == [0, 1, 2]
+    threading.Timer(0.1, go.set).start()
+    futures.close()
+    assert first.result() == 0 and set(done) <= {0, 1} and len(done) < 3

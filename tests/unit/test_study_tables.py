@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 from pathlib import Path
 
@@ -12,10 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.files import read_parquet
+from hamjepa_audit.files import read_parquet, sha256_file
 from hamjepa_audit.reporting.formatting import displayed, latex
+from hamjepa_audit.reporting.order import in_reading_order
 from hamjepa_audit.reporting.tables import overview, study_tables, write_tables
 from hamjepa_audit.statistics import summarise
+from hamjepa_audit.table_provenance import FORMS
 from tests.unit import synthetic
 
 ORDER = synthetic.ARM_ORDER
@@ -73,7 +76,7 @@ def test_csv_and_parquet_keep_every_digit(tmp_path: Path) -> None:
     table = pq.read_table(parquet)
     assert table["mean"].to_pylist() == frame["mean"].tolist()
     assert table.schema.field("arm").type == pa.string()
-    assert table.schema.metadata is None
+    assert set(table.schema.metadata) == {FORMS}  # not pandas', which carries versions
 
 
 def test_a_table_without_rows_is_still_a_table(tmp_path: Path) -> None:
@@ -106,8 +109,15 @@ def test_tables_carry_a_line_on_their_origin_that_changes_no_number(tmp_path: Pa
                 assert after.read_text() == f"% made of x\n{before.read_text()}"
             case _:
                 table = read_parquet(after, sealed=True)
-                assert table.schema.metadata == {b"origin": b"made of x"}
-                assert table.replace_schema_metadata(None).equals(read_parquet(before))
+                assert set(table.schema.metadata) == {b"origin", FORMS}
+                assert table.schema.metadata[b"origin"] == b"made of x"
+                assert table.equals(read_parquet(before))  # but for the metadata
+
+
+def test_a_table_knows_the_digests_of_its_other_forms(tmp_path: Path) -> None:
+    *others, parquet = write_tables(example(), tmp_path, "sealed")
+    forms = json.loads(read_parquet(parquet, sealed=True).schema.metadata[FORMS])
+    assert forms == {file.name: sha256_file(file) for file in others}
 
 
 def test_rows_come_in_reading_order(tmp_path: Path) -> None:
@@ -117,6 +127,20 @@ def test_rows_come_in_reading_order(tmp_path: Path) -> None:
     of_arm = summary[summary["arm"] == "mlp"]
     assert of_arm["readout"].unique().tolist() == ["q", "p", "qp"]
     sweep = [name for name in of_arm["metric"].unique() if name.startswith("knn")]
+    assert sweep == [*(f"knn_top1@{k}" for k in synthetic.NEIGHBOURS), "knn_top1@best"]
+
+
+def test_rows_of_a_metric_come_in_the_order_of_checkpoints() -> None:
+    summary = summarise(synthetic.metrics(), 0.95)
+    late, early = (summary.assign(epochs=80, checkpoint_epoch=epoch) for epoch in (80, 9))
+    ordered = in_reading_order(pd.concat([late, early]), ORDER)
+    assert ordered["checkpoint_epoch"].tolist() == [9] * len(summary) + [80] * len(summary)
+
+
+def test_differences_come_in_the_order_that_they_are_taken_in(tmp_path: Path) -> None:
+    study_tables(synthetic.metrics(), ORDER, 0.95, tmp_path)
+    differences = pd.read_csv(tmp_path / "differences.csv")
+    sweep = [x for x in differences["metric"].unique() if x.startswith("knn_top1@")]
     assert sweep == [*(f"knn_top1@{k}" for k in synthetic.NEIGHBOURS), "knn_top1@best"]
 
 
@@ -137,6 +161,8 @@ def test_overview_has_mean_sd_and_n(tmp_path: Path) -> None:
     assert f"{row['mean']:.4f} ± {row['sd']:.4f} (5)" in shown
     lines = {tuple(re.split(r"\s*\|\s*", line)[1:4]): line for line in shown.splitlines()}
     assert "–" in lines["mlp", "12", "q"]
+    without = wide[(wide["arm"] == "mlp") & (wide["readout"] == "q")].iloc[0]
+    assert without["effective_rank_n"] == 0 and np.isnan(without["effective_rank_mean"])
     assert "±" not in lines["identity", "12", "q"]
     assert lines["identity", "12", "q"].count("(1)") == 6
     assert r"$\pm$" in (tmp_path / "overview.tex").read_text()

@@ -7,9 +7,11 @@ import pandas as pd
 import pytest
 
 from hamjepa_audit.cli.main import main
+from hamjepa_audit.layout import PROVENANCE, Layout
 from hamjepa_audit.params.claims import ToyTransport
 from hamjepa_audit.params.theory import TheoryParams, load_theory
 from hamjepa_audit.reporting.theory_tables import theory_tables
+from hamjepa_audit.table_provenance import sealed_files
 from hamjepa_audit.theory.pictures import area_preservation, defects, energy_drift, reversal
 from hamjepa_audit.theory.theorems import all_checks
 from hamjepa_audit.theory_numbers import NUMBERS
@@ -73,6 +75,12 @@ def test_the_report_says_how_many_setups_were_tried(reported: Path) -> None:
     assert set(compared["all_within"]) == {within.sum()}
     first, second = (reported / "toy_transport_setups.md").read_text().splitlines()[2:4]
     assert "4.901" in first and "paper" in first and "0.3 sine" in second
+
+
+def test_provenance_seals_everything_that_is_reported_and_its_numbers(reported: Path) -> None:
+    assert Layout(results=reported.parent).provenances() == [reported / PROVENANCE]
+    sealed = {path.relative_to(reported).as_posix() for path in sealed_files(reported / PROVENANCE)}
+    assert sealed == files_below(reported) - {PROVENANCE, "selection.json"}
 
 
 def test_a_row_that_fails_is_shouted(reported: Path, tmp_path: Path, claim: ToyTransport) -> None:

@@ -163,11 +163,32 @@ def test_learning_rates_of_the_groups(params: Path, images: torch.Tensor) -> Non
     assert last == pytest.approx([floor, floor]) and floor > 0
 
 
-@pytest.mark.parametrize("scope", ["encoder_and_predictor", "encoder"])
-def test_what_is_clipped_together(params: Path, images: torch.Tensor, scope: str) -> None:
+def test_the_history_has_the_encoders_learning_rate_and_the_pace_counts_both_views(
+    params: Path, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_of(params, "hamjepa")
+    slow = run.model_copy(update={"arm": run.arm.model_copy(
+        update={"predictor_learning_rate": 5e-5})})  # fmt: skip
+    trainer = Trainer(slow, build_model(slow), images, "x")
+    paces: list[float] = []
+    progress = TrainingProgress("x", EPOCHS, 2, quiet=True)
+    monkeypatch.setattr(progress, "epoch", lambda _epoch, _means, pace: paces.append(pace))
+    trainer.train_epoch(2, progress)
+    (means,), (seconds,) = trainer.position.history, trainer.position.epoch_seconds
+    assert means["learning_rate"] == trainer.optimiser.param_groups[0]["lr"]
+    assert means["learning_rate"] != trainer.optimiser.param_groups[1]["lr"]
+    assert paces == [pytest.approx(2 * 2 * slow.optimisation.batch_size / seconds)]
+
+
+@pytest.mark.parametrize("scope", ["encoder_and_predictor", "encoder", None])
+def test_what_is_clipped_together_or_has_its_norm_recorded(
+    params: Path, images: torch.Tensor, scope: str | None
+) -> None:
     run = run_of(params, "hamjepa")
     assert run.arm.clipping is not None
     clipping = run.arm.clipping.model_copy(update={"scope": scope, "maximum_norm": 1e-3})
+    if scope is None:
+        clipping = None
     run = run.model_copy(update={"arm": run.arm.model_copy(update={"clipping": clipping})})
     model = build_model(run)
     trainer = Trainer(run, model, images, "x")
@@ -175,7 +196,7 @@ def test_what_is_clipped_together(params: Path, images: torch.Tensor, scope: str
         parameter.grad = torch.ones_like(parameter)
     norm = float(trainer._clip())
     counted = list(model.encoder.parameters())
-    if scope == "encoder_and_predictor":
+    if scope != "encoder":
         counted += model.objective.parameters()
     assert norm == pytest.approx(sum(p.numel() for p in counted) ** 0.5, rel=1e-5)
     predictor = next(iter(model.objective.parameters()))

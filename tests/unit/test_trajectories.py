@@ -26,13 +26,16 @@ from hamjepa_audit.evaluation.steps import (
 from hamjepa_audit.evaluation.trajectory import measure_trajectory, measurements
 from hamjepa_audit.figure_plan import ALONG_TRAINING
 from hamjepa_audit.files import read_json, read_parquet, sha256_file, write_sealed_json
+from hamjepa_audit.identity import run_key
 from hamjepa_audit.layout import Layout
-from hamjepa_audit.metrics import Measurement
+from hamjepa_audit.measurements import write_measurement
+from hamjepa_audit.metrics import Measurement, metrics_table
 from hamjepa_audit.model import build_model
 from hamjepa_audit.params import RunParams, load_study, resolve_run
 from hamjepa_audit.params.audit import load_audit
 from hamjepa_audit.params.studies import CheckpointParams
 from hamjepa_audit.plan import StudyPlan
+from hamjepa_audit.reporting.collect import collect_study
 from hamjepa_audit.reporting.drawing import Arms
 from hamjepa_audit.reporting.trajectories import against_rank, along_training, trajectory_figures
 from hamjepa_audit.statistics.seeds import SeedTable
@@ -42,7 +45,7 @@ from hamjepa_audit.training.checkpoints_along import CheckpointsAlong
 from hamjepa_audit.training.device import make_deterministic
 from hamjepa_audit.training.loop import Trainer, pretrain
 from tests.tiny import STUDY, copy_params, edit
-from tests.unit.fabricated import plan_of, write_run
+from tests.unit.fabricated import plan_of, write_measurements, write_run
 from tests.unit.ranks import run_of
 
 ARMS = {"sigreg": -1.0, "hamjepa": 1.0}
@@ -155,6 +158,26 @@ def test_without_checkpoints_along_the_way_there_are_no_such_figures(tmp_path: P
     last = last[last["checkpoint_epoch"] == EPOCHS]
     assert trajectory_figures(last, list(ARMS), TITLES, tmp_path, 0.95, RANK) == []
     assert not list(tmp_path.iterdir())
+
+
+def test_what_was_measured_along_training_is_among_the_metrics(tmp_path: Path) -> None:
+    params = copy_params(tmp_path / "params")
+    edit(params / f"studies/{STUDY}.yaml", "checkpoints.every_epochs", 1)
+    layout = Layout(params=params, results=tmp_path / "results", data=tmp_path / "data")
+    plan = plan_of(layout, STUDY)
+    for run in plan.runs.values():
+        write_run(layout, run, plan.data_digest)
+    for batch in plan.batches.values():
+        write_measurements(batch)
+        keys = [run_key(run, plan.data_digest) for run in batch.runs]
+        row = Measurement("all", "knn_top1@20", 7.0, "percent")
+        tables = [metrics_table(key, 1, [row]) for key in keys]
+        checkpoints: dict[str, dict[str, str]] = {name: {} for name in batch.run_ids}
+        write_measurement(batch.measurement("trajectory"), tables, checkpoints)
+    metrics, *_ = collect_study(plan)
+    frame = read_parquet(metrics).to_pandas()
+    along = frame[frame["checkpoint_epoch"] == 1]
+    assert set(along["run_id"]) == set(plan.runs) and set(along["value"]) == {7.0}
 
 
 def test_runs_that_lack_a_checkpoint_asked_for_since_are_named(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Damage of every kind to every kind of file: `verify` names it, and no reader takes it."""
 
 import random
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 from typing import cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -15,10 +17,19 @@ import torch
 from hamjepa_audit.checkpoints import load_recorded_encoder
 from hamjepa_audit.data.store import verify_store
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.files import read_parquet, sha256_file, write_parquet
+from hamjepa_audit.files import (
+    PARQUET_MARK,
+    read_json,
+    read_parquet,
+    read_sealed_json,
+    sha256_file,
+    write_json,
+    write_parquet,
+    write_sealed_json,
+)
 from hamjepa_audit.layout import PROVENANCE
 from hamjepa_audit.metrics import METRICS_SCHEMA, TRAINING_SECONDS
-from hamjepa_audit.records import read_record
+from hamjepa_audit.records import differences, read_record, require_one_kind_of_device
 from hamjepa_audit.reporting.collect import collect_study
 from hamjepa_audit.states import read_state, saved_states
 from hamjepa_audit.table_provenance import check_table_provenance
@@ -152,11 +163,97 @@ def test_rows_of_other_runs_and_rows_that_are_missing(place: Path) -> None:
     )
 
 
+def test_a_measurement_that_gives_a_run_another_seed_is_noticed(place: Path) -> None:
+    batch, *_ = plan_of(LAYOUT, STUDY).batches.values()
+    knn = batch.measurement("knn")
+    table = read_parquet(knn)
+    seeds = pc.subtract(pa.scalar(1), table["seed"])
+    write_parquet(knn, table.set_column(table.column_names.index("seed"), "seed", seeds))
+    (line,) = [line for line in problems() if str(knn) in line and "measure again" in line]
+    assert f"says of {batch.run_ids[0]} that it is {STUDY}-sigreg-e{batch.epochs}-s1" in line
+
+
+def test_tables_of_no_sources_are_not_taken_for_whole(place: Path) -> None:
+    nothing = read_json(LAYOUT.selection(STUDY)) | {"measurements": [], "runs": []}
+    write_json(LAYOUT.selection(STUDY), nothing)
+    for kind in ("metrics", "curves", "history"):
+        told = f"{LAYOUT.study_table(STUDY, kind)} does not hold exactly the rows of its 0 sources"
+        assert any(told in line for line in problems())
+
+
+def test_a_study_is_verified_without_those_whose_names_begin_as_its_own(place: Path) -> None:
+    for folder in ("runs", "state", "evaluation"):
+        other = Path("results") / folder / f"{STUDY}_controls-mlp-e2-s0-0123456789ab"
+        other.mkdir()
+        (other / "step-0000000001.json").write_text("{}")
+        (other / "knn-0123456789ab.parquet").touch()
+    assert problems() and not verify_results(LAYOUT, [STUDY]).problems
+
+
+def test_a_table_that_no_provenance_names_is_read_and_said_to_be_unnamed(place: Path) -> None:
+    theory = LAYOUT.theory() / "notes.md"
+    theory.parent.mkdir()
+    theory.touch()
+    mine = LAYOUT.tables(STUDY) / "mine.parquet"
+    shutil.copy(LAYOUT.tables(STUDY) / "seeds.parquet", mine)
+    verified = verify_results(LAYOUT)
+    assert verified.problems == []
+    assert [line.split(", ")[0] for line in verified.unchecked] == [
+        f"1 files in {mine.parent}", f"1 files in {theory.parent}",
+    ]  # fmt: skip
+    assert verify_results(LAYOUT, [STUDY]).unchecked == verified.unchecked[:1]
+    flip_bit(mine, 40, 1)
+    for found in (verify_results(LAYOUT), verify_results(LAYOUT, [STUDY])):
+        assert len(found.problems) == 1 and str(mine) in found.problems[0]
+
+
 def test_a_record_moved_to_another_run_is_noticed(place: Path) -> None:
     folders = [find(RUN.format(run)) for run in (FIRST, SECOND)]
     folders[0].rename("aside")
     shutil.copytree(folders[1], folders[0])
     assert any(str(folders[0]) in line and folders[1].name in line for line in problems())
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("mark", [0, -1])
+def test_a_seal_is_known_for_one_with_one_of_its_marks_damaged(place: Path, mark: int) -> None:
+    path = LAYOUT.metrics()
+    content = path.read_bytes()
+    found = [match.start() for match in re.finditer(PARQUET_MARK, content)]
+    flip_bit(path, found[mark], 0)
+    with pytest.raises(UserError, match="do not match the digest in it"):
+        read_parquet(path)
+
+
+@pytest.mark.faults
+def test_a_record_with_other_spaces_is_not_what_was_written(place: Path) -> None:
+    path = find(TARGETS["record"][0])
+    path.write_text(path.read_text().replace(": ", ":  ", 1))
+    with pytest.raises(UserError, match="was changed or damaged"):
+        read_sealed_json(path)
+
+
+def test_a_record_that_calls_itself_another_run_is_noticed(place: Path) -> None:
+    path, other = (find(TARGETS["record"][number]) for number in (0, 1))
+    record = read_sealed_json(path)
+    write_sealed_json(path, record | {"run_id": other.parent.name})
+    with pytest.raises(UserError, match="is the record of a run"):
+        read_record(LAYOUT, path.parent.name)
+
+
+def test_runs_of_two_kinds_of_device_are_not_compared(place: Path) -> None:
+    first, *others = plan_of(LAYOUT, STUDY).runs
+    require_one_kind_of_device(LAYOUT, [first, *others])
+    path = LAYOUT.record(first)
+    write_sealed_json(path, read_sealed_json(path) | {"device": {"type": "cuda"}})
+    with pytest.raises(UserError, match=f"{others[0]} on cpu, {first} on cuda"):
+        require_one_kind_of_device(LAYOUT, [first, *others])
+
+
+def test_runs_on_other_data_differ(place: Path) -> None:
+    record = read_record(LAYOUT, next(iter(plan_of(LAYOUT, STUDY).runs)))
+    (found,) = differences(record, record | {"data_digest": "another"})
+    assert found == ("data_digest", record["data_digest"], "another")
 
 
 def test_an_incomplete_run_or_store_is_noticed(place: Path) -> None:

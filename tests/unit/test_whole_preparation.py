@@ -54,7 +54,7 @@ def test_threads_change_nothing(store: Store, originals: Path, tmp_path: Path) -
 
 def test_the_digest_tells_whole_images_from_squares(store: Store, originals: Path) -> None:
     manifest = store.manifest
-    with pytest.raises(UserError, match="digest"):
+    with pytest.raises(UserError, match="but the manifest's content gives"):
         (store.folder / "manifest.json").rename(store.folder / "kept.json")
         try:
             text = (store.folder / "kept.json").read_text()
@@ -246,6 +246,44 @@ def test_a_move_is_not_finished_once_the_images_have_changed(
     assert bytes_of(folder) == bytes_of(prepare(SOURCE, raw, tmp_path / "fresh").parent)
 
 
+@pytest.mark.faults
+def test_a_manifest_of_images_that_have_changed_is_never_used_again(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        interrupt_move(patch, tmp_path / "data" / "pictures", 0)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(SOURCE, raw, tmp_path / "data")
+    files = training_files(raw)
+    files[9].write_bytes(files[10].read_bytes())
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(whole_preparation, "write_manifest", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(SOURCE, raw, tmp_path / "data")
+    assert verify_store(prepare(SOURCE, raw, tmp_path / "data").parent)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("missing", [1, 100, 5000])
+def test_pixels_that_were_lost_are_decoded_again_and_journalled_once(
+    originals: Path, store: Store, tmp_path: Path, missing: int
+) -> None:
+    pinned = SOURCE.model_copy(update={"digest": "0" * 64})  # so that what is done stays
+    work = tmp_path / ".pictures.partial"
+    error_of(lambda: prepare(pinned, originals, tmp_path), "pins")
+    journal, pixels = work / "train.jsonl", work / "train_images.npy"
+    lines = journal.read_text().splitlines()
+    (work / "manifest.json").unlink()
+    os.truncate(pixels, pixels.stat().st_size - missing)
+    error_of(lambda: prepare(pinned, originals, tmp_path), "pins")
+    assert journal.read_text().splitlines() == lines
+    assert bytes_of(prepare(SOURCE, originals, tmp_path).parent) == bytes_of(store.folder)
+
+
 def test_other_settings_or_files_start_anew(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,6 +301,38 @@ def test_other_settings_or_files_start_anew(
     assert bytes_of(folder) == bytes_of(prepare(SOURCE, raw, tmp_path / "fresh").parent)
 
 
+@pytest.mark.parametrize("other", ["image_size", "pillow"])
+def test_what_was_done_at_another_size_or_by_another_pillow_is_done_again(
+    originals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    pinned = SOURCE.model_copy(update={"digest": "0" * 64})
+    error_of(lambda: prepare(pinned, originals, tmp_path), "pins")
+    source = SOURCE
+    if other == "image_size":
+        source = SOURCE.model_copy(update={"image_size": 20})
+    else:
+        monkeypatch.setattr(whole_preparation, "pillow_versions", lambda: {"pillow": "0.1"})
+    seen = decoded_by(monkeypatch)
+    manifest = load_manifest(prepare(source, originals, tmp_path).parent)
+    assert len(seen) == 123
+    assert manifest.image_size == source.image_size
+    assert manifest.library_versions == whole_preparation.pillow_versions()
+
+
+def test_a_sample_of_sizes_says_what_all_images_need(
+    originals: Path,
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(whole_preparation, "SAMPLED", 20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    message = error_of(lambda: prepare(SOURCE, originals, tmp_path), "are free")
+    said = float(message.split(" needs ")[1].split(" MB")[0])
+    needed = sum(split.pixels.nbytes for split in (store.train, store.test)) / 1e6
+    assert said == pytest.approx(needed, rel=0.3)
+
+
 def test_needed_disk_is_said_and_checked(
     originals: Path,
     store: Store,
@@ -275,6 +345,16 @@ def test_needed_disk_is_said_and_checked(
     needed = sum(split.pixels.nbytes for split in (store.train, store.test))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=needed - 1))
     error_of(lambda: prepare(SOURCE, originals, tmp_path / "b"), "needs 0.3 MB", "are free")
+
+
+def test_what_is_done_needs_no_disk_once_more(
+    originals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pinned = SOURCE.model_copy(update={"digest": "0" * 64})
+    error_of(lambda: prepare(pinned, originals, tmp_path), "pins")
+    (tmp_path / ".pictures.partial" / "manifest.json").unlink()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=50_000))
+    assert prepare(SOURCE, originals, tmp_path).exists()
 
 
 def test_two_preparations_at_once_are_refused(

@@ -1,0 +1,192 @@
+"""What the page is made of: the evidence of each claim, and what it says of studies and runs."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from hamjepa_audit.reporting.audit_tables import Row
+from hamjepa_audit.reporting.formatting import ABSENT, number, p_value
+from hamjepa_audit.reporting.page import PageContent, page_context
+from hamjepa_audit.reporting.page_claims import Entries, Entry
+from hamjepa_audit.reporting.page_studies import conditions, findings, to_baseline
+from hamjepa_audit.statistics.seeds import SeedTable
+from tests.unit.audited import COMMIT, PAPER_STUDIES, content
+
+
+@pytest.fixture(scope="module")
+def audited(params_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> PageContent:
+    folder = tmp_path_factory.mktemp("audited")
+    return content(params_folder, folder, *PAPER_STUDIES, figures=False)
+
+
+@pytest.fixture(scope="module")
+def embedded(params_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> PageContent:
+    return content(params_folder, tmp_path_factory.mktemp("embedded"), "digits")
+
+
+def entries(content: PageContent, kind: str) -> list[tuple[Row, Entry]]:
+    """The rows of a table of verdicts that have runs, each with its entry."""
+    maker = Entries(SeedTable(content.metrics), content.titles, content.plan.params)
+    table, make = {
+        "numbers": (content.tables.claims, maker.numbers),
+        "differences": (content.tables.claim_differences, maker.differences),
+        "statements": (content.tables.statements, maker.statements),
+    }[kind]
+    pairs = zip(table.to_dict("records"), make(table), strict=True)
+    return [(row, entry) for row, entry in pairs if row["n"]]
+
+
+def interval(row: Row, low: str = "ci_low", high: str = "ci_high") -> str:
+    bounds = (number(row[name], row["unit"]) for name in (low, high))
+    return ABSENT if np.isnan(row[low]) else f"[{', '.join(bounds)}]"
+
+
+def holm(row: Row, name: str) -> str:
+    """A p-value, and what Holm's correction makes of it where that is another."""
+    p, adjusted = p_value(row[name]), p_value(row[f"{name}_holm"])
+    return p if p == adjusted else f"{p} ({adjusted} after Holm)"
+
+
+@pytest.mark.parametrize("kind", ["numbers", "differences"])
+def test_the_evidence_of_a_claim_is_that_of_its_row(audited: PageContent, kind: str) -> None:
+    found = entries(audited, kind)
+    assert found
+    for row, entry in found:
+        shown, unit = dict(entry.evidence), row["unit"]
+        assert shown["95% interval of our mean"] == interval(row)
+        assert shown["95% interval of one more seed"] == interval(
+            row, "new_seed_low", "new_seed_high"
+        )
+        assert shown["Ours minus the paper's"] == number(row["deviation"], unit)
+        within = f"Equivalence within ±{number(row['margin'], unit)} (TOST): p"
+        assert shown[within] == holm(row, "p_equivalence")
+        assert shown["Could the paper's runs have been ours? p"] == holm(row, "p_new_runs")
+        detectable = f"Smallest difference that {row['n']} seeds find with 80% power"
+        assert shown[detectable] == number(row["detectable"], unit)
+        test = "Paired t-test of no difference"
+        if kind == "numbers":
+            test = f"Against the paper's value: {row['test']}"
+        assert shown[test].startswith(f"t = {number(row['t'], '')}, p ")
+        assert shown[test].endswith(holm(row, "p"))
+
+
+def test_a_difference_shows_the_other_tests_of_it_and_its_size(audited: PageContent) -> None:
+    for row, entry in entries(audited, "differences"):
+        shown = dict(entry.evidence)
+        assert shown["Exact sign-flip test: p"] == p_value(row["p_sign_flip"])
+        assert shown["Exact Wilcoxon signed-rank test: p"] == p_value(row["p_wilcoxon"])
+        assert shown["Against the paper's value: p"] == p_value(row["p_paper"])
+        below = shown["Below the margin in the paper's direction: p"]
+        assert below == holm(row, "p_below_margin")
+        g, low, high = (number(row[name], "") for name in ("hedges_g", "g_low", "g_high"))
+        assert shown["Effect size, Hedges g"] == f"{g} [{low}, {high}]"
+        improvement = number(row["probability_of_improvement"], "")
+        assert shown["Probability of improvement"] == improvement
+
+
+def test_a_statement_shows_both_its_tests(audited: PageContent) -> None:
+    found = entries(audited, "statements")
+    assert found
+    for row, entry in found:
+        assert entry.evidence == (
+            ("Every part holds: p", holm(row, "p_holds")),
+            ("Some part fails: p", holm(row, "p_fails")),
+        )
+
+
+def test_what_is_carried_over_names_the_papers_study_and_epochs(embedded: PageContent) -> None:
+    found = entries(embedded, "differences")
+    carried = [(row, entry) for row, entry in found if row["carried"]]
+    assert carried and any(row["paper_epochs"] != row["epochs"] for row, _ in carried)
+    for row, entry in carried:
+        title = embedded.titles.study(row["paper_study"])
+        assert entry.carried == f"{title}, {row['paper_epochs']} epochs"
+
+
+def test_a_picture_has_the_papers_own_interval(audited: PageContent) -> None:
+    found = [(row, entry) for row, entry in entries(audited, "numbers") if row["paper_sd"] > 0]
+    assert found
+    for row, entry in found:
+        drawn = entry.picture
+        assert drawn is not None and drawn.paper_bounds is not None
+        quantile = stats.t.ppf(0.975, row["paper_n"] - 1)
+        reach = quantile * row["paper_sd"] / np.sqrt(row["paper_n"])
+        widths = [high - low for low, high in (drawn.paper_bounds, drawn.band)]
+        assert widths[0] * row["margin"] == pytest.approx(
+            widths[1] * reach, abs=0.3 * max(row["margin"], reach)
+        )
+
+
+def test_seeds_that_one_arm_lacks_are_in_no_difference(embedded: PageContent) -> None:
+    rows = embedded.metrics
+    fewer = rows[~((rows["arm"] == "sigreg") & (rows["seed"] == 1))]
+    found = entries(embedded._replace(metrics=fewer), "differences")
+    against = [entry for _, entry in found if "sigreg" in entry.arms]
+    assert against
+    for entry in against:
+        assert [seed.seed for seed in entry.seeds] == [0, 2, 3, 4]
+
+
+# --- what it says of studies
+
+
+ARMS = ["sigreg", "hamjepa"]
+DIFFERENCE = {
+    "epochs": 12, "checkpoint_epoch": 12, "minuend_arm": "hamjepa", "minuend_readout": "q",
+    "subtrahend_arm": "sigreg", "subtrahend_readout": "all", "metric": "knn_top1@20",
+    "unit": "percent", "n": 5, "mean_difference": 2.5, "ci_low": 1.25, "ci_high": 3.75, "p": 0.01,
+    "confidence": 0.95,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "shown", "told"),
+    [
+        ({}, "2.50 [1.25, 3.75], p 0.0100", "HamJEPA q is 2.50 above it"),
+        ({"p": 0.06}, "2.50 [1.25, 3.75], p 0.0600", "no arm is shown to differ from it"),
+        ({"p": 0.04, "confidence": 0.99}, "2.50 [1.25, 3.75], p 0.0400",
+         "no arm is shown to differ from it"),
+        ({"n": 1, "p": np.nan, "ci_low": np.nan, "ci_high": np.nan}, "2.50 (1)",
+         "no arm is shown to differ from it"),
+        ({"n": 0, "p": np.nan, "mean_difference": np.nan}, "–",
+         "no arm is shown to differ from it"),
+    ],
+)  # fmt: skip
+def test_a_difference_to_the_baseline_in_numbers_and_in_words(
+    embedded: PageContent, change: dict[str, float], shown: str, told: str
+) -> None:
+    early = DIFFERENCE | {"checkpoint_epoch": 6, "mean_difference": -9.0}
+    frame = pd.DataFrame([early, DIFFERENCE | change])
+    table = to_baseline(frame, ARMS, embedded.titles)
+    assert table.rows == [["HamJEPA q", "12", shown]]
+    (line,) = findings(frame, ARMS, embedded.titles)
+    assert line == f"kNN@20 top-1, against SIGReg: {told}."
+
+
+def test_a_run_says_what_it_was_made_on_and_how_long_it_took(embedded: PageContent) -> None:
+    runs = embedded.metrics[["study", "arm", "epochs", "seed", "run_id"]].drop_duplicates()
+    records = {
+        name: record | {"uncommitted_changes": True, "epoch_seconds": [86400.0, 5.2]}
+        for name, record in embedded.records.items()
+    }
+    params = [tables.params for tables in embedded.studies]
+    for condition in conditions(params, runs, records, embedded.titles):
+        assert {run.commit for run in condition.runs} == {f"{COMMIT[:12]} with changes"}
+        assert {run.took for run in condition.runs} == {"1440 min 5 s"}
+        assert dict(condition.parameters) == {
+            "arm.objective.kind": "phase_space",
+            "arm.objective.budget.weight": "0.2",
+            "optimisation.batch_size": "512",
+            "optimisation.betas": "0.9, 0.999",
+        }
+
+
+def test_runs_are_listed_by_their_seeds(embedded: PageContent) -> None:
+    rows = embedded.metrics
+    tenth = rows["run_id"].str.replace("-s1-", "-s10-")
+    renamed = rows.assign(seed=rows["seed"].replace(1, 10), run_id=tenth)
+    told = page_context(embedded._replace(metrics=renamed))["conditions"]
+    assert told and all([run.seed for run in one.runs] == [0, 2, 3, 4, 10] for one in told)

@@ -1,0 +1,135 @@
+"""The plan of a study: what its batches, measurements and selection are named by and made of."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hamjepa_audit import identity, plan as plans
+from hamjepa_audit.layout import Layout
+from hamjepa_audit.params import load_study
+from hamjepa_audit.params.studies import StudyParams
+from hamjepa_audit.plan import ALL_STEPS, Batch, StudyPlan
+from tests.tiny import STUDY, copy_params, edit
+
+FEATURES = "features"
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """The tiny study's parameters, its runs keeping a checkpoint before the last."""
+    copy_params(tmp_path / "params")
+    edit(tmp_path / "params/studies" / f"{STUDY}.yaml", "epochs", [4])
+    edit(tmp_path / "params/studies" / f"{STUDY}.yaml", "checkpoints.every_epochs", 2)
+    return Layout(params=tmp_path / "params", data=tmp_path / "data", results=tmp_path / "results")
+
+
+def study_of(layout: Layout, changes: Mapping[str, Any] | None = None) -> StudyParams:
+    for keys, value in (changes or {}).items():
+        edit(layout.params / "studies" / f"{STUDY}.yaml", keys, value)
+    return load_study(layout.params, STUDY)
+
+
+def plan_of(layout: Layout, changes: Mapping[str, Any] | None = None) -> StudyPlan:
+    return StudyPlan(layout, study_of(layout, changes), "data")
+
+
+def places(plan: StudyPlan) -> dict[str, Path]:
+    """Where everything lies that is measured of an arm with a predictor."""
+    batch = plan.batch("hamjepa", 4)
+    return {step: batch.measurement(step) for step in batch.steps} | {FEATURES: batch.features}
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "renamed"),
+    [
+        ("evaluation.knn.top5_from_k", 3, {"knn", "trajectory"}),
+        ("evaluation.probe.seed", 7, {"probe", "trajectory"}),
+        ("evaluation.geometry.pairs", 7, {"geometry", "curves", "trajectory"}),
+        ("evaluation.dynamics.seed", 7, {"dynamics"}),
+        ("evaluation.view_seed", 7, {FEATURES, "geometry", "curves", "trajectory", "dynamics"}),
+        ("evaluation.feature_batch_size", 7, set()),
+        ("checkpoints.every_epochs", 1, {"trajectory"}),
+    ],
+)
+def test_a_measurement_is_named_by_what_decides_its_numbers_and_by_nothing_else(
+    layout: Layout, keys: str, value: object, renamed: set[str]
+) -> None:
+    before = places(plan_of(layout))
+    assert set(before) == {*ALL_STEPS, FEATURES}
+    after = places(plan_of(layout, {keys: value}))
+    assert {step for step in before if before[step] != after[step]} == renamed
+
+
+def test_other_numerics_of_evaluation_name_every_measurement_anew(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = places(plan_of(layout))
+    monkeypatch.setattr(identity, "EVALUATION_NUMERICS", identity.EVALUATION_NUMERICS + 1)
+    after = places(plan_of(layout))
+    assert all(before[step].parent == after[step].parent for step in before)
+    assert not set(before.values()) & set(after.values())
+
+
+def test_the_order_of_seeds_names_no_batch_anew(layout: Layout) -> None:
+    before = plan_of(layout, {"seeds": [0, 1, 2]})
+    assert set(plan_of(layout, {"seeds": [2, 0, 1]}).batches) == set(before.batches)
+
+
+def test_a_batch_is_of_one_arm_and_number_of_epochs(params_folder: Path) -> None:
+    study = load_study(params_folder, "cifar100")
+    plan = StudyPlan(Layout(params=params_folder), study, "data")
+    for epochs in study.epochs:
+        batch = plan.batch("mlp", epochs)
+        assert {(run.arm.name, run.epochs) for run in batch.runs} == {("mlp", epochs)}
+        assert [run.seed for run in batch.runs] == list(study.seeds)
+
+
+def test_a_batch_is_adopted_once_all_its_runs_are_here_without_weights_and_measured(
+    layout: Layout,
+) -> None:
+    def touch(path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    batch: Batch = plan_of(layout).batch("sigreg", 4)
+    for step in batch.steps:
+        touch(batch.measurement(step))
+    for name in batch.run_ids:
+        assert not batch.adopted
+        touch(layout.without_weights(name))
+        assert not batch.adopted
+        touch(layout.record(name))
+    assert batch.adopted
+    batch.measurement(batch.steps[-1]).unlink()
+    assert not batch.adopted
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        ("arms", ["sigreg", "mlp", "identity", "hamjepa"]),
+        ("arm_overrides.mlp", {"title": "MLP by another name"}),
+        ("figure_arms", ["sigreg", "hamjepa"]),
+        ("statistics.confidence", 0.9),
+        ("evaluation.probe.seed", 7),
+        ("seeds", [0]),
+    ],
+)
+def test_a_selection_changes_with_what_tables_and_figures_are_made_of(
+    layout: Layout, keys: str, value: object
+) -> None:
+    before = plan_of(layout).selection()
+    assert plan_of(layout).selection() == before
+    assert plan_of(layout, {keys: value}).selection() != before
+
+
+def test_a_selection_changes_with_the_data_and_with_how_tables_are_made(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_of(layout)
+    selections = [StudyPlan(layout, study, digest).selection() for digest in ("data", "others")]
+    assert selections[0]["data_digest"] != selections[1]["data_digest"]
+    monkeypatch.setattr(plans, "REPORT_VERSION", plans.REPORT_VERSION + 1)
+    assert StudyPlan(layout, study, "data").selection() != selections[0]
