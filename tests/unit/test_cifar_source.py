@@ -106,6 +106,15 @@ def test_cifar_without_network(cifar: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert contents(cifar / "cifar") == []
 
 
+def test_cifar_is_unpacked_by_the_first_pythons_311(
+    cifar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extractall = tarfile.TarFile.extractall
+    monkeypatch.delattr(tarfile, "data_filter")
+    monkeypatch.setattr(tarfile.TarFile, "extractall", lambda self, path: extractall(self, path))
+    assert prepare(CIFAR, cifar, tmp_path / "prepared").exists()
+
+
 def test_cifar_download_is_moved_into_place(
     cifar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

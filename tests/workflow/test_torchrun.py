@@ -78,6 +78,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for key, value in {
         "optimisation.batch_size": 16,
         "data.test_fraction": 0.96,
+        "evaluation.knn.neighbours": [1, 20],
         "data.digest": None,
         "epochs": [EPOCHS],
         "checkpoints.every_epochs": 4,
