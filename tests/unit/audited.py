@@ -1,9 +1,13 @@
-"""An audit of made-up metrics, tables and figures included, with verdicts of every kind."""
+"""An audit of made-up metrics, tables and figures included, with verdicts of every kind.
+
+A module binds the fixtures that it uses.
+"""
 
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 
 from hamjepa_audit.audit_plan import AuditPlan
 from hamjepa_audit.layout import Layout
@@ -122,3 +126,14 @@ def _study(
 def _name_and_epochs(file: Path) -> tuple[str, int]:
     name, _, epochs = file.stem.rpartition("_e")
     return name, int(epochs)
+
+
+@pytest.fixture(scope="module")
+def audited(params_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> PageContent:
+    folder = tmp_path_factory.mktemp("audited")
+    return content(params_folder, folder, *PAPER_STUDIES, figures=False)
+
+
+@pytest.fixture(scope="module")
+def embedded(params_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> PageContent:
+    return content(params_folder, tmp_path_factory.mktemp("embedded"), "digits")

@@ -34,18 +34,10 @@ from hamjepa_audit.statistics.verdicts import (
     measurement_verdicts,
     statement_verdicts,
 )
-from tests.unit.audited import COMMIT, LOCK, PAPER_STUDIES, content
+from tests.unit import audited as pages
+from tests.unit.audited import COMMIT, LOCK
 
-
-@pytest.fixture(scope="module")
-def audited(params_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> PageContent:
-    folder = tmp_path_factory.mktemp("audited")
-    return content(params_folder, folder, *PAPER_STUDIES, figures=False)
-
-
-@pytest.fixture(scope="module")
-def embedded(params_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> PageContent:
-    return content(params_folder, tmp_path_factory.mktemp("embedded"), "digits")
+embedded, audited = pages.embedded, pages.audited
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """What the page is made of: the evidence of each claim, and what it says of studies and runs."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,18 +11,10 @@ from hamjepa_audit.reporting.page import PageContent, page_context
 from hamjepa_audit.reporting.page_claims import Entries, Entry
 from hamjepa_audit.reporting.page_studies import conditions, findings, to_baseline
 from hamjepa_audit.statistics.seeds import SeedTable
-from tests.unit.audited import COMMIT, PAPER_STUDIES, content
+from tests.unit import audited as pages
+from tests.unit.audited import COMMIT
 
-
-@pytest.fixture(scope="module")
-def audited(params_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> PageContent:
-    folder = tmp_path_factory.mktemp("audited")
-    return content(params_folder, folder, *PAPER_STUDIES, figures=False)
-
-
-@pytest.fixture(scope="module")
-def embedded(params_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> PageContent:
-    return content(params_folder, tmp_path_factory.mktemp("embedded"), "digits")
+embedded, audited = pages.embedded, pages.audited
 
 
 def entries(content: PageContent, kind: str) -> list[tuple[Row, Entry]]:

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from hamjepa_audit.files import read_sealed_json
+from hamjepa_audit.files import read_json, read_sealed_json
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.params import load_study
 from hamjepa_audit.params.loading import read_yaml, validate
 from hamjepa_audit.params.theory import TheoryParams
-from hamjepa_audit.plan import ALL_STEPS, plan_study
+from hamjepa_audit.plan import ALL_STEPS, StudyPlan
 from hamjepa_audit.verification import verify_results
 from tests.conftest import REPOSITORY
 
@@ -21,29 +21,25 @@ def test_a_study_is_published() -> None:
     assert PUBLISHED / "digits" in STUDIES
 
 
-@pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
-def test_published_runs_are_those_that_the_parameters_ask_for(
-    folder: Path, params_folder: Path, tmp_path: Path
-) -> None:
-    layout = Layout(params=params_folder, data=tmp_path, results=folder)
-    study = load_study(params_folder, folder.name)
-    if study.data.digest is None:
-        pytest.skip("its data aren't pinned, so that its run ids aren't known")
-    assert read_sealed_json(layout.publication())["runs"] == sorted(plan_study(layout, study).runs)
-    verified = verify_results(layout)
+@pytest.fixture(params=STUDIES, ids=lambda folder: folder.name)
+def plan(request: pytest.FixtureRequest, params_folder: Path, tmp_path: Path) -> StudyPlan:
+    """Of a published study with the parameters of today, on the data that it was made of."""
+    layout = Layout(params=params_folder, data=tmp_path, results=request.param)
+    study = load_study(params_folder, request.param.name)
+    digest = read_json(layout.selection(study.name))["data_digest"]
+    assert study.data.digest in (None, digest)
+    return StudyPlan(layout, study, digest)
+
+
+def test_published_runs_are_those_that_the_parameters_ask_for(plan: StudyPlan) -> None:
+    assert read_sealed_json(plan.layout.publication())["runs"] == sorted(plan.runs)
+    verified = verify_results(plan.layout)
     assert verified.problems == []
-    assert verified.checked["runs"] == len(plan_study(layout, study).runs)
+    assert verified.checked["runs"] == len(plan.runs)
 
 
-@pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
-def test_published_measurements_are_those_that_the_parameters_ask_for(
-    folder: Path, params_folder: Path, tmp_path: Path
-) -> None:
-    layout = Layout(params=params_folder, data=tmp_path, results=folder)
-    study = load_study(params_folder, folder.name)
-    if study.data.digest is None:
-        pytest.skip("its data aren't pinned, so that its run ids aren't known")
-    asked = plan_study(layout, study).measurements(*ALL_STEPS)
+def test_published_measurements_are_those_that_the_parameters_ask_for(plan: StudyPlan) -> None:
+    asked = plan.measurements(*ALL_STEPS)
     assert [path.name for path in asked if not path.exists()] == []
 
 

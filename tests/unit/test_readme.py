@@ -41,7 +41,7 @@ def test_its_study_and_its_arm_are_ones(tmp_path: Path) -> None:
     (params / "arms" / "my_arm.yaml").write_text(arm)
     edit(params / "studies" / "mine.yaml", "arms", ["my_arm"])
     (found,) = load_study(params, "mine").arms
-    assert found.objective.predictor.steps == 3  # type: ignore[union-attr]
+    assert found.model_dump()["objective"]["predictor"]["steps"] == 3
 
 
 def test_its_python_runs_and_gives_what_it_says() -> None:

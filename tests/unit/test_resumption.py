@@ -5,30 +5,21 @@ import random
 import shutil
 import signal
 import socket
-from datetime import UTC, datetime
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
 import pytest
-import torch
 
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import read_sealed_json, write_sealed_json
 from hamjepa_audit.inventory import Entry, delete
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.locking import sole_process
-from hamjepa_audit.model import build_model
 from hamjepa_audit.states import SavedState, saved_states
-from hamjepa_audit.training import state as training_state
-from hamjepa_audit.training.loop import Trainer
-from hamjepa_audit.training.state import States, conditions
 from hamjepa_audit.verification import verify_results
 from tests.killing import Calls, Moment, calls_of, run, signalled, warm
 from tests.tiny import STUDY, copy_params, edit, files_below
 from tests.unit.fabricated import flip_bit
-from tests.unit.ranks import run_of
 
 pytestmark = pytest.mark.faults
 
@@ -226,24 +217,6 @@ def test_at_most_an_epoch_is_lost_however_rarely_states_are_kept(
     assert results_of(folder) == results_of(place)
 
 
-def test_at_most_the_set_minutes_are_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [1000.0]
-    monkeypatch.setattr(training_state.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(
-        training_state, "capture", lambda trainer: ({"step": trainer.steps_done}, {})
-    )
-    code = dict.fromkeys(training_state.CODE)
-    folder = tmp_path / "a-run"
-    states = training_state.States(folder, {}, code, datetime.now(UTC), every_seconds=300)
-    kept = []
-    for step in range(1, 11):
-        clock[0] += 100
-        position = SimpleNamespace(index=step)
-        states.keep(cast(Trainer, SimpleNamespace(steps_done=step, position=position)), {})
-        kept.append([saved.step for saved in saved_states(folder)][:1])
-    assert kept == [[], [], [3], [3], [3], [6], [6], [6], [9], [9]]
-
-
 @pytest.mark.parametrize("damage", ["flip", "empty"])
 def test_a_damaged_checkpoint_along_training_is_not_published(
     context: ForkServerContext, place: Path, unfinished: Path, tmp_path: Path, damage: str
@@ -403,39 +376,3 @@ def test_features_that_do_not_fit_leave_nothing(
     status, printed = run(context, folder, *command, largest_file=100_000)
     assert status == 2 and "error: can't write results/evaluation/" in printed
     assert files_below(folder / "results") == before
-
-
-def test_a_run_that_went_on_twice_says_when_it_began_and_what_trained_it(tmp_path: Path) -> None:
-    run_params = run_of(copy_params(tmp_path / "params"), "sigreg")
-    images = torch.zeros(4 * run_params.optimisation.batch_size, 3, 16, 16, dtype=torch.uint8)
-    seconds = 0.0
-
-    def go_on(number: int) -> States:
-        nonlocal seconds
-        code = {"commit": f"commit {number}", "uncommitted_changes": False}
-        began = datetime(2026, 1, number, tzinfo=UTC)
-        states = States(tmp_path / "a-run", {"torch": "2"}, code, began, every_seconds=0.0)
-        trainer = Trainer(run_params, build_model(run_params), images, "a-run")
-        states.restore(trainer)
-        assert trainer.steps_done == number - 1 and trainer.position.seconds == seconds
-        trainer.position.seconds += 100.0
-        samples = torch.arange(run_params.optimisation.batch_size)
-        trainer._advance(samples, images[samples])
-        seconds = trainer.position.seconds
-        states.keep(trainer, {})
-        return states
-
-    for number in (1, 2, 3):
-        states = go_on(number)
-        assert states.started == "2026-01-01T00:00:00+00:00"
-    told = [(resumption["step"], resumption["commit"]) for resumption in states.resumed]
-    assert told == [(1, "commit 1"), (2, "commit 2")]
-
-
-def test_other_machines_and_settings_are_other_conditions(monkeypatch: pytest.MonkeyPatch) -> None:
-    described = {"type": "cuda", "name": "NVIDIA H100", "cuda": "13.0", "cudnn": "9"}
-    found = []
-    for other in ({}, {"name": "NVIDIA H200"}, {"cuda": "12.8"}, {"cudnn": "8"}):
-        monkeypatch.setattr(training_state, "describe_device", lambda _, x=other: described | x)
-        found += [conditions(torch.device("cpu"), {"threads": threads}) for threads in (1, 2)]
-    assert all(one not in found[:place] for place, one in enumerate(found))

@@ -78,14 +78,14 @@ def pretrain(
     layout = layout_of(context)
     params = load_study(layout.params, study)
     run = resolve_run(params, arm, epochs, seed)
-    if seed not in params.seeds:
+    digest = data_digest(layout, params)
+    ranks, where = context.with_resource(joined_ranks(device, runs_per_gpu))
+    if ranks.first and seed not in params.seeds:
         typer.echo(
             f"seed {seed} is not among those of study '{study}': its tables won't hold this run, "
             f"and `runs prune` takes it for left over; add it to params/studies/{study}.yaml",
             err=True,
         )
-    digest = data_digest(layout, params)
-    ranks, where = context.with_resource(joined_ranks(device, runs_per_gpu))
     determinism = make_deterministic(threads) | ranks.described()
     if trial_steps is None:
         record = train_run(layout, params, run, digest, where, determinism, ranks, runs_per_gpu)

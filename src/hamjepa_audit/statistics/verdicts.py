@@ -61,10 +61,13 @@ def measurement_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.
     rules = [
         Rule(equivalent, Verdict.REPRODUCED, "our mean is within the margin of the paper's value"),
         Rule(differs, Verdict.NOT_REPRODUCED, "our value differs from the paper's"),
+        Rule(
+            _interval_is_beyond_margin(table),
+            Verdict.INCONCLUSIVE,
+            "our interval is beyond the margin, but the paper's seeds may differ from ours as much "
+            "by chance",
+        ),
     ]
-    apart = _interval_is_beyond_margin(table)
-    rules.append(Rule(apart, Verdict.INCONCLUSIVE, "our interval is beyond the margin, but the "
-                      "paper's seeds may differ from ours as much by chance"))  # fmt: skip
     reason = "neither equal within the margin nor different is shown"
     return _decided(table, minimum, rules, reason)
 
