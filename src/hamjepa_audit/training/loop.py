@@ -18,6 +18,7 @@ from hamjepa_audit.randomness import epoch_order
 from hamjepa_audit.training.device import autocast
 from hamjepa_audit.training.distributed import ALONE, Ranks
 from hamjepa_audit.training.progress import TrainingProgress
+from hamjepa_audit.training.recomputation import recompute_large_activations
 from hamjepa_audit.training.schedule import learning_rate
 
 VIEWS = 2
@@ -128,6 +129,8 @@ class Trainer:
         name: str,
         ranks: Ranks = ALONE,
     ) -> None:
+        if ranks.count == 1:
+            recompute_large_activations(model.encoder, run, VIEWS * run.optimisation.batch_size)
         ranks.convert(model.encoder)
         self.ranks = ranks
         self.run = run
