@@ -9,11 +9,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from hamjepa_audit.audit_plan import AuditPlan
-from hamjepa_audit.layout import Layout
-from hamjepa_audit.metrics import METRICS_SCHEMA
+from hamjepa_audit.bookkeeping.layout import Layout
+from hamjepa_audit.bookkeeping.metrics import METRICS_SCHEMA
 from hamjepa_audit.params import load_study
 from hamjepa_audit.params.studies import StudyParams
+from hamjepa_audit.plans.audit import AuditPlan
 from hamjepa_audit.reporting.audit_figures import audit_figures
 from hamjepa_audit.reporting.drawing import Arms
 from hamjepa_audit.reporting.page import PageContent

@@ -4,17 +4,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from hamjepa_audit.files import (
-    sha256_file,
-    write_bytes,
-    write_json,
-    write_parquet,
-    write_sealed_json,
-)
-from hamjepa_audit.identity import TRAINING_NUMERICS, run_key
-from hamjepa_audit.layout import Layout
-from hamjepa_audit.measurements import write_measurement
-from hamjepa_audit.metrics import (
+from hamjepa_audit.bookkeeping.layout import Layout
+from hamjepa_audit.bookkeeping.measurements import write_measurement
+from hamjepa_audit.bookkeeping.metrics import (
     HISTORY_SCHEMA,
     METRICS_SCHEMA,
     Measurement,
@@ -22,10 +14,18 @@ from hamjepa_audit.metrics import (
     curves_table,
     metrics_table,
 )
+from hamjepa_audit.bookkeeping.records import read_record
+from hamjepa_audit.files import (
+    sha256_file,
+    write_bytes,
+    write_json,
+    write_parquet,
+    write_sealed_json,
+)
 from hamjepa_audit.params import load_study
 from hamjepa_audit.params.studies import RunParams
-from hamjepa_audit.plan import Batch, StudyPlan
-from hamjepa_audit.records import read_record
+from hamjepa_audit.plans.identity import TRAINING_NUMERICS, run_key
+from hamjepa_audit.plans.study import Batch, StudyPlan
 from hamjepa_audit.reporting.collect import collect, collect_study
 
 METRICS = {

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hamjepa_audit.identity import training_digest
 from hamjepa_audit.models.encoder import TokenEncoder
 from hamjepa_audit.models.predictors import build_predictor, residual_ramp
 from hamjepa_audit.objectives.arms import build_objective
@@ -17,6 +16,7 @@ from hamjepa_audit.params import load_study, resolve_run
 from hamjepa_audit.params.arms import ArmParams, Predictor
 from hamjepa_audit.params.loading import study_names
 from hamjepa_audit.params.studies import EncoderParams
+from hamjepa_audit.plans.identity import training_digest
 from tests.tiny import edit
 from tests.unit.test_params import folder, message  # noqa: F401
 

@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hamjepa_audit.identity import evaluation_digest
-from hamjepa_audit.models.predictors import build_predictor
-from hamjepa_audit.params import load_study, resolve_run
-from hamjepa_audit.params.arms import PredictionParams
-from hamjepa_audit.theory.dynamics import (
+from hamjepa_audit.evaluation.dynamics import (
     Trained,
     dynamics_measurements,
     reversal_error,
     rollout,
 )
+from hamjepa_audit.models.predictors import build_predictor
+from hamjepa_audit.params import load_study, resolve_run
+from hamjepa_audit.params.arms import PredictionParams
+from hamjepa_audit.plans.identity import evaluation_digest
 from hamjepa_audit.theory.symplectic import jacobian
 from tests.unit.test_controls import predictor_of, predictor_params, seeded
 

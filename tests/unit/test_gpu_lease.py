@@ -259,7 +259,7 @@ def test_every_step_that_computes_on_a_gpu_leases_one(
 
     for module in (device, distributed):
         monkeypatch.setattr(module, "leased_device", refuse)
-    monkeypatch.setattr("hamjepa_audit.plan.data_digest", lambda *_: 64 * "0")
+    monkeypatch.setattr("hamjepa_audit.plans.study.data_digest", lambda *_: 64 * "0")
     run = ["--study", "digits", "--arm", "sigreg", "--epochs", "12", "--threads", "1"]
     status, stderr = audit(
         monkeypatch, capsys, "--params", str(params_folder), command, *run,

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, strategies as st
 
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.identity import run_id, study_runs
 from hamjepa_audit.params import RunParams, load_study, resolve_run, study_names
 from hamjepa_audit.params.audit import AuditParams
 from hamjepa_audit.params.base import Params
@@ -19,6 +18,7 @@ from hamjepa_audit.params.generated import GeneratedParams
 from hamjepa_audit.params.loading import merge, read_yaml, validate
 from hamjepa_audit.params.sources import ImageFolderParams
 from hamjepa_audit.params.theory import TheoryParams
+from hamjepa_audit.plans.identity import run_id, study_runs
 from tests.tiny import ARMS, edit
 
 STUDIES = ("cifar100", "digits", "imagenet100", "tinyimagenet100")

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from hamjepa_audit import identity, plan as plans
-from hamjepa_audit.layout import Layout
+from hamjepa_audit.bookkeeping.layout import Layout
 from hamjepa_audit.params import load_study
 from hamjepa_audit.params.studies import StudyParams
-from hamjepa_audit.plan import ALL_STEPS, Batch, StudyPlan
+from hamjepa_audit.plans import identity, study as plans
+from hamjepa_audit.plans.study import ALL_STEPS, Batch, StudyPlan
 from tests.tiny import STUDY, copy_params, edit
 
 FEATURES = "features"

@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from hamjepa_audit import provenance
+from hamjepa_audit.bookkeeping import provenance
+from hamjepa_audit.bookkeeping.layout import PROVENANCE
+from hamjepa_audit.bookkeeping.table_provenance import check_selections, write_study_provenance
+from hamjepa_audit.bookkeeping.verification import verify_results
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import (
     digest_of,
@@ -14,10 +17,7 @@ from hamjepa_audit.files import (
     write_sealed_json,
     write_text,
 )
-from hamjepa_audit.identity import TRAINING_NUMERICS
-from hamjepa_audit.layout import PROVENANCE
-from hamjepa_audit.table_provenance import check_selections, write_study_provenance
-from hamjepa_audit.verification import verify_results
+from hamjepa_audit.plans.identity import TRAINING_NUMERICS
 from tests.tiny import STUDY, audit, edit
 from tests.unit import whole_results
 from tests.unit.fabricated import plan_of

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from hamjepa_audit.audit_plan import joint_tables
+from hamjepa_audit.bookkeeping.restoration import restore_times
 from hamjepa_audit.files import write_json
-from hamjepa_audit.restoration import restore_times
+from hamjepa_audit.plans.audit import joint_tables
 from tests.tiny import STUDY, files_below
 from tests.unit import whole_results
 from tests.unit.fabricated import plan_of

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.figure_plan import MEASURED
+from hamjepa_audit.plans.figures import MEASURED
 from hamjepa_audit.reporting import figures as drawn
 from hamjepa_audit.reporting.drawing import Arms
 from hamjepa_audit.reporting.figures import study_figures

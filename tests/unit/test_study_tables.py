@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from hamjepa_audit.bookkeeping.table_provenance import FORMS
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import read_parquet, sha256_file
 from hamjepa_audit.reporting.formatting import displayed, latex
 from hamjepa_audit.reporting.order import in_reading_order
 from hamjepa_audit.reporting.tables import overview, study_tables, write_tables
 from hamjepa_audit.statistics import summarise
-from hamjepa_audit.table_provenance import FORMS
 from tests.unit import synthetic
 
 ORDER = synthetic.ARM_ORDER

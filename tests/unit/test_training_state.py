@@ -8,8 +8,8 @@ from typing import cast
 import pytest
 import torch
 
+from hamjepa_audit.bookkeeping.states import saved_states
 from hamjepa_audit.model import build_model
-from hamjepa_audit.states import saved_states
 from hamjepa_audit.training import state
 from hamjepa_audit.training.loop import Trainer
 from hamjepa_audit.training.state import CODE, States, conditions

@@ -9,7 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from hamjepa_audit.checkpoints import load_encoder, save_checkpoint
+from hamjepa_audit.bookkeeping.checkpoints import load_encoder, save_checkpoint
+from hamjepa_audit.bookkeeping.layout import Layout
+from hamjepa_audit.bookkeeping.measurements import write_measurement
+from hamjepa_audit.bookkeeping.metrics import Measurement, metrics_table
 from hamjepa_audit.data.preparation import prepare
 from hamjepa_audit.data.store import open_store
 from hamjepa_audit.data.streaming import open_images
@@ -24,17 +27,14 @@ from hamjepa_audit.evaluation.steps import (
     measure_probe,
 )
 from hamjepa_audit.evaluation.trajectory import measure_trajectory, measurements
-from hamjepa_audit.figure_plan import ALONG_TRAINING
 from hamjepa_audit.files import read_json, read_parquet, sha256_file, write_sealed_json
-from hamjepa_audit.identity import run_key
-from hamjepa_audit.layout import Layout
-from hamjepa_audit.measurements import write_measurement
-from hamjepa_audit.metrics import Measurement, metrics_table
 from hamjepa_audit.model import build_model
 from hamjepa_audit.params import RunParams, load_study, resolve_run
 from hamjepa_audit.params.audit import load_audit
 from hamjepa_audit.params.studies import CheckpointParams
-from hamjepa_audit.plan import StudyPlan
+from hamjepa_audit.plans.figures import ALONG_TRAINING
+from hamjepa_audit.plans.identity import run_key
+from hamjepa_audit.plans.study import StudyPlan
 from hamjepa_audit.reporting.collect import collect_study
 from hamjepa_audit.reporting.drawing import Arms
 from hamjepa_audit.reporting.trajectories import against_rank, along_training, trajectory_figures

@@ -6,9 +6,9 @@ It is coarse: a few headline numbers, no errors of rounding.
 from pathlib import Path
 from typing import Any
 
-from hamjepa_audit.layout import Layout
+from hamjepa_audit.bookkeeping.layout import Layout
+from hamjepa_audit.plans.theory import THEORY_NUMERICS, TheoryPlan
 from hamjepa_audit.theory.numbers import theory_numbers
-from hamjepa_audit.theory_plan import THEORY_NUMERICS, TheoryPlan
 from tests.unit.traces import Trace
 
 TRACE = Trace("theory", THEORY_NUMERICS)

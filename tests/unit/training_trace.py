@@ -16,10 +16,10 @@ import torch
 from hamjepa_audit.data.preparation import prepare
 from hamjepa_audit.data.store import open_store
 from hamjepa_audit.data.views import normalise, random_views
-from hamjepa_audit.identity import TRAINING_NUMERICS
 from hamjepa_audit.model import Model, build_model
 from hamjepa_audit.params import load_study, resolve_run
 from hamjepa_audit.params.studies import RunParams, ViewParams
+from hamjepa_audit.plans.identity import TRAINING_NUMERICS
 from hamjepa_audit.training import loop
 from hamjepa_audit.training.device import make_deterministic
 from tests.tiny import ARMS, EPOCHS, RAMP, STUDY, copy_params, edit

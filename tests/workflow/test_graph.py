@@ -9,12 +9,12 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from hamjepa_audit.bookkeeping.layout import Layout
+from hamjepa_audit.bookkeeping.metrics import METRICS_SCHEMA
+from hamjepa_audit.bookkeeping.verification import verify_results
 from hamjepa_audit.files import read_sealed_json, write_sealed_json
-from hamjepa_audit.layout import Layout
-from hamjepa_audit.metrics import METRICS_SCHEMA
 from hamjepa_audit.params import load_study
-from hamjepa_audit.plan import StudyPlan
-from hamjepa_audit.verification import verify_results
+from hamjepa_audit.plans.study import StudyPlan
 from tests.tiny import ARMS, EPOCHS, SEEDS, STUDY, audit, edit
 from tests.workflow.conftest import checkout, snakemake
 

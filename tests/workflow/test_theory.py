@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from hamjepa_audit.layout import Layout
-from hamjepa_audit.verification import verify_results
+from hamjepa_audit.bookkeeping.layout import Layout
+from hamjepa_audit.bookkeeping.verification import verify_results
 from tests.tiny import edit
 from tests.unit.fabricated import flip_bit
 from tests.workflow.conftest import checkout, snakemake

@@ -6,19 +6,19 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-from hamjepa_audit.audit_plan import CONSISTENCY, VERDICTS, AuditPlan, joint_tables
+from hamjepa_audit.plans.audit import CONSISTENCY, VERDICTS, AuditPlan, joint_tables
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.figure_plan import has_trajectories, measured_figures
+from hamjepa_audit.plans.figures import has_trajectories, measured_figures
 from hamjepa_audit.files import write_if_changed
-from hamjepa_audit.layout import PROVENANCE, Layout
+from hamjepa_audit.bookkeeping.layout import PROVENANCE, Layout
 from hamjepa_audit.machine import gpu_count
-from hamjepa_audit.page_plan import write_page_selection
+from hamjepa_audit.plans.page import write_page_selection
 from hamjepa_audit.params import load_study
 from hamjepa_audit.params.controls import gain_figures
 from hamjepa_audit.params.config import ConfigParams
 from hamjepa_audit.params.loading import validate
-from hamjepa_audit.plan import ALL_STEPS, GAIN, TABLE_FORMS, TABLES, StudyPlan, data_digest
-from hamjepa_audit.theory_plan import TheoryPlan, theory_files, theory_numbers
+from hamjepa_audit.plans.study import ALL_STEPS, GAIN, TABLE_FORMS, TABLES, StudyPlan, data_digest
+from hamjepa_audit.plans.theory import TheoryPlan, theory_files, theory_numbers
 
 
 def reporting_user_errors(function):
@@ -61,7 +61,7 @@ if workflow.is_main_process:
             "`--config device=cuda` makes them ask for one"
         )
 
-# Names of a run and of the runs of one arm, as hamjepa_audit.identity puts them together.
+# Names of a run and of the runs of one arm, as hamjepa_audit.plans.identity puts them together.
 RUN = "{study}-{arm}-e{epochs}-s{seed}-{digest}"
 BATCH = "{study}-{arm}-e{epochs}-{digest}"
 KINDS = ("metrics", "curves", "history")

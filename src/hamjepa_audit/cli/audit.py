@@ -36,8 +36,8 @@ def audit(
     """
     import pandas as pd
 
+    from hamjepa_audit.bookkeeping.metrics import METRICS_SCHEMA
     from hamjepa_audit.files import read_parquet
-    from hamjepa_audit.metrics import METRICS_SCHEMA
     from hamjepa_audit.params.audit import load_audit
     from hamjepa_audit.params.claims import load_claims
     from hamjepa_audit.reporting.audit_tables import audit_tables
@@ -87,9 +87,9 @@ def audit_figures(context: typer.Context, study: Study) -> None:
     """Draw the paper's claims beside a study's numbers, and what its seeds can show."""
     import pandas as pd
 
-    from hamjepa_audit.audit_plan import AuditPlan
     from hamjepa_audit.files import read_parquet
     from hamjepa_audit.params import load_study
+    from hamjepa_audit.plans.audit import AuditPlan
     from hamjepa_audit.reporting.audit_figures import audit_figures
     from hamjepa_audit.reporting.drawing import Arms
 

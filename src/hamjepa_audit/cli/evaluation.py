@@ -109,9 +109,9 @@ def dynamics(
 ) -> None:
     """Measure what trained predictors do: symplecticity, energy, reversal, prediction error."""
     from hamjepa_audit.errors import UserError
+    from hamjepa_audit.evaluation.dynamics import dynamics_measurements
     from hamjepa_audit.evaluation.steps import measure_predictors
-    from hamjepa_audit.plan import DYNAMICS
-    from hamjepa_audit.theory.dynamics import dynamics_measurements
+    from hamjepa_audit.plans.study import DYNAMICS
 
     batch = batch_of(context, study, arm, epochs)
     if DYNAMICS not in batch.steps:

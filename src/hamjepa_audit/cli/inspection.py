@@ -11,7 +11,7 @@ from hamjepa_audit.cli.options import layout_of
 from hamjepa_audit.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from hamjepa_audit.inventory import Entry
+    from hamjepa_audit.bookkeeping.inventory import Entry
 
 app = typer.Typer(help="Inspect what runs there are.", no_args_is_help=True)
 
@@ -26,7 +26,7 @@ Run = Annotated[
 @app.command("list")
 def list_runs(context: typer.Context, study: AnyStudies = None) -> None:
     """List runs and their evaluations: current, left over, or incomplete."""
-    from hamjepa_audit.inventory import take_inventory
+    from hamjepa_audit.bookkeeping.inventory import take_inventory
 
     _require_results(context)
     _print_entries(take_inventory(layout_of(context), study or None))
@@ -46,7 +46,7 @@ def show(context: typer.Context, run: Run) -> None:
 @app.command()
 def diff(context: typer.Context, first: Run, second: Run) -> None:
     """Print what two runs were made of or on differently."""
-    from hamjepa_audit.records import ABSENT, differences
+    from hamjepa_audit.bookkeeping.records import ABSENT, differences
 
     def text(value: Any) -> str:
         return "-" if value is ABSENT else json.dumps(value)
@@ -66,7 +66,7 @@ def prune(
     yes: Annotated[bool, typer.Option("--yes", help="Delete it; without this, only list.")] = False,
 ) -> None:
     """Delete runs and measurements that the parameters do not ask for."""
-    from hamjepa_audit.inventory import delete, prunable, take_inventory
+    from hamjepa_audit.bookkeeping.inventory import delete, prunable, take_inventory
 
     doomed = prunable(take_inventory(layout_of(context), study or None))
     _print_entries(doomed)
@@ -80,7 +80,7 @@ def prune(
 
 def verify(context: typer.Context, study: AnyStudies = None) -> None:
     """Recompute every digest below the results; prints what does not match."""
-    from hamjepa_audit.verification import verify_results
+    from hamjepa_audit.bookkeeping.verification import verify_results
 
     _require_results(context)
     verified = verify_results(layout_of(context), study or None)
@@ -99,7 +99,7 @@ def verify(context: typer.Context, study: AnyStudies = None) -> None:
 
 def restore(context: typer.Context) -> None:
     """Give fetched results the times of the order they were made in."""
-    from hamjepa_audit.restoration import restore_times
+    from hamjepa_audit.bookkeeping.restoration import restore_times
 
     typer.echo(f"dated {restore_times(layout_of(context))} files", err=True)
 
@@ -108,7 +108,7 @@ COMMANDS = (verify, restore)
 
 
 def _record(context: typer.Context, run: str) -> dict[str, Any]:
-    from hamjepa_audit.records import read_record
+    from hamjepa_audit.bookkeeping.records import read_record
 
     layout = layout_of(context)
     folder, name = layout.runs(), Path(run).name

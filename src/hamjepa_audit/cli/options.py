@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from hamjepa_audit.layout import Layout
+from hamjepa_audit.bookkeeping.layout import Layout
 from hamjepa_audit.params import load_study
-from hamjepa_audit.plan import Batch, StudyPlan, plan_study
+from hamjepa_audit.plans.study import Batch, StudyPlan, plan_study
 
 Study = Annotated[str, typer.Option(help="Name of a study below params/studies.")]
 Studies = Annotated[list[str], typer.Option("--study", help="A study; give it once for each.")]

@@ -14,7 +14,7 @@ def publish(
     out: Annotated[Path | None, typer.Option(help="Default: RESULTS/published/STUDY.")] = None,
 ) -> None:
     """Copy a study's results without checkpoints: records, measurements, tables, figures."""
-    from hamjepa_audit.publication import publish
+    from hamjepa_audit.bookkeeping.publication import publish
 
     plan = plan_of(context, study)
     typer.echo(publish(plan, out or layout_of(context).results / "published" / study))
@@ -28,7 +28,7 @@ def adopt(
     ] = None,
 ) -> None:
     """Take over published runs and measurements that the parameters ask for, as done."""
-    from hamjepa_audit.publication import adopt
+    from hamjepa_audit.bookkeeping.publication import adopt
 
     plan = plan_of(context, study)
     taken = adopt(plan, source or layout_of(context).results / "published" / study)

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hamjepa_audit.cli.options import Studies, layout_of
-from hamjepa_audit.page_plan import CAPTIONS, caption_text
+from hamjepa_audit.plans.page import CAPTIONS, caption_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from hamjepa_audit.audit_plan import AuditPlan
     from hamjepa_audit.params.studies import StudyParams
+    from hamjepa_audit.plans.audit import AuditPlan
     from hamjepa_audit.reporting.page_studies import FigureFile, StudyTables
 
 
@@ -24,13 +24,13 @@ def report(
     ] = CAPTIONS,
 ) -> None:
     """Write the page of an audit: verdicts, claims, figures, method, runs; one HTML file."""
-    from hamjepa_audit.audit_plan import AuditPlan
+    from hamjepa_audit.bookkeeping.metrics import METRICS_SCHEMA
+    from hamjepa_audit.bookkeeping.records import read_record
     from hamjepa_audit.errors import UserError
     from hamjepa_audit.files import read_parquet
-    from hamjepa_audit.metrics import METRICS_SCHEMA
     from hamjepa_audit.params import load_study
     from hamjepa_audit.params.loading import study_names
-    from hamjepa_audit.records import read_record
+    from hamjepa_audit.plans.audit import AuditPlan
     from hamjepa_audit.reporting.page import PageContent, write_page
     from hamjepa_audit.reporting.page_claims import Titles
     from hamjepa_audit.statistics.audit import Audit
@@ -62,8 +62,8 @@ def report(
 
 
 def _tables(plan: "AuditPlan", params: "StudyParams", captions: Path) -> "StudyTables":
-    from hamjepa_audit.figure_plan import figures
     from hamjepa_audit.files import read_parquet
+    from hamjepa_audit.plans.figures import figures
     from hamjepa_audit.reporting.page_studies import StudyTables
 
     folder = plan.layout.tables(params.name)

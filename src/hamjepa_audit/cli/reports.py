@@ -9,7 +9,7 @@ from hamjepa_audit.cli.options import Studies, Study, layout_of, plan_of
 
 def collect(context: typer.Context, study: Study) -> None:
     """Gather a study's measurements and histories into its long tables."""
-    from hamjepa_audit.records import require_one_kind_of_device
+    from hamjepa_audit.bookkeeping.records import require_one_kind_of_device
     from hamjepa_audit.reporting.collect import collect_study
 
     plan = plan_of(context, study)
@@ -21,8 +21,8 @@ def collect(context: typer.Context, study: Study) -> None:
 
 def metrics(context: typer.Context, study: Studies) -> None:
     """Join the metrics of studies into results/metrics.parquet, with means for a glance."""
+    from hamjepa_audit.bookkeeping.metrics import METRICS_SCHEMA
     from hamjepa_audit.files import read_parquet, write_json, write_text
-    from hamjepa_audit.metrics import METRICS_SCHEMA
     from hamjepa_audit.reporting.collect import collect
     from hamjepa_audit.reporting.headlines import accuracies, headlines
 
@@ -40,11 +40,11 @@ def metrics(context: typer.Context, study: Studies) -> None:
 
 def tables(context: typer.Context, study: Study) -> None:
     """Write a study's tables: every seed, summaries, paired differences, an overview."""
+    from hamjepa_audit.bookkeeping.metrics import METRICS_SCHEMA
+    from hamjepa_audit.bookkeeping.table_provenance import origin_of
     from hamjepa_audit.files import read_json, read_parquet
-    from hamjepa_audit.metrics import METRICS_SCHEMA
     from hamjepa_audit.params import load_study
     from hamjepa_audit.reporting.tables import study_tables
-    from hamjepa_audit.table_provenance import origin_of
 
     layout = layout_of(context)
     params = load_study(layout.params, study)
@@ -63,8 +63,11 @@ def provenance(
     ] = False,
 ) -> None:
     """Write what tables were made of and with: code, machines, parameters, runs, their times."""
-    from hamjepa_audit.audit_plan import AuditPlan
-    from hamjepa_audit.table_provenance import write_audit_provenance, write_study_provenance
+    from hamjepa_audit.bookkeeping.table_provenance import (
+        write_audit_provenance,
+        write_study_provenance,
+    )
+    from hamjepa_audit.plans.audit import AuditPlan
 
     plans = [plan_of(context, name) for name in study]
     if verdicts:
@@ -76,11 +79,11 @@ def provenance(
 
 def figures(context: typer.Context, study: Study) -> None:
     """Draw a study's figures: kNN sweep, spectra, histograms, training curves, trajectories."""
-    from hamjepa_audit.figure_plan import has_trajectories
+    from hamjepa_audit.bookkeeping.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
     from hamjepa_audit.files import read_parquet
-    from hamjepa_audit.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
     from hamjepa_audit.params import load_study
     from hamjepa_audit.params.audit import load_audit
+    from hamjepa_audit.plans.figures import has_trajectories
     from hamjepa_audit.reporting.figures import study_figures
     from hamjepa_audit.reporting.trajectories import trajectory_figures
 

@@ -67,9 +67,9 @@ def pretrain(
 
     Started by torchrun, its processes train the run together.
     """
-    from hamjepa_audit.identity import run_id
     from hamjepa_audit.params import load_study, resolve_run
-    from hamjepa_audit.plan import data_digest
+    from hamjepa_audit.plans.identity import run_id
+    from hamjepa_audit.plans.study import data_digest
     from hamjepa_audit.training.device import make_deterministic
     from hamjepa_audit.training.distributed import joined_ranks
     from hamjepa_audit.training.loop import pretrain

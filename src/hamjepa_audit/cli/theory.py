@@ -20,8 +20,8 @@ def theory(context: typer.Context, claims: ClaimsFile = None, threads: Threads =
     Ends with status 1 if a check fails, when all numbers are written.
     """
     from hamjepa_audit.files import write_parquet
+    from hamjepa_audit.plans.theory import TheoryPlan
     from hamjepa_audit.theory.numbers import theory_numbers
-    from hamjepa_audit.theory_plan import TheoryPlan
     from hamjepa_audit.training.device import make_deterministic
 
     layout = layout_of(context)
@@ -43,12 +43,12 @@ def theory(context: typer.Context, claims: ClaimsFile = None, threads: Threads =
 
 def theory_report(context: typer.Context, claims: ClaimsFile = None) -> None:
     """Write the tables and figures of what `theory` found, and what they were made of and with."""
+    from hamjepa_audit.bookkeeping.table_provenance import write_theory_provenance
+    from hamjepa_audit.bookkeeping.theory_numbers import NUMBERS
     from hamjepa_audit.files import read_parquet
+    from hamjepa_audit.plans.theory import TheoryPlan
     from hamjepa_audit.reporting.theory_figures import theory_figures
     from hamjepa_audit.reporting.theory_tables import theory_tables
-    from hamjepa_audit.table_provenance import write_theory_provenance
-    from hamjepa_audit.theory_numbers import NUMBERS
-    from hamjepa_audit.theory_plan import TheoryPlan
 
     layout = layout_of(context)
     plan = TheoryPlan.load(layout, claims)

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from hamjepa_audit.audit_plan import AuditPlan
+from hamjepa_audit.bookkeeping.records import Record
 from hamjepa_audit.files import write_text
-from hamjepa_audit.records import Record
+from hamjepa_audit.plans.audit import AuditPlan
 from hamjepa_audit.reporting import page_studies
 from hamjepa_audit.reporting.formatting import p_value
 from hamjepa_audit.reporting.method import DECISIONS

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from hamjepa_audit.bookkeeping.records import Record
 from hamjepa_audit.params.studies import StudyParams
-from hamjepa_audit.records import Record
 from hamjepa_audit.reporting.audit_tables import Row
 from hamjepa_audit.reporting.formatting import ABSENT, Display, interval_text, number, p_value
 from hamjepa_audit.reporting.names import metric_title, with_unit

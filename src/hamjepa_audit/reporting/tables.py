@@ -7,12 +7,12 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
+from hamjepa_audit.bookkeeping.table_provenance import FORMS
 from hamjepa_audit.files import canonical_json, write_parquet, write_text
 from hamjepa_audit.reporting.formatting import Display, displayed, latex, markdown, mean_sd_n
 from hamjepa_audit.reporting.names import with_unit
 from hamjepa_audit.reporting.order import OVERVIEW, final_checkpoint, in_reading_order, single
 from hamjepa_audit.statistics import paired_differences, per_seed, summarise
-from hamjepa_audit.table_provenance import FORMS
 
 ROW = ["arm", "epochs", "readout"]
 

@@ -11,8 +11,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from hamjepa_audit.errors import UserError
-from hamjepa_audit.states import (
+from hamjepa_audit.bookkeeping.states import (
     SavedState,
     read_state,
     remove_states,
@@ -20,6 +19,7 @@ from hamjepa_audit.states import (
     set_aside,
     write_state,
 )
+from hamjepa_audit.errors import UserError
 from hamjepa_audit.training.device import describe_device
 from hamjepa_audit.training.loop import Trainer
 

@@ -1,8 +1,8 @@
 """Which figures a study has."""
 
-from hamjepa_audit.audit_plan import AuditPlan
 from hamjepa_audit.params.controls import gain_figures
 from hamjepa_audit.params.studies import StudyParams
+from hamjepa_audit.plans.audit import AuditPlan
 
 FIGURES = (
     "claim_differences", "claims", "seeds", "differences", "power", "knn_sweep", "eigenspectra",

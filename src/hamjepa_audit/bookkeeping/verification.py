@@ -11,18 +11,27 @@ from typing import Any
 
 import pyarrow as pa
 
+from hamjepa_audit.bookkeeping.layout import CHECKPOINT_SUFFIX, PROVENANCE, Layout
+from hamjepa_audit.bookkeeping.measurements import require_origin, training_times
+from hamjepa_audit.bookkeeping.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
+from hamjepa_audit.bookkeeping.records import read_record
+from hamjepa_audit.bookkeeping.states import (
+    SavedState,
+    read_state,
+    require_checkpoints,
+    saved_states,
+)
+from hamjepa_audit.bookkeeping.table_provenance import (
+    check_selections,
+    check_table_provenance,
+    sealed_files,
+)
 from hamjepa_audit.data.store import images_file, verify_store
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import read_json, read_parquet, read_sealed_json, sha256_file
-from hamjepa_audit.identity import batch_id, run_prefix
-from hamjepa_audit.layout import CHECKPOINT_SUFFIX, PROVENANCE, Layout
-from hamjepa_audit.measurements import require_origin, training_times
-from hamjepa_audit.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
 from hamjepa_audit.params import load_study
-from hamjepa_audit.plan import ALL_STEPS
-from hamjepa_audit.records import read_record
-from hamjepa_audit.states import SavedState, read_state, require_checkpoints, saved_states
-from hamjepa_audit.table_provenance import check_selections, check_table_provenance, sealed_files
+from hamjepa_audit.plans.identity import batch_id, run_prefix
+from hamjepa_audit.plans.study import ALL_STEPS
 
 _MEASUREMENT = re.compile(rf"({'|'.join(ALL_STEPS)})-[0-9a-f]{{12}}\.parquet")
 _SCHEMAS = {"metrics": METRICS_SCHEMA, "curves": CURVES_SCHEMA, "history": HISTORY_SCHEMA}

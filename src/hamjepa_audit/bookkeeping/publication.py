@@ -6,6 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hamjepa_audit.bookkeeping.layout import Layout
+from hamjepa_audit.bookkeeping.measurements import require_origin
+from hamjepa_audit.bookkeeping.records import read_record
+from hamjepa_audit.bookkeeping.verification import verify_results
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import (
     atomic_folder,
@@ -17,11 +21,7 @@ from hamjepa_audit.files import (
     sha256_file,
     write_sealed_json,
 )
-from hamjepa_audit.layout import Layout
-from hamjepa_audit.measurements import require_origin
-from hamjepa_audit.plan import ALL_STEPS, Batch, StudyPlan
-from hamjepa_audit.records import read_record
-from hamjepa_audit.verification import verify_results
+from hamjepa_audit.plans.study import ALL_STEPS, Batch, StudyPlan
 
 
 def publish(plan: StudyPlan, target: Path) -> Path:

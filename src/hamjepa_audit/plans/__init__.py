@@ -1,0 +1,1 @@
+"""What the parameters ask for: runs, measurements, tables and figures, by name."""
