@@ -92,6 +92,26 @@ def test_a_second_run_does_nothing(finished: Path) -> None:
     assert NOTHING in snakemake(finished, "results/tables")
 
 
+@pytest.mark.parametrize("how", ["-n", "--dag", "--summary"])
+def test_what_runs_no_job_changes_no_result(copy_of_finished: Path, how: str) -> None:
+    edit(copy_of_finished / "params/arms/sigreg.yaml", "objective.weight", 0.05)
+    results = copy_of_finished / "results"
+
+    def contents() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}
+
+    before = contents()
+    output = snakemake(copy_of_finished, "results/tables", how)
+    assert contents() == before
+    assert "pretrain" in output  # what has changed is seen all the same
+
+
+def test_a_dry_run_writes_nothing_in_a_fresh_checkout(tmp_path: Path) -> None:
+    folder = checkout(tmp_path)
+    assert planned(folder)["prepare"] == 1
+    assert not (folder / "results/studies").exists() and not (folder / "data").exists()
+
+
 def test_who_names_no_target_gets_the_tables(tmp_path: Path) -> None:
     folder = checkout(tmp_path)
     asked = planned(folder)

@@ -1,6 +1,7 @@
 """What the rules share: the studies' parameters and plans."""
 
 import functools
+import tempfile
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -9,10 +10,10 @@ from snakemake.logging import logger
 from hamjepa_audit.plans.audit import CONSISTENCY, VERDICTS, AuditPlan, joint_tables
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.plans.figures import has_trajectories, measured_figures
-from hamjepa_audit.files import write_if_changed
+from hamjepa_audit.files import canonical_json, read_json, write_if_changed
 from hamjepa_audit.bookkeeping.layout import PROVENANCE, Layout
 from hamjepa_audit.machine import gpu_count
-from hamjepa_audit.plans.page import write_page_selection
+from hamjepa_audit.plans.page import page_selection as selected_for_page
 from hamjepa_audit.params import load_study
 from hamjepa_audit.params.controls import gain_figures
 from hamjepa_audit.params.config import ConfigParams
@@ -66,6 +67,22 @@ RUN = "{study}-{arm}-e{epochs}-s{seed}-{digest}"
 BATCH = "{study}-{arm}-e{epochs}-{digest}"
 KINDS = ("metrics", "curves", "history")
 TABLE_FILES = [f"{name}.{ending}" for name in TABLES for ending in TABLE_FORMS]
+
+
+# Where a dry run writes what it must not change below results/; deleted when Snakemake ends.
+ASIDE = tempfile.TemporaryDirectory(prefix="hamjepa-audit-")
+
+
+def noted(path, content):
+    """The JSON file that says what outputs are made of; it is new only when that changes.
+
+    Without it Snakemake's metadata would decide. Where no job will run (`-n`, `--dag`, `--summary`)
+    a changed one is written elsewhere, so that the same jobs are announced and nothing changes.
+    """
+    runs_jobs = workflow.executor_plugin is not None and not workflow.dryrun
+    if runs_jobs or (path.exists() and canonical_json(read_json(path)) == canonical_json(content)):
+        return write_if_changed(path, content)
+    return write_if_changed(Path(ASIDE.name) / path.relative_to(path.anchor), content)
 
 
 @functools.cache
@@ -140,8 +157,13 @@ def features_of(wildcards):
 
 
 def selection(wildcards):
-    """Says which runs and measurements a study is made of; it is new only when that changes."""
-    return plan(wildcards.study).write_selection()
+    """Which runs and measurements a study is made of."""
+    return selection_of(wildcards.study)
+
+
+def selection_of(name):
+    """The selection of a study by name, for rules without a wildcard for it."""
+    return noted(LAYOUT.selection(name), plan(name).selection())
 
 
 def measurements(wildcards):
@@ -157,7 +179,7 @@ def records(wildcards):
 
 def all_selections(wildcards):
     """The selections of all studies."""
-    return [plan(name).write_selection() for name in STUDIES]
+    return [selection_of(name) for name in STUDIES]
 
 
 def all_records(wildcards):
@@ -178,18 +200,18 @@ def audit_plan():
 
 
 def claims_selection(wildcards):
-    """Says which claims are tested, and how; it is new only when that changes."""
-    return audit_plan().write_selection()
+    """Which claims are tested, and how."""
+    return noted(LAYOUT.claims_selection(), audit_plan().selection())
 
 
 def studies_selection(wildcards):
-    """Says which studies are audited together; it is new only when they change."""
-    return write_if_changed(LAYOUT.studies(), sorted(STUDIES))
+    """Which studies are audited together."""
+    return noted(LAYOUT.studies(), sorted(STUDIES))
 
 
 def page_selection(wildcards):
-    """Says which titles and captions the page shows; it is new only when they change."""
-    return reporting_user_errors(write_page_selection)(LAYOUT)
+    """Which titles and captions the page shows."""
+    return noted(LAYOUT.page_selection(), reporting_user_errors(selected_for_page)(LAYOUT))
 
 
 @functools.cache
@@ -200,8 +222,8 @@ def theory_plan():
 
 
 def theory_selection(wildcards):
-    """Says what the checks are made of; it is new only when that changes."""
-    return theory_plan().write_selection()
+    """What the checks are made of."""
+    return noted(LAYOUT.theory_selection(), theory_plan().selection())
 
 
 def figure_files(name):

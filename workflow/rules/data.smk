@@ -10,8 +10,12 @@ for name in STUDIES:
             "differently; give one of the two another data.name"
         )
 
-for dataset, source in SOURCES.items():
-    write_if_changed(LAYOUT.source(dataset), source.model_dump(mode="json", exclude={"digest"}))
+
+def source_description(wildcards):
+    """What the prepared data are made of."""
+    source = SOURCES[wildcards.dataset]
+    content = source.model_dump(mode="json", exclude={"digest"})
+    return noted(LAYOUT.source(wildcards.dataset), content)
 
 
 rule:
@@ -23,7 +27,7 @@ rule:
 
 checkpoint prepare:
     input:
-        LAYOUT.source("{dataset}"),
+        source_description,
     output:
         manifest=LAYOUT.manifest("{dataset}"),
         arrays=[

@@ -8,7 +8,7 @@ for _name in STUDIES:
                 f"gain_{_name}"
             input:
                 claims_selection,
-                selection=lambda wildcards, name=_name: plan(name).write_selection(),
+                selection=lambda wildcards, name=_name: selection_of(name),
                 metrics=LAYOUT.study_table(_name, "metrics"),
             output:
                 gain_files(_name),

@@ -16,7 +16,7 @@ for _name in STUDIES:
         name:
             f"figures_{_name}"
         input:
-            selection=lambda wildcards, name=_name: plan(name).write_selection(),
+            selection=lambda wildcards, name=_name: selection_of(name),
             tables=[LAYOUT.study_table(_name, kind) for kind in KINDS],
             # Figures along training show the metric that the paper's effective rank is tested on.
             claims=claims_selection if has_trajectories(study(_name)) else [],
@@ -36,7 +36,7 @@ for _name in STUDIES:
             f"audit_figures_{_name}"
         input:
             claims_selection,
-            selection=lambda wildcards, name=_name: plan(name).write_selection(),
+            selection=lambda wildcards, name=_name: selection_of(name),
             verdicts=[LAYOUT.audit_table(table) for table in ("claims", "claim_differences")],
             differences=LAYOUT.tables(_name) / "differences.parquet",
         output:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from hamjepa_audit.bookkeeping.layout import Layout
-from hamjepa_audit.files import write_if_changed
 from hamjepa_audit.params import load_study
 from hamjepa_audit.params.loading import study_names
 
@@ -31,8 +30,3 @@ def page_selection(layout: Layout, captions: Path = CAPTIONS) -> dict[str, Any]:
         },
         "captions": {path.stem: caption_text(path) for path in sorted(captions.glob("*.rst"))},
     }
-
-
-def write_page_selection(layout: Layout, captions: Path = CAPTIONS) -> Path:
-    """Writes the selection if it changed: the page depends on this file."""
-    return write_if_changed(layout.page_selection(), page_selection(layout, captions))
