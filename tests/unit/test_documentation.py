@@ -1,0 +1,73 @@
+"""README and docs/ say what the repository has: links, studies, code and published numbers."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from hamjepa_audit.params import load_study
+from tests.conftest import REPOSITORY
+from tests.tiny import copy_params, edit
+
+README = REPOSITORY / "README.md"
+PAGES = [README, *sorted((REPOSITORY / "docs").glob("*.md"))]
+STUDIES = (REPOSITORY / "docs/studies.md").read_text()
+
+
+def anchors(page: Path) -> set[str]:
+    """What a page's headings can be linked by."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_overview_is_the_published_one() -> None:
+    block = re.search(
+        r"<!-- overview: (\S+) -->\n(.*?)<!-- end -->", README.read_text(), re.DOTALL
+    )
+    assert block is not None
+    assert block[2].strip() == (REPOSITORY / block[1]).read_text().strip()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if not link.startswith("https://"):
+            name, _, anchor = link.partition("#")
+            target = (page.parent / name).resolve()
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), link
+
+
+def test_every_page_is_linked_from_the_readme() -> None:
+    text = README.read_text()
+    assert len(PAGES) >= 6
+    assert all(f"(docs/{page.name})" in text for page in PAGES if page != README)
+
+
+def test_the_studies_that_are_named_exist() -> None:
+    names = {
+        name
+        for page in PAGES
+        for name in re.findall(r"(?:studies='\[|--study )(\w+)", page.read_text())
+    } - {"NAME", "STUDY"}
+    assert len(names) >= 4
+    for name in names:
+        assert (REPOSITORY / "params" / "studies" / f"{name}.yaml").is_file(), name
+
+
+def test_the_study_and_the_arm_of_the_docs_are_ones(tmp_path: Path) -> None:
+    study, arm = re.findall(r"```yaml\n(.*?)```", STUDIES, re.DOTALL)
+    params = tmp_path / "params"
+    copy_params(params)
+    (params / "studies" / "mine.yaml").write_text(study)
+    (params / "arms" / "my_arm.yaml").write_text(arm)
+    edit(params / "studies" / "mine.yaml", "arms", ["my_arm"])
+    (found,) = load_study(params, "mine").arms
+    assert found.model_dump()["objective"]["predictor"]["steps"] == 3
+
+
+def test_the_python_of_the_docs_runs_and_gives_what_it_says() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", STUDIES, re.DOTALL)
+    found: dict[str, object] = {}
+    exec(code, found)
+    assert 0 <= float(str(found["defect"])) < 1e-12
