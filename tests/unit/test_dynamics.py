@@ -233,7 +233,7 @@ def test_a_forward_backward_flow_is_measured_as_it_was_trained(params_folder: Pa
 def test_how_small_the_papers_maps_are(
     params_folder: Path, arm: str, moved_q: float, moved_p: float, defect: float
 ) -> None:
-    """What docs/results.md says of initial weights, on standard normal states of the paper's size."""
+    """What docs/results.md says of initial weights, on standard normal states of full size."""
     study = load_study(params_folder, "cifar100_controls")
     run = resolve_run(study, arm, 30, 0)
     dimension = study.encoder.state_dimension(study.views.size)
