@@ -1,4 +1,4 @@
-"""Work that threads do ahead of the one who takes it, in order and a bounded number of items."""
+"""Work that threads do ahead of its consumer, in order and with a bounded number of results."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -12,17 +12,17 @@ _Result = TypeVar("_Result")
 def ahead(
     work: Callable[[_Item], _Result], items: Iterable[_Item], threads: int, depth: int
 ) -> Generator[Future[_Result], None, None]:
-    """Futures of `work(item)`, in the items' order.
+    """Yields futures of `work(item)`, in the items' order.
 
-    Close it where it may not be taken to its end: left to the garbage collector, it would wait for
-    its threads in whichever thread collects it.
+    Close the generator if it may not be exhausted: left to the garbage collector, it would wait
+    for its threads in whichever thread collects it.
 
     Args:
-        work: what the threads do.
-        items: what they do it to; taken one by one.
-        threads: how many of them.
-        depth: at most this many results are done or being done before they are taken, so that
-            memory does not grow with the number of items.
+        work: function that the threads call.
+        items: its arguments, consumed one by one.
+        threads: number of threads.
+        depth: maximum number of results that are done or in progress before they are taken, so
+            that memory does not grow with the number of items.
     """
     with ThreadPoolExecutor(threads, thread_name_prefix="ahead") as pool:
         waiting: deque[Future[_Result]] = deque()

@@ -1,6 +1,6 @@
-"""Generated pictures: JPEG files in folders, one folder a class, to try the path of photographs.
+"""Generated JPEG images, one folder per class, to try out the pipeline for photographs.
 
-Each class has a colour and a grating of its own; each image a size, a shift, a tint and noise.
+Each class has its own colour and grating; each image its own size, shift, tint and noise.
 """
 
 from pathlib import Path
@@ -15,12 +15,12 @@ from hamjepa_audit.params.generated import GeneratedParams
 
 
 def write_image_folder(folder: Path, params: GeneratedParams, numbers: Generator) -> None:
-    """Writes PART/cNNN/IMAGE.JPEG files; the same numbers give the same files.
+    """Writes PART/cNNN/IMAGE.JPEG files; generators in the same state give the same files.
 
     Args:
-        folder: where the parts go.
-        params: how many pictures, of which sizes and which quality.
-        numbers: what they are drawn from.
+        folder: the parts' parent folder.
+        params: number of images, their sizes and quality.
+        numbers: generator that they are drawn from.
     """
     for label in range(params.classes):
         for part, count in params.images.items():

@@ -1,6 +1,6 @@
 """Counter-based random numbers on any device: Philox4x32-10 (Salmon et al. 2011, Random123).
 
-A number depends on its key and counter alone: on no state, no batch size and no device.
+A number depends on its key and counter only, not on state, batch size or device.
 """
 
 import functools
@@ -24,7 +24,7 @@ def philox4x32(counter: Tensor, key: tuple[int, int]) -> Tensor:
     Returns:
         (..., 4) int64, each in [0, 2^32).
     """
-    # The even words are multiplied, the odd ones aren't: both pairs at once in each operation.
+    # Only even words are multiplied. Each operation handles both (even, odd) pairs at once.
     even, odd = counter[..., 0::2], counter[..., 1::2]
     multipliers, round_keys = _constants(key, counter.device)
     for words in round_keys:
@@ -38,7 +38,7 @@ def philox4x32(counter: Tensor, key: tuple[int, int]) -> Tensor:
 def _constants(key: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
     """Multipliers (2,) and each round's two key words (ROUNDS, 2), int64.
 
-    Kept, because making a tensor on a GPU waits for it.
+    Cached, because creating a tensor on a GPU synchronises with it.
     """
     words = [
         [
@@ -58,9 +58,9 @@ def uniforms(
     Args:
         samples: (B,) int64 indices in the training set.
         epoch: epoch, from 1 in training.
-        views: (B,) int64, which view of the sample each row is.
-        key: two words that name the run's stream.
-        count: how many numbers a sample needs.
+        views: (B,) int64, index of each row's view of its sample.
+        key: two words that identify the run's stream.
+        count: numbers per row.
 
     Returns:
         (B, count) float32, multiples of 2^-24.

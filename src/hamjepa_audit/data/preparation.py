@@ -41,17 +41,17 @@ _HEADER_BYTES = 4096
 
 
 def prepare(source: Source, raw: Path, root: Path, *, threads: int = 1) -> Path:
-    """Makes the store of a source, in place of one that is there already.
+    """Makes the store of a source, replacing an existing one.
 
-    The files are written in a temporary folder and moved to their places once all are whole, the
-    manifest last. Whatever fails before that leaves nothing behind; but images that are kept whole
-    take long, so that what is done of them stays (see `whole_preparation`).
+    The files are written in a temporary folder and moved into place once all are complete, the
+    manifest last. A failure before that leaves nothing behind, except with images that are kept
+    whole: they take long, so finished ones are kept (see `whole_preparation`).
 
     Args:
         source: what to prepare.
         raw: the folder of raw data that the source's paths are relative to.
         root: the folder of prepared data; the store is `root / source.name`.
-        threads: how many images are decoded side by side; the result does not depend on it.
+        threads: number of images decoded in parallel; the result does not depend on it.
 
     Returns:
         The path of the store's manifest.
@@ -59,7 +59,7 @@ def prepare(source: Source, raw: Path, root: Path, *, threads: int = 1) -> Path:
     Raises:
         UserError: the raw data are missing or damaged, a split lacks a class, the disk is too
             small or can't be written to, the digest is not the one that the source pins, or
-            another process prepares the same data set.
+            another process is preparing the same data set.
     """
     folder = root / source.name
     if isinstance(source, ImageFolderParams) and source.shape == "whole":
@@ -70,7 +70,7 @@ def prepare(source: Source, raw: Path, root: Path, *, threads: int = 1) -> Path:
         write = partial(_prepare_squares, source, open_source(source, raw, threads), root)
     try:
         write()
-    except OSError as error:  # sources turn what they read with into UserErrors themselves
+    except OSError as error:  # errors of reading are UserErrors already
         reason = error.strerror or str(error)
         raise UserError(
             f"can't write {folder}: {reason}; check the folder's permissions and free disk space"
@@ -111,7 +111,7 @@ def _write_split(
     labels = content.labels
     digest = hashlib.sha256()
     title = f"preparing {source.name}, {split}"
-    # Plain writes: on a full disk they are an error, where a memory map kills the process.
+    # Plain writes raise an error on a full disk; a memory map would kill the process.
     with (folder / images_file(split)).open("wb") as stream, Progress(title, len(labels)) as shown:
         stream.write(images_header(len(labels), CHANNELS, source.image_size, source.image_size))
         rows = 0

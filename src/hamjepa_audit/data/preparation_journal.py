@@ -1,6 +1,6 @@
-"""What is done of a split whose images are prepared whole: pixels so far, and a journal of them.
+"""Progress of preparing a split of whole images: the pixels written so far and their journal.
 
-The journal has one line an image, written after the image's pixels.
+The journal has one line per image, written after the image's pixels.
 """
 
 import hashlib
@@ -15,12 +15,12 @@ from hamjepa_audit.data.store import CHANNELS, SplitName, images_file
 from hamjepa_audit.files import CHUNK
 
 HEADER_BYTES = 128
-"""Room for the .npy header of the pixels, whose number is known last."""
+"""Bytes reserved for the .npy header of the pixels, whose number is only known at the end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One image of a split: the file that it is made of, and its size once it is made."""
+    """One image of a split: the file that it comes from, and its size once it is decoded."""
 
     name: str
     label: str
@@ -30,7 +30,7 @@ class Row:
     width: int = 0
 
     def is_of(self, other: "Row") -> bool:
-        """Whether both are made of the same file in the same state."""
+        """Whether both rows come from the same file in the same state."""
         return replace(self, height=0, width=0) == replace(other, height=0, width=0)
 
 
@@ -39,10 +39,10 @@ class SplitWork:
     """A split in preparation.
 
     Attributes:
-        folder: where its files lie meanwhile.
+        folder: holds its files until they are moved into place.
         split: train or test.
         rows: all its images.
-        done: the first of them, as far as their pixels are there.
+        done: the leading rows whose pixels are written.
     """
 
     folder: Path
@@ -52,24 +52,24 @@ class SplitWork:
 
     @property
     def pixels(self) -> Path:
-        """The pixels so far, after room for the header."""
+        """File of the pixels so far, after the bytes reserved for the header."""
         return self.folder / images_file(self.split)
 
     @property
     def journal(self) -> Path:
-        """One line for each image whose pixels are there."""
+        """File with one line for each image whose pixels are written."""
         return self.folder / f"{self.split}.jsonl"
 
     @property
     def pixel_bytes(self) -> int:
-        """Bytes of the images that are done."""
+        """Bytes of pixels of the images that are done."""
         return sum(CHANNELS * row.height * row.width for row in self.done)
 
 
 def journalled_rows(work: SplitWork) -> Iterator[Row]:
-    """The rows at the beginning of the journal that are still the split's.
+    """Yields the leading rows of the journal that still match the split.
 
-    A line that an interruption cut short is not JSON, and ends them.
+    Stops at a line that an interruption cut short, which is not JSON.
     """
     if not work.journal.exists():
         return
@@ -85,7 +85,7 @@ def journalled_rows(work: SplitWork) -> Iterator[Row]:
 
 
 def finished_rows(work: SplitWork) -> list[Row]:
-    """Those of `journalled_rows` that have all pixels."""
+    """The rows of `journalled_rows` whose pixels are complete."""
     if not work.pixels.exists():
         return []
     available = work.pixels.stat().st_size - HEADER_BYTES
@@ -99,7 +99,7 @@ def finished_rows(work: SplitWork) -> list[Row]:
 
 
 def rewind(work: SplitWork, pixels: IO[bytes], journal: IO[str], digest: "hashlib._Hash") -> None:
-    """Cuts both files after what is done, which the digest takes in."""
+    """Truncates both files after the finished rows, and updates the digest with their pixels."""
     pixels.truncate(HEADER_BYTES + work.pixel_bytes)
     pixels.seek(HEADER_BYTES)
     while chunk := pixels.read(CHUNK):
@@ -109,5 +109,5 @@ def rewind(work: SplitWork, pixels: IO[bytes], journal: IO[str], digest: "hashli
 
 
 def journal_lines(rows: list[Row]) -> str:
-    """The journal's lines of some rows."""
+    """The journal's lines for some rows."""
     return "".join(f"{json.dumps(asdict(row))}\n" for row in rows)

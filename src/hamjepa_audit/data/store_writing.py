@@ -1,4 +1,4 @@
-"""What every preparation checks, and how a store is written and takes its place."""
+"""Checks that all preparations share; writing a store and moving it into place."""
 
 import hashlib
 import io
@@ -38,12 +38,12 @@ SPLITS: tuple[SplitName, ...] = ("train", "test")
 def require_all_classes(
     source: Source, classes: tuple[str, ...], labels: Mapping[SplitName, Labels]
 ) -> None:
-    """Refuses a split that has no image of some class.
+    """Raises UserError if a split has no image of some class.
 
     Args:
-        source: for the message.
-        classes: all of them.
-        labels: int64 (N,) of each split, places in `classes`.
+        source: named in the message.
+        classes: all class names.
+        labels: int64 (N,) of each split, indices into `classes`.
     """
     for split, values in labels.items():
         empty = np.flatnonzero(np.bincount(values, minlength=len(classes)) == 0)
@@ -56,7 +56,7 @@ def require_all_classes(
 
 
 def free_bytes(folder: Path) -> int:
-    """Free disk space where a folder is, or will be."""
+    """Free bytes on the disk where a folder is, or will be."""
     place = folder
     while not place.exists():
         place = place.parent
@@ -64,7 +64,7 @@ def free_bytes(folder: Path) -> int:
 
 
 def require_space(source: Source, folder: Path, needed: int) -> None:
-    """Refuses to fill a disk that has less than `needed` bytes."""
+    """Raises UserError if less than `needed` bytes are free on the disk."""
     free = free_bytes(folder)
     if needed > free:
         raise UserError(
@@ -74,7 +74,7 @@ def require_space(source: Source, folder: Path, needed: int) -> None:
 
 
 def require_pinned_digest(source: Source, manifest: Manifest) -> None:
-    """Refuses data that are not those that the parameters pin."""
+    """Raises UserError if the prepared data are not those that the parameters pin."""
     if source.digest is not None and source.digest != manifest.digest:
         versions = ", ".join(f"{name} {at}" for name, at in manifest.library_versions.items())
         raise UserError(
@@ -85,7 +85,7 @@ def require_pinned_digest(source: Source, manifest: Manifest) -> None:
 
 
 def images_header(*shape: int) -> bytes:
-    """The .npy header of a file of images, an array of this shape."""
+    """The .npy header of an array of images of this shape."""
     stream = io.BytesIO()
     descriptor = np.lib.format.dtype_to_descr(IMAGE_DTYPE)
     np.lib.format.write_array_header_1_0(
@@ -95,7 +95,7 @@ def images_header(*shape: int) -> bytes:
 
 
 def write_array(target: Path, array: NDArray[Any]) -> None:
-    """Writes an array as a .npy file, which is on the disk when this returns."""
+    """Writes an array as a .npy file and waits until it is on the disk."""
     with target.open("wb") as stream:
         np.lib.format.write_array(stream, array, allow_pickle=False)
         sync(stream)
@@ -104,17 +104,17 @@ def write_array(target: Path, array: NDArray[Any]) -> None:
 def complete_split(
     folder: Path, split: SplitName, labels: Labels, classes: int, digest: "hashlib._Hash"
 ) -> SplitRecord:
-    """Writes a split's labels, which complete it.
+    """Completes a split by writing its labels.
 
     Args:
-        folder: of the store.
+        folder: the store's folder.
         split: train or test.
         labels: int64 (N,), below `classes`.
-        classes: how many there are.
-        digest: SHA-256 of the bytes before the labels', which it takes in.
+        classes: number of classes.
+        digest: SHA-256 of the bytes before the labels; it is updated with them.
 
     Returns:
-        What the manifest says of the split.
+        The manifest's record of the split.
     """
     written = labels.astype(LABEL_DTYPE)
     write_array(folder / labels_file(split), written)
@@ -133,15 +133,15 @@ def write_manifest(
     records: Mapping[SplitName, SplitRecord],
     library_versions: dict[str, str],
 ) -> Manifest:
-    """Writes the manifest of a store whose splits are written; returns it.
+    """Writes and returns the manifest of a store whose splits are written.
 
     Args:
-        folder: of the store.
-        source: what the store is made of.
-        shape: of its images.
+        folder: the store's folder.
+        source: what the store is made from.
+        shape: shape of its images.
         classes: label k is `classes[k]`.
-        records: what it says of each split.
-        library_versions: of what decoded the images.
+        records: record of each split.
+        library_versions: versions of the libraries that decoded the images.
     """
     train, test = (records[split] for split in SPLITS)
     manifest = Manifest(
@@ -161,29 +161,29 @@ def write_manifest(
 
 
 def sync(stream: IO[bytes]) -> None:
-    """Waits until what was written is on the disk."""
+    """Waits until all that was written to the stream is on the disk."""
     stream.flush()
     os.fsync(stream.fileno())
 
 
 def sole_preparation(source: Source, root: Path) -> AbstractContextManager[None]:
-    """Held by the one process that prepares a data set in the folder `root`, which is there.
+    """Lock of the one process that prepares a data set in the folder `root`, which must exist.
 
     Raises:
-        UserError: another one is at it.
+        UserError: another process is preparing it.
     """
     return sole_process(root / f".{source.name}.lock", f"preparing '{source.name}' in {root}")
 
 
 def move_store(scratch: Path, folder: Path, shape: Shape) -> None:
-    """Puts a store's files in place; without a manifest, what is there meanwhile is no store.
+    """Moves a store's files into place; until the manifest is moved, the folder is no store.
 
-    Where an earlier move was cut short, the files that aren't in `scratch` are in place already.
+    If an earlier move was interrupted, the files that aren't in `scratch` are in place already.
 
     Args:
-        scratch: where the files lie.
-        folder: where they belong.
-        shape: of the store's images, which decides what files it has.
+        scratch: folder that holds the files.
+        folder: the store's folder.
+        shape: shape of the store's images, which determines its files.
     """
     folder.mkdir(exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)

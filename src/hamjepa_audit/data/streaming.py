@@ -1,7 +1,7 @@
-"""Images batch by batch, from the device's memory or, where they don't fit, from the disk.
+"""Batches of images, from the device's memory or, if they don't fit, streamed from the disk.
 
-Threads read the batches that come next into page-locked memory and copy them to the device while
-it computes. A batch's images don't depend on how they come there.
+Threads read the next batches into page-locked memory and copy them to the device while it
+computes. The images of a batch are the same either way.
 """
 
 import os
@@ -23,16 +23,16 @@ from hamjepa_audit.data.whole_images import WholeImages
 from hamjepa_audit.errors import UserError
 
 RESIDENT_SHARE = 0.5
-"""Of the device's free memory: square images that take no more stay there."""
+"""Share of the device's free memory up to which square images are kept there."""
 
 READERS = 4
 """Threads that read batches; a read waits for the disk, not for a core."""
 
 BATCHES_AHEAD = 6
-"""Batches that are read or being read before they are asked for."""
+"""Prefetch depth: batches that are read or being read before they are requested."""
 
 BatchImages: TypeAlias = Tensor | WholeImages
-"""Images of a batch: uint8 (B, 3, H, W), or images of all shapes."""
+"""Images of a batch: uint8 (B, 3, H, W), or images of varying shapes."""
 
 
 def open_images(split: Split | WholeSplit, device: torch.device) -> "Tensor | StreamedImages":
@@ -45,10 +45,10 @@ def open_images(split: Split | WholeSplit, device: torch.device) -> "Tensor | St
 def batches(
     images: "Tensor | StreamedImages", order: Sequence[Tensor]
 ) -> Iterator[tuple[Tensor, BatchImages]]:
-    """Sample indices (B,) of each batch, on the images' device, and the images.
+    """Yields the sample indices (B,) of each batch, on the images' device, and its images.
 
     Args:
-        images: of a split.
+        images: images of a split.
         order: indices (B,) int64 of each batch's samples, on the CPU.
     """
     if isinstance(images, StreamedImages):
@@ -56,18 +56,18 @@ def batches(
         return
     if not order:
         return
-    # All at once: copying indices to a GPU waits for it.
+    # All in one copy, because each copy of indices to a GPU synchronises with it.
     moved = torch.cat(list(order)).to(images.device)
     for samples in moved.split([len(rows) for rows in order]):
         yield samples, images[samples]
 
 
 class StreamedImages:
-    """A split's images on the disk, read when they are wanted; `len` is their number.
+    """A split's images on the disk, read on demand; `len` is their number.
 
     Attributes:
-        device: where batches go.
-        waited: how long the device had nothing to do because a batch was late.
+        device: device that batches are copied to.
+        waited: time that the device was idle because a batch was late.
     """
 
     def __init__(self, split: Split | WholeSplit, device: torch.device) -> None:
@@ -80,7 +80,7 @@ class StreamedImages:
         return len(self._split.labels)
 
     def batches(self, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, BatchImages]]:
-        """See the function of this name."""
+        """See the module's function `batches`."""
         with closing(ahead(self._load, order, READERS, BATCHES_AHEAD)) as futures:
             for future in futures:
                 with self.waited:
@@ -93,7 +93,7 @@ class StreamedImages:
                 yield loaded.tensors[0], _images(loaded)
 
     def _load(self, samples: Tensor) -> "_Loaded":
-        """Reads a batch and starts its copy to the device: what a thread does."""
+        """Reads a batch and starts its copy to the device; runs in a reader thread."""
         tensors, sides = self._read(samples)
         if self._copies is None:
             return _Loaded(tensors, sides, None)
@@ -104,7 +104,7 @@ class StreamedImages:
         return _Loaded(moved, sides, copied)
 
     def _read(self, samples: Tensor) -> tuple[list[Tensor], tuple[int, int]]:
-        """The tensors and sides of a batch, as in `_Loaded`, in memory."""
+        """The tensors and sides of a batch, as in `_Loaded`, but in host memory."""
         rows, split = samples.numpy(), self._split
         if isinstance(split, Split):
             length = split.images[0].nbytes
@@ -121,9 +121,9 @@ class StreamedImages:
     def _read_bytes(
         self, array: NDArray[np.uint8], starts: NDArray[np.int64], lengths: NDArray[np.int64]
     ) -> Tensor:
-        """Stretches of a memory-mapped array, one after the other, uint8 (bytes,).
+        """Slices of a memory-mapped array, concatenated, uint8 (bytes,).
 
-        They are read from its file: touching the map would wait page by page, under Python's lock.
+        They are read from its file: page faults on the map would block while holding the GIL.
         """
         assert isinstance(array, np.memmap), "a store's arrays are memory maps"
         flat = torch.empty(int(lengths.sum()), dtype=torch.uint8, pin_memory=self._pinned)
@@ -146,13 +146,14 @@ class StreamedImages:
 
 
 class _Loaded(NamedTuple):
-    """A batch on its way.
+    """A batch whose copy to the device may still be running.
 
     Attributes:
-        tensors: on the device, of which they hold the content once `copied` has happened: sample
-            indices, bytes and, of images of all shapes, the byte that each starts at, and sizes.
-        sides: height and width of square images; bounds of shorter and longer sides of others.
-        copied: None where nothing had to be copied.
+        tensors: on the device, valid once `copied` has completed: sample indices, bytes and, for
+            images of varying shapes, the byte at which each image starts, and sizes.
+        sides: height and width of square images; upper bounds of the shorter and the longer sides
+            of others.
+        copied: end of the copy; None if nothing had to be copied.
     """
 
     tensors: list[Tensor]
@@ -169,10 +170,10 @@ def _images(loaded: _Loaded) -> BatchImages:
 
 
 class WaitingTime:
-    """Sums up how long the device has nothing to do within its `with` blocks.
+    """Sums up how long the device is idle within its `with` blocks.
 
-    A GPU still computes what it was given before while the block waits: what counts is the time
-    between the end of that work and the end of the block, which events on the GPU tell.
+    A GPU still computes earlier work while the block waits: what counts is the time between the
+    end of that work and the end of the block, measured by events on the GPU.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""The random parameters of views: every image's own, from (seed, epoch, sample, view) alone."""
+"""Random parameters of views, per image; they depend on (seed, epoch, sample, view) only."""
 
 import functools
 import math
@@ -15,10 +15,10 @@ from hamjepa_audit.params.studies import ViewParams
 from hamjepa_audit.randomness import Stream, derived_seed
 
 CROP_ATTEMPTS = 10
-"""Boxes that torchvision's RandomResizedCrop tries before it takes a centre crop."""
+"""Boxes that torchvision's RandomResizedCrop tries before it falls back to a centre crop."""
 
 UNIFORMS_PER_VIEW = 2 * CROP_ATTEMPTS + 13
-"""Area and ratio of each attempt, then the 13 numbers that `draw_views` names."""
+"""Area and ratio of each attempt, then the 13 numbers that `draw_views` unpacks."""
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 JITTER_ORDERS = tuple(permutations(range(4)))
@@ -62,21 +62,21 @@ def draw_views(
     epoch: int,
     views: Tensor,
 ) -> ViewDraws:
-    """The parameters of one view of every row, distributed as torchvision's transforms.
+    """Draws the parameters of one view per row, distributed as in torchvision's transforms.
 
     Args:
         samples: (B,) int64.
-        image_size: height and width of the images, pixels; (B,) float each where they differ.
+        image_size: height and width of the images, pixels; (B,) float tensors if images differ.
         params: the distribution of views.
         seed: the run's seed.
         epoch: from 1.
-        views: (B,) int64, which view of its sample each row is.
+        views: (B,) int64, index of each row's view of its sample.
     """
     word = derived_seed(Stream.VIEWS, seed)
     key = (word & 0xFFFFFFFF, word >> 32)
     u = uniforms(samples, epoch, views, key, UNIFORMS_PER_VIEW)
     attempts, rest = u[:, : 2 * CROP_ATTEMPTS], u[:, 2 * CROP_ATTEMPTS :].unbind(1)
-    # Their order decides every run's numbers.
+    # Changing their order changes the numbers of every run.
     down, right, flip, jittered, *factors, hue, order, gray, sigma, blurred, solarized = rest
     top, left, height, width = _draw_boxes(attempts, down, right, image_size, params)
     jitter = params.jitter
@@ -108,13 +108,13 @@ def _draw_boxes(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Top, left, height and width (B,) of crops, as RandomResizedCrop draws them.
 
-    Area uniform, ratio log-uniform; the first attempt that fits, else the largest centre crop
-    with a ratio in range. The position is uniform over the places that the box fits in.
+    Area is uniform, ratio log-uniform. The first attempt that fits is taken, else the largest
+    centre crop with a ratio in range. The position is uniform over those where the box fits.
     """
     rows, columns = image_size
     scale_low, scale_high = params.crop_scale
     ratio_low, ratio_high = (math.log(ratio) for ratio in params.crop_ratio)
-    # Beside the attempts (B, 10), sizes of their own stand in a column.
+    # Per-image sizes become columns, to broadcast against the attempts (B, 10).
     height_limit, width_limit = (
         size[:, None] if isinstance(size, Tensor) else size for size in (rows, columns)
     )
@@ -152,5 +152,5 @@ def _centre_box(
 
 @functools.cache
 def constant(values: tuple[Any, ...], device: torch.device) -> Tensor:
-    """A float32 tensor made once a device: making it anew would wait for the device every time."""
+    """A float32 tensor, cached per device: creating one synchronises with the device."""
     return torch.tensor(values, dtype=torch.float32, device=device)

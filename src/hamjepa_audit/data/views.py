@@ -1,7 +1,7 @@
 """Random views of images, a batch at a time on the device that holds the images.
 
-Every image has its own parameters (`view_draws`). Resampling is a product with two small matrices
-an image; all steps are float32 in [0, 1], where torchvision's per-image functions round to 1/255.
+Every image has its own parameters (`view_draws`). Resampling multiplies each image by two small
+matrices. All steps are float32 in [0, 1]; torchvision's per-image functions round to 1/255.
 """
 
 from dataclasses import replace
@@ -31,15 +31,15 @@ def random_views(
     epoch: int,
     views: Tensor,
 ) -> Tensor:
-    """One random view of every row, normalised. Rows may be several views of the same images.
+    """One normalised random view per row. Rows may be several views of the same images.
 
     Args:
-        images: (B, 3, H, W) uint8, or images of all shapes.
+        images: (B, 3, H, W) uint8, or images of varying shapes.
         samples: (B,) int64, the images' indices in their split, on the same device.
         params: the distribution of views.
         seed: the run's seed.
         epoch: from 1.
-        views: (B,) int64, which view of its image each row is, on the same device.
+        views: (B,) int64, index of each row's view of its image, on the same device.
 
     Returns:
         (B, 3, size, size) float32.
@@ -54,7 +54,7 @@ def random_views(
 
 
 def _cut_out(images: WholeImages, draws: ViewDraws, params: ViewParams) -> tuple[Tensor, ViewDraws]:
-    """The boxes in squares of one size, (B, 3, P, P) uint8, and the draws for these."""
+    """Crop boxes cut out into squares of one size, (B, 3, P, P) uint8, and the draws for them."""
     side = largest_box(images.shortest_side, images.longest_side, params.crop_ratio)
     cut = images.boxes(draws.top, draws.left, draws.height, draws.width, side)
     origin = torch.zeros_like(draws.top)
@@ -65,7 +65,7 @@ def plain_views(images: Tensor | WholeImages, params: ViewParams) -> Tensor:
     """The centre `size` square of every image, normalised: what evaluation sees.
 
     Args:
-        images: (B, 3, H, W) uint8, or images of all shapes; at least `size` pixels each way.
+        images: (B, 3, H, W) uint8, or images of varying shapes; at least `size` pixels each way.
         params: size, mean and std.
 
     Returns:
@@ -86,7 +86,7 @@ def normalise(images: Tensor, params: ViewParams) -> Tensor:
 
 
 def apply_views(images: Tensor, draws: ViewDraws, params: ViewParams) -> Tensor:
-    """Crop, flip, jitter, grayscale, blur, solarize, in this order.
+    """Crops, flips, jitters, turns grey, blurs and solarizes, in this order.
 
     Args:
         images: (B, 3, H, W) uint8.
@@ -105,12 +105,12 @@ def apply_views(images: Tensor, draws: ViewDraws, params: ViewParams) -> Tensor:
 
 
 def crop_and_resize(images: Tensor, draws: ViewDraws, size: int) -> Tensor:
-    """Box to size x size, bilinear with antialiasing, then flip: rows @ image @ columns^T.
+    """Resizes boxes to size x size, bilinear with antialiasing, and flips them.
 
     Args:
         images: (B, 3, H, W) float.
         draws: boxes and flips.
-        size: of the result, pixels.
+        size: side of the result, pixels.
 
     Returns:
         (B, 3, size, size).
@@ -129,10 +129,10 @@ def _separable(rows: Tensor, images: Tensor, columns: Tensor) -> Tensor:
 
 
 def _resampling(start: Tensor, length: Tensor, pixels: int, size: int) -> Tensor:
-    """(B, size, pixels): weights of the source pixels in each resampled one.
+    """Resampling weights (B, size, pixels) of the source pixels for each target pixel.
 
-    A triangle, as wide as a source pixel when enlarging and as a target pixel when reducing; it
-    never reaches beyond the box, and weights sum to one.
+    A triangle filter, as wide as a source pixel when enlarging and as a target pixel when
+    reducing; it is cut off at the box, and weights sum to one.
     """
     scale = (length / size)[:, None, None]
     target = torch.arange(size, device=start.device)[:, None]
@@ -145,10 +145,10 @@ def _resampling(start: Tensor, length: Tensor, pixels: int, size: int) -> Tensor
 
 
 def jitter_colours(x: Tensor, draws: ViewDraws) -> Tensor:
-    """Brightness, contrast, saturation and hue in every image's own order: (B, 3, S, S).
+    """Jitters brightness, contrast, saturation and hue in each image's own order: (B, 3, S, S).
 
-    The blends that come before an image's hue shift, the hue shift, and the blends after it; where
-    an image has no blend at a place, the blend is with factor 1.
+    Applies the blends before each image's hue shift, the hue shift, and the blends after it. An
+    image without a blend at some place is blended with factor 1 there.
     """
     places = torch.arange(4, device=x.device)
     place_of_hue = (draws.order == HUE).int().argmax(dim=1, keepdim=True)
@@ -162,10 +162,10 @@ def jitter_colours(x: Tensor, draws: ViewDraws) -> Tensor:
 
 
 def _blends(draws: ViewDraws, chosen: Tensor) -> Tensor:
-    """(3, B, 4): at each place the weights of the image, its mean grey value and its grey image.
+    """Weights (3, B, 4), at each place, of the image, its mean grey value and its grey image.
 
     Brightness, contrast and saturation are factor * x + (1 - factor) * base, where the base is
-    black, the mean grey value or the grey image; at places that aren't `chosen` (B, 4) factor is 1.
+    black, the mean grey value or the grey image; at places not in `chosen` (B, 4) the factor is 1.
     """
     factor = draws.factors.gather(1, draws.order.clamp(max=SATURATION))
     factor = torch.where(chosen, factor, 1.0)
@@ -176,7 +176,7 @@ def _blends(draws: ViewDraws, chosen: Tensor) -> Tensor:
 
 
 def _blend(x: Tensor, factor: Tensor, contrast: Tensor, saturation: Tensor) -> Tensor:
-    """The image, its mean grey value and its grey image, summed with weights (B,), in [0, 1]."""
+    """Weighted sum of image, mean grey value and grey image; weights (B,), result in [0, 1]."""
     gray = luma(x)
     mean = contrast * gray.mean(dim=(1, 2, 3))
     base = torch.addcmul(_per_image(mean), gray, _per_image(saturation))
@@ -190,7 +190,7 @@ def luma(x: Tensor) -> Tensor:
 
 
 def shift_hue(x: Tensor, turns: Tensor) -> Tensor:
-    """Hue rotated in HSV space.
+    """Rotates the hue in HSV space.
 
     Args:
         x: (B, 3, S, S) in [0, 1].
@@ -206,8 +206,8 @@ def shift_hue(x: Tensor, turns: Tensor) -> Tensor:
         torch.where(green == high, 2 + (blue - red) * inverse, 4 + (red - green) * inverse),
     )
     hue = torch.add(sextant, turns.view(-1, 1, 1), alpha=6)
-    hue.sub_(hue.div(6).floor_(), alpha=6)  # into [0, 6); remainder takes several times as long
-    # How much of the chroma each channel has, by the distance of the hue from its own.
+    hue.sub_(hue.div(6).floor_(), alpha=6)  # into [0, 6); torch.remainder is several times slower
+    # Each channel's share of the chroma, by the distance of the hue from the channel's own.
     shares = (
         (hue - 3).abs_().sub_(1),
         (hue - 2).abs_().neg_().add_(2),
@@ -217,7 +217,7 @@ def shift_hue(x: Tensor, turns: Tensor) -> Tensor:
 
 
 def gaussian_blur(x: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
-    """Gaussian blur with reflected borders; images with sigma 0 stay as they are.
+    """Gaussian blur with reflected borders; images with sigma 0 are unchanged.
 
     Args:
         x: (B, 3, S, S).
@@ -227,13 +227,13 @@ def gaussian_blur(x: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
     radius = kernel_size // 2
     offsets = torch.arange(-radius, radius + 1, device=x.device)
     exponent = -0.5 * (offsets / sigma.clamp(min=1e-6)[:, None]).square()
-    kernel = torch.softmax(exponent, dim=1)  # exp, normalised; sigma 0 leaves the centre alone
+    kernel = torch.softmax(exponent, dim=1)  # normalised exp; sigma 0 keeps only the centre
     matrix = torch.einsum("bk,koi->boi", kernel, _shifts(offsets, x.shape[-1]))
     return _separable(matrix, x, matrix)
 
 
 def _shifts(offsets: Tensor, size: int) -> Tensor:
-    """(kernel, size, size): for each offset the matrix that fetches the reflected neighbour."""
+    """Matrices (kernel, size, size) that fetch the neighbour at each offset, with reflection."""
     position = torch.arange(size, device=offsets.device) + offsets[:, None]
     reflected = (size - 1) - ((size - 1) - position.abs()).abs()
     return (reflected[..., None] == torch.arange(size, device=offsets.device)).float()

@@ -1,4 +1,4 @@
-"""A batch of images of all shapes, on the device: one flat tensor, from which crops are cut."""
+"""A batch of images of varying shapes on the device: one flat tensor that crops are cut from."""
 
 import math
 from dataclasses import dataclass, replace
@@ -9,14 +9,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class WholeImages:
-    """Images of all shapes, one (height, width, 3) after the other.
+    """Images of varying shapes, each (height, width, 3), concatenated.
 
     Attributes:
         pixels: (bytes / 3, 3) uint8.
-        starts: (B,) int64, the row of `pixels` that each image starts at.
+        starts: (B,) int64, the row of `pixels` at which each image starts.
         sizes: (B, 2) int64, height and width.
         shortest_side: an upper bound of the images' shorter sides, pixels.
-        longest_side: an upper bound of all sides; both are known without asking the device.
+        longest_side: an upper bound of all sides; both are known without a device sync.
     """
 
     pixels: Tensor
@@ -29,21 +29,21 @@ class WholeImages:
         return len(self.starts)
 
     def __getitem__(self, rows: Tensor) -> "WholeImages":
-        """The images at `rows` (R,) int64; one may be there several times."""
+        """The images at `rows` (R,) int64, which may repeat."""
         return replace(self, starts=self.starts[rows], sizes=self.sizes[rows])
 
     def boxes(self, top: Tensor, left: Tensor, height: Tensor, width: Tensor, side: int) -> Tensor:
-        """A box of every image, in the upper left corner of a square.
+        """One box per image, cut out into the upper left corner of a square.
 
         Args:
-            top: (B,) first row of the box, pixels; whole numbers of any type, as the following.
+            top: (B,) first row of the box, pixels; integers in any dtype, as for the others.
             left: (B,).
             height: (B,), at least 1, at most `side`; the box lies in the image.
             width: (B,).
-            side: of the square, pixels.
+            side: side of the square, pixels.
 
         Returns:
-            (B, 3, side, side) uint8. What lies outside the box repeats its last row and column.
+            (B, 3, side, side) uint8. Outside the box, its last row and column are repeated.
         """
         steps = torch.arange(side, device=self.starts.device)
         rows = top.long()[:, None] + torch.minimum(steps, height.long()[:, None] - 1)
@@ -55,7 +55,7 @@ class WholeImages:
         """The centre square of every image, rounded as torchvision's CenterCrop.
 
         Args:
-            side: of the square, at most the shortest side of any image.
+            side: side of the square, at most the shortest side of any image.
 
         Returns:
             (B, 3, side, side) uint8.
@@ -74,7 +74,7 @@ def largest_box(shortest_side: int, longest_side: int, ratios: tuple[float, floa
     Args:
         shortest_side: an upper bound of the images' shorter sides.
         longest_side: an upper bound of all sides.
-        ratios: least and largest width / height.
+        ratios: smallest and largest width / height.
     """
     stretch = max(ratios[1], 1 / ratios[0], 1.0)
     return min(longest_side, math.ceil((shortest_side + 0.5) * stretch + 0.5))

@@ -1,8 +1,8 @@
-"""Preparation of images that are kept whole: long, so it continues where it was interrupted.
+"""Preparation of images that are kept whole; it takes long and resumes after an interruption.
 
-What is done lies in the folder `.NAME.partial` beside the store: for each split the pixels so far
-and their journal. Preparing again keeps the images at the beginning of the journal that are still
-the first of the source, and goes on.
+The folder `.NAME.partial` beside the store holds, for each split, the pixels so far and their
+journal. A new preparation keeps the leading images of the journal that are still the first of the
+source, and continues after them.
 """
 
 import hashlib
@@ -64,18 +64,18 @@ from hamjepa_audit.errors import UserError
 from hamjepa_audit.params.sources import ImageFolderParams
 
 BLOCK_ROWS = 64
-"""Images that are kept together: what an interruption may cost."""
+"""Images per block written; an interruption may lose one block of work."""
 
 AHEAD_PER_THREAD = 4
-"""Images that each thread may have decoded before they are written."""
+"""Images per thread that may be decoded before they are written."""
 
 SAMPLED = 500
-"""Images whose size is looked up to say how much disk the store needs."""
+"""Images whose size is looked up to estimate the disk space that the store needs."""
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder of images, listed: its place, its classes, the images of each split."""
+    """A listed folder of images: its path, its classes, the images of each split."""
 
     raw: Path
     classes: tuple[str, ...]
@@ -83,10 +83,10 @@ class Folder:
 
 
 def list_whole(source: ImageFolderParams, raw: Path) -> Folder:
-    """What a source's folder holds.
+    """Lists a source's folder.
 
     Raises:
-        UserError: a folder is missing, or holds no images, or can't be read.
+        UserError: a folder is missing, holds no images, or can't be read.
     """
     place = raw / source.folder
     listings = list_image_folder(source, raw)
@@ -103,8 +103,8 @@ def list_whole(source: ImageFolderParams, raw: Path) -> Folder:
 def prepare_whole(source: ImageFolderParams, images: Folder, root: Path, threads: int) -> None:
     """Makes the store of a folder of images that are kept whole.
 
-    Whatever interrupts it, what is done is kept beside the store's place, and preparing again
-    goes on from there; the store's files appear once all are whole, the manifest last.
+    After an interruption, finished work is kept beside the store, and the next preparation
+    continues from there. The store's files appear once all are complete, the manifest last.
 
     Raises:
         UserError: as `preparation.prepare`.
@@ -132,7 +132,7 @@ def _labels(images: Folder, split: SplitName) -> Labels:
 
 
 def _works(source: ImageFolderParams, images: Folder, scratch: Path) -> list[SplitWork]:
-    """Both splits, and what of them an earlier preparation did."""
+    """Both splits, with the rows that an earlier preparation finished."""
     _forget_unless(scratch, {"image_size": source.image_size, **pillow_versions()})
     works = [SplitWork(scratch, split, images.rows[split]) for split in SPLITS]
     for work in works:
@@ -146,7 +146,7 @@ def _row(raw: Path, label: str, path: Path) -> Row:
 
 
 def _forget_unless(scratch: Path, settings: dict[str, object]) -> None:
-    """Empties a folder of work that was done under other settings, which give other pixels."""
+    """Discards work that was done under other settings, because they give other pixels."""
     path = scratch / "settings.json"
     text = json.dumps(settings)
     if not path.exists() or path.read_text() != text:
@@ -156,9 +156,9 @@ def _forget_unless(scratch: Path, settings: dict[str, object]) -> None:
 
 
 def _is_whole(scratch: Path, works: list[SplitWork]) -> bool:
-    """Whether an earlier preparation of the same images lacks nothing but its place, or pinning.
+    """Whether an earlier preparation of the same images only has to be pinned or moved.
 
-    It may have been interrupted while files were moved there, so that they aren't looked for.
+    The files themselves aren't checked: an interrupted move may have moved some of them.
     """
     return (scratch / MANIFEST).exists() and all(
         sum(1 for _ in journalled_rows(work)) == len(work.rows) for work in works
@@ -168,7 +168,7 @@ def _is_whole(scratch: Path, works: list[SplitWork]) -> bool:
 def _say_what_it_takes(
     source: ImageFolderParams, images: Folder, works: list[SplitWork], folder: Path
 ) -> None:
-    """Says how much disk the store needs, and refuses to start if it isn't there."""
+    """Prints how much disk space the store needs; raises UserError if it isn't free."""
     needed = sum(_estimated_bytes(source, images, work) for work in works)
     there = sum(work.pixel_bytes for work in works)
     done, rows = sum(len(work.done) for work in works), sum(len(work.rows) for work in works)
@@ -183,14 +183,14 @@ def _say_what_it_takes(
 
 
 def _estimated_bytes(source: ImageFolderParams, images: Folder, work: SplitWork) -> int:
-    """Bytes of a split's pixels, by the sizes of some images spread over it."""
+    """Bytes of a split's pixels, estimated from the sizes of evenly spaced images."""
     sizes = []
     for row in work.rows[:: -(-len(work.rows) // SAMPLED)]:
         try:
             with Image.open(images.raw / row.name) as image:
                 width, height = whole_size(image.size, source.image_size)
         except DAMAGED:
-            continue  # decoding it will say what is wrong with it
+            continue  # decoding will report what is wrong with it
         sizes.append(CHANNELS * width * height)
     return round(len(work.rows) * sum(sizes) / max(1, len(sizes)))
 
@@ -198,7 +198,7 @@ def _estimated_bytes(source: ImageFolderParams, images: Folder, work: SplitWork)
 def _decode(
     source: ImageFolderParams, images: Folder, work: SplitWork, threads: int
 ) -> SplitRecord:
-    """Decodes the images that aren't done; every block that is written is kept."""
+    """Decodes the remaining images; each block is kept once it is written."""
     digest = hashlib.sha256()
     title = f"preparing {source.name}, {work.split}"
     for path in (work.pixels, work.journal):
@@ -215,7 +215,7 @@ def _decode(
             for array in arrays:
                 pixels.write(array.data)
                 digest.update(array.data)
-            sync(pixels)  # the journal must not name what isn't there
+            sync(pixels)  # the journal must not list pixels that aren't on the disk
             journal.write(journal_lines(block))
             journal.flush()
             work.done += block
@@ -232,10 +232,10 @@ def _decode(
 def _blocks(
     source: ImageFolderParams, images: Folder, rows: list[Row], threads: int
 ) -> Generator[tuple[list[Row], list[Pixels]], None, None]:
-    """Rows with their sizes, and their pixels (height, width, 3); in order, some at a time.
+    """Yields blocks, in order, of rows with their sizes and of their pixels (height, width, 3).
 
     Raises:
-        UserError: an image is broken; the images before it were given.
+        UserError: an image is broken; the images before it have been yielded.
     """
 
     def read(row: Row) -> Pixels:
@@ -261,7 +261,7 @@ def _blocks(
 
 
 def _describe(images: Folder, work: SplitWork, digest: "hashlib._Hash") -> SplitRecord:
-    """Writes a split's sizes and labels; `digest` has its pixels already."""
+    """Writes a split's sizes and labels; `digest` covers its pixels already."""
     sizes = np.array([(row.height, row.width) for row in work.done], dtype=SIZE_DTYPE)
     write_array(work.folder / sizes_file(work.split), sizes)
     digest.update(sizes.data)

@@ -1,4 +1,4 @@
-"""Where raw images come from: each source gives classes, labels and a stream of images."""
+"""Sources of raw images: each gives classes, labels and a stream of images."""
 
 from pathlib import Path
 
@@ -17,12 +17,12 @@ __all__ = ["SourceImages", "SplitImages", "open_source"]
 
 
 def open_source(source: Source, raw: Path, threads: int = 1) -> SourceImages:
-    """Opens a source: everything is checked that can be without decoding images.
+    """Opens a source and checks everything that can be checked without decoding images.
 
     Args:
         source: what to read.
         raw: the folder of raw data that the source's paths are relative to.
-        threads: how many images are decoded side by side.
+        threads: number of images decoded in parallel.
 
     Raises:
         UserError: something is missing, damaged, or not what the parameters say.

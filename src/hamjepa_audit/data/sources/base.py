@@ -1,4 +1,4 @@
-"""What all sources give, and how they decode an image."""
+"""The interface that all sources share, and decoding of images."""
 
 import struct
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ DAMAGED = (
     struct.error,
     Image.DecompressionBombError,
 )
-"""What Pillow raises at files that are damaged or no images, opening or decoding them."""
+"""Errors that Pillow raises when it opens or decodes files that are damaged or not images."""
 
 BLOCK_ROWS = 128
 """Images decoded at a time: 25 MB at 256 pixels."""
@@ -34,7 +34,7 @@ class SplitImages:
     Attributes:
         labels: int64 (N,), known before any image is decoded.
         blocks: starts the stream of images: uint8 (n, 3, S, S) blocks in the labels' order, N
-            rows in all; raises UserError at an image that can't be used.
+            rows in all; raises UserError for an image that can't be used.
     """
 
     labels: Labels
@@ -43,7 +43,7 @@ class SplitImages:
 
 @dataclass(frozen=True)
 class SourceImages:
-    """A source, opened: label k is `classes[k]`; the libraries are those that decode."""
+    """An opened source: label k is `classes[k]`; the libraries are those that decode images."""
 
     classes: tuple[str, ...]
     train: SplitImages
@@ -56,10 +56,10 @@ def decode_rgb(image: Path | IO[bytes], where: str) -> Image.Image:
 
     Args:
         image: a file or a stream.
-        where: what an error names.
+        where: name of the image in error messages.
 
     Raises:
-        UserError: the file can't be read, is no image, or is damaged.
+        UserError: the file can't be read, is not an image, or is damaged.
     """
     advice = "fetch it again or take it out of the data set"
     try:
@@ -77,7 +77,7 @@ def to_planes(image: Image.Image) -> Images:
 
 
 def pillow_versions() -> dict[str, str]:
-    """Pillow and the codecs below it, on which decoded pixels depend."""
+    """Versions of Pillow and its codecs, on which decoded pixels depend."""
     codecs = {
         "libjpeg-turbo": features.version_feature("libjpeg_turbo"),
         "libwebp": features.version_module("webp"),

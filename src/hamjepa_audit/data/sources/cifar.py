@@ -1,7 +1,7 @@
 """CIFAR-10 and CIFAR-100 through torchvision, from the archive whose checksum torchvision pins.
 
-The archive holds pickles, which run code when loaded: it is not opened before its checksum
-matched. It is unpacked in a temporary folder, so that the raw data hold the archive alone.
+The archive holds pickles, which run code when loaded, so it is opened only after its checksum has
+matched. It is unpacked in a temporary folder; the folder of raw data holds only the archive.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ SIDE = 32
 
 
 def open_cifar(source: CifarParams, raw: Path) -> SourceImages:
-    """CIFAR from its archive in `raw / source.folder`, downloaded if that is allowed.
+    """Opens CIFAR from its archive in `raw / source.folder`, downloaded if that is allowed.
 
     Raises:
         UserError: `image_size` is not 32; the archive is missing and can't or may not be
@@ -62,7 +62,7 @@ def _require_download(source: CifarParams, pinned: Any, archive: Path) -> None:
 
 
 def _download(pinned: Any, archive: Path) -> None:
-    """Downloads the archive beside its place, and moves it there once its checksum matched."""
+    """Downloads the archive beside its destination, and moves it there if its checksum matches."""
     from torchvision.datasets import utils  # slow to import
 
     try:
@@ -72,7 +72,7 @@ def _download(pinned: Any, archive: Path) -> None:
         with tempfile.TemporaryDirectory(prefix=prefix, dir=archive.parent) as scratch:
             utils.download_url(pinned.url, scratch, pinned.filename, pinned.tgz_md5)
             (Path(scratch) / pinned.filename).replace(archive)
-    # RuntimeError is how torchvision reports a wrong checksum, and too many redirections.
+    # RuntimeError is how torchvision reports a wrong checksum or too many redirects.
     except (OSError, http.client.HTTPException, RuntimeError) as error:
         raise UserError(
             f"missing {pinned.filename}, looked for as {archive}, and downloading {pinned.url} "
@@ -91,11 +91,11 @@ def _require_checksum(pinned: Any, archive: Path) -> None:
 
 
 def _md5() -> "hashlib._Hash":
-    return hashlib.md5(usedforsecurity=False)  # what torchvision pins
+    return hashlib.md5(usedforsecurity=False)  # the checksum that torchvision pins
 
 
 def _load(pinned: Any, archive: Path) -> tuple[Any, Any]:
-    """The train and test sets: torchvision's, with `data` (N, 32, 32, 3), `targets`, `classes`."""
+    """Torchvision's train and test sets, with `data` (N, 32, 32, 3), `targets`, `classes`."""
     try:
         with tempfile.TemporaryDirectory(prefix="hamjepa-audit-") as scratch:
             _unpack(archive, scratch)
@@ -113,7 +113,7 @@ def _load(pinned: Any, archive: Path) -> tuple[Any, Any]:
 
 
 def _unpack(archive: Path, folder: str) -> None:
-    # Python 3.11 has filters from 3.11.4 on; without, the checksum alone vouches for the archive.
+    # Python has filters from 3.11.4 on; before that, only the checksum protects against attacks.
     options: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
     with tarfile.open(archive) as packed:
         packed.extractall(folder, **options)

@@ -15,7 +15,7 @@ FULL_SCALE = 16
 
 
 def open_digits(source: DigitsParams) -> SourceImages:
-    """The digits, split here class by class and enlarged by repeating pixels.
+    """The digits, split class by class and enlarged by repeating pixels.
 
     Raises:
         UserError: `image_size` is not a multiple of 8.
@@ -40,12 +40,12 @@ def open_digits(source: DigitsParams) -> SourceImages:
 
 
 def stratified_test_mask(labels: Labels, fraction: float, seed: int) -> NDArray[np.bool_]:
-    """Which rows are tested on: a random `fraction` of each class, rounded to whole rows.
+    """Mask of the test rows: a random `fraction` of each class, rounded to whole rows.
 
     Args:
         labels: int64 (N,).
         fraction: in (0, 1).
-        seed: another seed gives another split.
+        seed: determines the split.
 
     Returns:
         bool (N,).
@@ -53,7 +53,7 @@ def stratified_test_mask(labels: Labels, fraction: float, seed: int) -> NDArray[
     mask = np.zeros(len(labels), dtype=np.bool_)
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
-        # Raw words of a bit generator, whose stream NumPy guarantees; permutations it may change.
+        # NumPy guarantees the raw stream of a bit generator; its permutations may change.
         keys = np.random.PCG64(np.random.SeedSequence([seed, int(label)])).random_raw(len(rows))
         order = np.argsort(keys, kind="stable")
         mask[rows[order[: round(fraction * len(rows))]]] = True

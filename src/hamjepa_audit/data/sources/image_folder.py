@@ -1,4 +1,4 @@
-"""Images in folders, one folder a class; a split may be spread over several parts."""
+"""Images in folders, one folder per class; a split may be spread over several parts."""
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +25,7 @@ Entry: TypeAlias = tuple[str, Path]
 
 
 def open_image_folder(source: ImageFolderParams, raw: Path, threads: int) -> SourceImages:
-    """FOLDER/PART/CLASS/* below `raw`; the classes are those of all parts, sorted.
+    """Opens FOLDER/PART/CLASS/* below `raw`; the classes are those of all parts, sorted.
 
     Raises:
         UserError: the folder or a part is missing, or a part holds no images.
@@ -43,14 +43,14 @@ def open_image_folder(source: ImageFolderParams, raw: Path, threads: int) -> Sou
 def list_image_folder(
     source: ImageFolderParams, raw: Path
 ) -> tuple[Iterator[Entry], Iterator[Entry]]:
-    """The images of the train and of the test split, sorted by class, file name and part.
+    """The images of the train and the test split, sorted by class, file name and part.
 
-    The order does not depend on how a split is cut into parts of whole classes.
+    The order does not depend on how a split is divided into parts of whole classes.
 
     Raises:
-        UserError: the folder is missing; and, once the first is taken, a part is, or holds no
-            images.
-        OSError: as they are taken, a folder can't be read.
+        UserError: the folder is missing; or, when the first image is requested, a part is missing
+            or holds no images.
+        OSError: a folder can't be read during iteration.
     """
     folder = raw / source.folder
     if not folder.is_dir():
@@ -63,7 +63,7 @@ def list_image_folder(
 
 
 def class_names(source: ImageFolderParams, labels: Iterable[str]) -> tuple[str, ...]:
-    """The classes, sorted: the source's, or all that label an image."""
+    """The sorted classes: those that the source names, else all labels of images."""
     return tuple(sorted(source.classes or set(labels)))
 
 
@@ -90,7 +90,7 @@ def read_whole(path: Path, size: int) -> Images:
 
 
 def whole_size(size: tuple[int, int], shorter_side: int) -> tuple[int, int]:
-    """Width and height of an image of this width and height once its shorter side is resized."""
+    """Width and height of an image of size (width, height) after its shorter side is resized."""
     width, height = (shorter_side * side // min(size) for side in size)
     return width, height
 
@@ -101,7 +101,7 @@ def _read_resized(path: Path, size: int) -> Image.Image:
 
 
 def _list_split(parts: list[Path], classes: tuple[str, ...] | None) -> Iterator[Entry]:
-    """The images of some parts, of all classes or of these; the files of one class at a time."""
+    """Yields the images of some parts, of all or the given classes; lists one class at a time."""
     folders: dict[str, list[Path]] = {}
     for part in parts:
         for folder in _class_folders(part):

@@ -28,13 +28,13 @@ from hamjepa_audit.params.sources import ParquetFile, ParquetParams
 
 
 def open_parquet(source: ParquetParams, raw: Path, threads: int) -> SourceImages:
-    """The files of a study, each of them checked before any image is decoded.
+    """Opens a study's files and checks each of them before any image is decoded.
 
-    Class names come from the schema metadata under `huggingface`; without them a class is called
-    by its number. Rows in errors count from 0 within their file.
+    Class names come from the schema metadata under `huggingface`; without them, classes are named
+    by their numbers. Error messages count rows from 0 within their file.
 
     Raises:
-        UserError: a file is missing, damaged or another than pinned; a column is missing; a label
+        UserError: a file is missing, damaged or not the pinned one; a column is missing; a label
             is null, negative or beyond the class names; files disagree about the class names.
     """
     train = [_checked_path(raw, file, "train") for file in source.train]
@@ -102,7 +102,7 @@ def _require_columns(path: Path, schema: pa.Schema) -> None:
 
 
 def _classes(labels: Mapping[Path, Labels]) -> tuple[str, ...]:
-    """The class names that all files agree on; their numbers where no file names them."""
+    """The class names that all files agree on, or their numbers if no file has names."""
     names = {path: _class_names(path) for path in labels}
     first, classes = next(iter(names.items()))
     for path, other in names.items():
@@ -186,7 +186,7 @@ def _split(
 
 
 def _cells(path: Path) -> Iterator[list[Any]]:
-    """The image column in blocks of rows, each a {bytes, path} or None."""
+    """Yields the image column in blocks of rows, each row a {bytes, path} or None."""
     try:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=BLOCK_ROWS, columns=["image"]):
