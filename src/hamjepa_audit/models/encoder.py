@@ -1,4 +1,4 @@
-"""The token encoder: ResNet-18 up to stage 3, a 1x1 convolution to tokens, a state per image."""
+"""The token encoder: ResNet-18 up to stage 3, a 1x1 convolution to tokens, one state per image."""
 
 from typing import Literal
 
@@ -12,7 +12,7 @@ from hamjepa_audit.params.studies import EncoderParams
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions, BatchNorm, a shortcut (He et al. 2016); named as torchvision's."""
+    """Two 3x3 convolutions, BatchNorm, a shortcut (He et al. 2016); names as in torchvision."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
         super().__init__()
@@ -37,8 +37,8 @@ class BasicBlock(nn.Module):
 class GridPool(nn.Module):
     """Adaptive average pooling to grid x grid as two small matrix products.
 
-    The same bins as torch.nn.AdaptiveAvgPool2d, whose gradient is not deterministic on a GPU. In
-    float32 also under autocast: in bf16 the weights of a bin of three sum to 1.002.
+    The bins are those of torch.nn.AdaptiveAvgPool2d, whose gradient is not deterministic on a GPU.
+    Computed in float32 even under autocast: in bf16 the weights of a bin of three sum to 1.002.
     """
 
     def __init__(self, grid: int) -> None:
@@ -53,7 +53,7 @@ class GridPool(nn.Module):
             return (rows @ exact @ columns.mT).to(x.dtype)
 
     def _bins(self, length: int, like: Tensor) -> Tensor:
-        """(grid, length): bin i is the mean from floor(i L / grid) to ceil((i + 1) L / grid)."""
+        """Weights (grid, length); bin i averages floor(i L / grid) to ceil((i + 1) L / grid)."""
         index = torch.arange(self.grid, device=like.device)[:, None]
         position = torch.arange(length, device=like.device)
         inside = (position >= index * length // self.grid) & (
@@ -66,12 +66,11 @@ class GridPool(nn.Module):
 class TokenEncoder(nn.Module):
     """Images to states (protocol, "Encoder").
 
-    Stage 3 features (4 * width channels), optionally pooled to a token grid, a 1x1 convolution
-    without bias to `token_channels` and BatchNorm. Tokens are ordered (row, column), channels
-    minor. With state "phase_space" the first half of every token's channels, flattened, is q, the
-    second half p, and the state is [q; p]; with "joint" tokens are flattened as they are, with
-    "rectified" also put through a ReLU.
-    Stage 4 of the ResNet is never built.
+    Stage 3 features (4 * width channels) are optionally pooled to a token grid, then pass a 1x1
+    convolution without bias to `token_channels` and BatchNorm. Tokens are ordered (row, column),
+    channels last. With state "phase_space", q is the first half of each token's channels,
+    flattened, p the second half, and the state is [q; p]. With "joint", tokens are flattened as
+    they are; with "rectified", a ReLU follows. Stage 4 of the ResNet is never built.
     """
 
     def __init__(self, params: EncoderParams, state: State, generator: Generator) -> None:
@@ -93,8 +92,8 @@ class TokenEncoder(nn.Module):
         """States of images.
 
         Args:
-            images: (N, 3, S, S) float, normalised. In training mode BatchNorm sees all N rows,
-                so the views of a step go through in one call.
+            images: (N, 3, S, S) float, normalised. In training mode BatchNorm's statistics are
+                over all N rows, so pass all views of a step in one call.
 
         Returns:
             (N, tokens * token_channels).

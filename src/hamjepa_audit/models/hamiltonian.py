@@ -23,7 +23,7 @@ class MultilayerPerceptron(nn.Module):
         return [layer for layer in self.linears if isinstance(layer, nn.Linear)]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Rows through all layers."""
+        """(N, sizes[0]) -> (N, sizes[-1])."""
         *hidden, last = self.layers
         for layer in hidden:
             x = functional.gelu(layer(x))
@@ -33,7 +33,7 @@ class MultilayerPerceptron(nn.Module):
     def input_gradient(self, x: Tensor, stiffness: float, scale: float) -> Tensor:
         """Stiffness * x + scale * gradient of the scalar output (sizes[-1] = 1): (N, sizes[0]).
 
-        Closed form, one pass forward and one back, in place of autograd's graph of a graph.
+        In closed form, one pass forward and one back, instead of autograd's double backward.
         """
         *hidden, last = self.layers
         parameters = [tensor for layer in hidden for tensor in (layer.weight, layer.bias)]

@@ -9,13 +9,13 @@ from torch import Generator, nn
 def initialise(module: nn.Module, generator: Generator) -> None:
     """Draws the weights of every layer of `module`, in the order of its modules.
 
-    3x3 and 7x7 convolutions and the shortcuts of a ResNet: normal with variance 2 / fan_out
-    (He et al. 2015, as torchvision's ResNet); layers marked by `plain_initialisation`, linear
-    layers: uniform in +-1/sqrt(fan_in) (PyTorch's default); BatchNorm: 1 and 0.
+    Convolutions, including a ResNet's shortcuts: normal with variance 2 / fan_out (He et al. 2015,
+    as in torchvision's ResNet). Convolutions marked by `plain_initialisation` and linear layers:
+    uniform in +-1/sqrt(fan_in) (PyTorch's default). BatchNorm: weight 1, bias 0.
 
     Args:
         module: on the CPU, so that the weights don't depend on the device.
-        generator: a CPU generator; it advances.
+        generator: a CPU generator, which is advanced.
     """
     with torch.no_grad():
         for layer in module.modules():

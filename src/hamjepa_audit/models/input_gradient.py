@@ -1,4 +1,4 @@
-"""The gradient of an MLP by its input, and the derivatives of that gradient, in closed form."""
+"""The gradient of an MLP with respect to its input, and its derivatives, in closed form."""
 
 import math
 from typing import Any
@@ -13,9 +13,8 @@ class InputGradient(torch.autograd.Function):
 
     With h_0 = x, z_l = W_l h_(l-1) + b_l and h_l = gelu(z_l) for the hidden layers 1 to L, and w
     the weights of the output: df/dx = u_1 W_1, where u_l = t_l gelu'(z_l), t_L = w and
-    t_(l-1) = u_l W_l. `backward` is the chain rule through these formulas, written out: autograd,
-    an operation at a time, passes over memory several times as often. It can't be differentiated
-    again.
+    t_(l-1) = u_l W_l. `backward` writes out the chain rule through these formulas, with several
+    times fewer passes over memory than autograd, and can't be differentiated again.
     """
 
     @staticmethod
@@ -29,8 +28,8 @@ class InputGradient(torch.autograd.Function):
             x: (N, d).
             stiffness: factor of x.
             scale: factor of the gradient.
-            output: w, (1, width of layer L); its bias has no part in the gradient.
-            hidden: W_1, b_1, W_2, b_2, ..., as torch.nn.Linear has them.
+            output: w, (1, width of layer L); its bias does not affect the gradient.
+            hidden: W_1, b_1, W_2, b_2, ..., shaped as in torch.nn.Linear.
         """
         weights, biases = hidden[0::2], hidden[1::2]
         h, z = [x], [functional.linear(x, weights[0], biases[0])]
@@ -49,12 +48,12 @@ class InputGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-        """Products of the cotangent (N, d) with the derivatives by x, w, and all W_l and b_l.
+        """Vector-Jacobian products of the cotangent (N, d) for x, w, and all W_l and b_l.
 
-        Here r_l are the cotangents of t_l (r_0, of df/dx, stands before them), s_l those of z_l.
+        Here r_l are the cotangents of t_l, preceded by r_0, that of df/dx; s_l are those of z_l.
 
         Raises:
-            RuntimeError: the products are to be differentiated again (create_graph=True).
+            RuntimeError: second derivatives are requested (create_graph=True).
         """
         if torch.is_grad_enabled():
             raise RuntimeError("InputGradient has no second derivative: leave out create_graph")
@@ -80,7 +79,7 @@ class InputGradient(torch.autograd.Function):
 
 
 def _layer_gradients(u: Tensor, r: Tensor, s: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-    """Of W_l, which stands in z_l = W_l h + b_l and in t = u W_l, and of b_l."""
+    """Gradients of W_l, which occurs in z_l = W_l h + b_l and in t = u W_l, and of b_l."""
     return torch.addmm(u.T @ r, s.T, h), s.sum(dim=0)
 
 

@@ -15,8 +15,8 @@ def leapfrog(
 ) -> tuple[Tensor, Tensor]:
     """Leapfrog (velocity Verlet): half kick, drift, half kick, `steps` times.
 
-    Two half kicks that meet between steps are one full kick, so that the gradient is evaluated
-    steps + 1 times. Negating `step` inverts the map exactly (protocol, "HamJEPA").
+    Adjacent half kicks of successive steps are merged into one full kick, so the gradient is
+    evaluated steps + 1 times. Negating `step` inverts the map exactly (protocol, "HamJEPA").
 
     Args:
         potential_gradient: grad V, (..., d) -> (..., d).
@@ -52,7 +52,8 @@ def symplectic_euler(
 ) -> tuple[Tensor, Tensor]:
     """Symplectic Euler: kick, then drift with the new momentum (Hairer, Lubich, Wanner, I.1.9).
 
-    Symplectic, of order one, not its own inverse under -step. Arguments and values as `leapfrog`.
+    Symplectic, of order one; negating `step` does not invert it. Arguments and results as in
+    `leapfrog`.
     """
     for _ in range(steps):
         p = p - step * potential_gradient(q)
@@ -67,10 +68,10 @@ def euler(
     step: float | Tensor,
     steps: int,
 ) -> tuple[Tensor, Tensor]:
-    """Explicit Euler: kick and drift at once, both from the old state.
+    """Explicit Euler: kick and drift, both computed from the old state.
 
     Neither symplectic nor volume preserving: one step on the potential a |q|^2 / 2 multiplies
-    volume by (1 + a step^2) per pair of coordinates. Arguments and values as `leapfrog`.
+    volume by (1 + a step^2) per pair of coordinates. Arguments and results as in `leapfrog`.
     """
     for _ in range(steps):
         q, p = q + step * p, p - step * potential_gradient(q)

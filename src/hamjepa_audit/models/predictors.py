@@ -1,4 +1,4 @@
-"""Predictors: maps of one view's state that are to land on the other's."""
+"""Predictors: maps from the state of one view to that of the other."""
 
 from typing import Protocol, assert_never
 
@@ -23,7 +23,7 @@ INTEGRATORS = {"leapfrog": leapfrog, "symplectic_euler": symplectic_euler, "eule
 
 
 class StatePredictor(Protocol):
-    """A map of states, run forward (+1) or backward (-1) in time, row by row."""
+    """A map of states, applied forward (+1) or backward (-1) in time, chosen per row."""
 
     def __call__(self, states: Tensor, direction: Tensor, ramp: float) -> Tensor:
         """Predicted states.
@@ -54,7 +54,7 @@ def build_predictor(params: Predictor, state_dimension: int, generator: Generato
 
 
 class HamiltonianPredictor(nn.Module):
-    """An integrator's map of a learned Hamiltonian; the step size is never learned."""
+    """The flow of a learned Hamiltonian under an integrator; the step size is not learned."""
 
     def __init__(
         self, params: HamiltonianParams, state_dimension: int, generator: Generator
@@ -75,7 +75,7 @@ class HamiltonianPredictor(nn.Module):
 
 
 class AdditiveCouplingPredictor(nn.Module):
-    """Leapfrog whose force -(stiffness q + r g(q)) has a vector g, no potential's gradient.
+    """Leapfrog with the force -(stiffness q + r g(q)), where g need not be a gradient.
 
     Each half kick and drift shifts one half of the state by a function of the other (additive
     coupling, Dinh et al. 2014): volume is preserved and -dt inverts the map, as in HamJEPA, but it
@@ -103,7 +103,7 @@ class AdditiveCouplingPredictor(nn.Module):
         return torch.cat([q, p], dim=-1)
 
     def restoring_force(self, q: Tensor, ramp: float) -> Tensor:
-        """What stands in the place of the potential's gradient: (N, d) -> (N, d)."""
+        """The negative force, which replaces the potential's gradient: (N, d) -> (N, d)."""
         return self.stiffness * q + self.residual_scale * ramp * self.residual(q)
 
 
@@ -124,7 +124,7 @@ class ResidualMLPPredictor(nn.Module):
         initialise(self, generator)
 
     def forward(self, states: Tensor, direction: Tensor, ramp: float) -> Tensor:
-        """See StatePredictor; an MLP has no ramp."""
+        """See StatePredictor; `ramp` is ignored."""
         for _ in range(self.steps):
             residual = self.residual(torch.cat([states, direction], dim=-1))
             states = states + self.step_scale * residual
@@ -132,7 +132,7 @@ class ResidualMLPPredictor(nn.Module):
 
 
 class IdentityPredictor(nn.Module):
-    """The control: the state itself."""
+    """The control: returns the state unchanged."""
 
     def forward(self, states: Tensor, direction: Tensor, ramp: float) -> Tensor:
         """See StatePredictor."""
@@ -140,7 +140,10 @@ class IdentityPredictor(nn.Module):
 
 
 def residual_ramp(predictor: Predictor, epoch: int) -> float:
-    """Share of the force's residual in an epoch (from 1): epoch / ramp_epochs, at most 1."""
+    """Share of the learned force that is switched on in an epoch (from 1).
+
+    It is epoch / ramp_epochs, at most 1; always 1 without a ramp.
+    """
     match predictor:
         case LeapfrogParams() | SymplecticEulerParams() | EulerParams():
             epochs = predictor.potential.residual_ramp_epochs
