@@ -1,1 +1,1 @@
-"""What an arm minimises: prediction losses, SIGReg, floors and budgets, and their sum."""
+"""The losses that arms minimise: prediction losses, SIGReg, floors and budgets, and their sum."""

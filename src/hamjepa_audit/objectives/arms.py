@@ -50,7 +50,7 @@ def build_objective(params: Objective, state_dimension: int, seed: int) -> "ArmO
 
 
 class ArmObjective(nn.Module):
-    """What an arm minimises. Its parameters, if any, are those of the predictor."""
+    """The loss that an arm minimises. Its parameters, if any, are those of the predictor."""
 
     weights: Mapping[str, float]
     """Weight of each term in the sum."""
@@ -60,11 +60,11 @@ class ArmObjective(nn.Module):
 
         Args:
             states: (V, B, D), at least float32, outside autocast.
-            step: optimiser step from 0, which random directions are drawn for.
+            step: optimiser step from 0, which determines random directions.
             epoch: from 1.
 
         Returns:
-            Scalars by name, the names of `weights`.
+            Scalars by name; the names are those of `weights`.
         """
         raise NotImplementedError
 
@@ -72,7 +72,7 @@ class ArmObjective(nn.Module):
         """The weighted sum of the terms.
 
         Raises:
-            ValueError: `terms` are others than `weights`.
+            ValueError: `terms` and `weights` have different names.
         """
         if terms.keys() != self.weights.keys():
             raise ValueError(f"terms are {sorted(terms)}, but weights {sorted(self.weights)}")
@@ -80,7 +80,7 @@ class ArmObjective(nn.Module):
 
 
 class SIGRegObjective(ArmObjective):
-    """LeJEPA's prediction loss and weight * SIGReg (protocol, "SIGReg")."""
+    """LeJEPA's prediction loss plus weight * SIGReg (protocol, "SIGReg")."""
 
     def __init__(self, params: SIGRegObjectiveParams, seed: int) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class VICRegObjective(ArmObjective):
         }
 
     def terms(self, states: Tensor, step: int, epoch: int) -> dict[str, Tensor]:
-        """See ArmObjective; variance and covariance are sums over the views."""
+        """See ArmObjective; variance and covariance are summed over the views."""
         minimum_std, epsilon = self.params.minimum_std, self.params.epsilon
         return {
             "invariance": view_distance(states),
@@ -126,10 +126,10 @@ class VICRegObjective(ArmObjective):
 
 
 class RDMRegObjective(ArmObjective):
-    """Rectified LpJEPA: invariance and weight * RDMReg, mean over the views (arXiv 2602.01456).
+    """Rectified LpJEPA: invariance plus weight * RDMReg, mean over the views (arXiv 2602.01456).
 
-    Our choices: both views are compared with one target sample, as large as the batch; sample and
-    directions are drawn anew at every step; the distance is squared.
+    Our choices: both views are compared with the same target sample, as large as the batch; sample
+    and directions are redrawn at every step; the distance is squared.
     """
 
     def __init__(self, params: RDMRegObjectiveParams, seed: int) -> None:
@@ -139,7 +139,7 @@ class RDMRegObjective(ArmObjective):
         self.weights = {"invariance": 1.0, "rdmreg": params.weight}
 
     def terms(self, states: Tensor, step: int, epoch: int) -> dict[str, Tensor]:
-        """See ArmObjective; states are rectified already."""
+        """See ArmObjective; states must be rectified already."""
         _, batch, dimension = states.shape
         params = self.params
         directions = unit_directions(
@@ -180,7 +180,7 @@ class PhaseSpaceObjective(ArmObjective):
         self._directions: tuple[tuple[int, int], Tensor] | None = None
 
     def terms(self, states: Tensor, step: int, epoch: int) -> dict[str, Tensor]:
-        """See ArmObjective; the floors keep their directions for some steps."""
+        """See ArmObjective; the floors reuse their directions for several steps."""
         ramp = residual_ramp(self.params.predictor, epoch)
         return self.terms_along(states, self._floor_directions(states, step), ramp)
 
@@ -205,7 +205,7 @@ class PhaseSpaceObjective(ArmObjective):
         }
 
     def _floor_directions(self, states: Tensor, step: int) -> Tensor:
-        """Orthonormal directions (2, d, k), one matrix for q and one for p, drawn now and then."""
+        """Orthonormal directions (2, d, k), one matrix each for q and p, redrawn periodically."""
         views, batch, dimension = states.shape
         draw = step // self.params.logdet_floor.redraw_every_steps
         k = projection_count(self.params.logdet_floor.directions, dimension // 2, views * batch)

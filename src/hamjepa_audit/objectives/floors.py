@@ -12,17 +12,17 @@ GUARD = 1e-12
 
 
 class Moments(NamedTuple):
-    """Mean and variance of every coordinate: what budget, floor and mean penalty share."""
+    """Mean and variance of every coordinate, shared by budget, variance floor and mean penalty."""
 
     rows: int
-    """How many."""
+    """Number of rows."""
     mean: Tensor
     """(D,)."""
     variance: Tensor
     """(D,), biased."""
 
     def halves(self) -> "tuple[Moments, Moments]":
-        """Those of q and those of p."""
+        """The moments of q and those of p."""
         means, variances = self.mean.chunk(2), self.variance.chunk(2)
         q, p = (Moments(self.rows, *half) for half in zip(means, variances, strict=True))
         return q, p
@@ -35,7 +35,7 @@ def moments(rows: Tensor) -> Moments:
 
 
 def energy_budget(q: Moments, p: Moments, q_target: float, p_target: float) -> Tensor:
-    """(mean q^2 - q_target)^2 + (mean p^2 - p_target)^2, not centred.
+    """(mean q^2 - q_target)^2 + (mean p^2 - p_target)^2, second moments not centred.
 
     Args:
         q: moments of q; means are over rows and coordinates.
@@ -51,7 +51,7 @@ def variance_floor(part: Moments, minimum_std: float, epsilon: float) -> Tensor:
     """Mean over coordinates of max(0, minimum_std - sqrt(var + epsilon))^2, biased variance.
 
     Args:
-        part: moments of q or p. A single row has no variance: the floor is 0 there.
+        part: moments of q or p; for a single row, which has no variance, the term is 0.
         minimum_std: the floor.
         epsilon: keeps the square root's slope finite.
     """
@@ -67,7 +67,7 @@ def mean_penalty(states: Moments) -> Tensor:
 
 
 class ProjectedSpectrum(NamedTuple):
-    """Spectrum of projected covariances with ridge, one entry a batch element."""
+    """Spectrum of projected covariances with ridge, one entry per batch element."""
 
     logdet: Tensor
     """log det(C) / k."""
@@ -80,9 +80,9 @@ class ProjectedSpectrum(NamedTuple):
 def projected_spectrum(rows: Tensor, directions: Tensor, ridge: float) -> ProjectedSpectrum:
     """Spectrum of C = covariance (n - 1) of rows projected on k directions, plus ridge * I.
 
-    Covariance and eigenvalues are in float64, and the eigenvalues, which can't lie below the
-    ridge but for rounding, are raised to it: however large the features, a collapsed direction
-    is seen as one. All is taken of C *with* the ridge (protocol, "Where a reading goes wrong").
+    Covariance and eigenvalues are in float64. Eigenvalues below the ridge, which only rounding
+    can cause, are raised to it, so that a collapsed direction is recognised however large the
+    features. All statistics are of C *with* the ridge (protocol, "Where a reading goes wrong").
 
     Args:
         rows: (..., N, d), N >= 2.
@@ -98,7 +98,7 @@ def projected_spectrum(rows: Tensor, directions: Tensor, ridge: float) -> Projec
     covariance = projected.mT @ projected / (count - 1)
     covariance = covariance + ridge * torch.eye(k, dtype=torch.float64, device=rows.device)
     eigenvalues = torch.linalg.eigvalsh(covariance)
-    # The value is clamped, the gradient isn't: a direction lost to rounding is still pushed up.
+    # Only the value is clamped, so that a direction lost to rounding still has a gradient.
     eigenvalues = eigenvalues + (eigenvalues.clamp(min=ridge) - eigenvalues).detach()
     trace = eigenvalues.sum(dim=-1)
     participation = trace.square() / (eigenvalues.square().sum(dim=-1) + GUARD) / k
@@ -116,7 +116,7 @@ def logdet_floor(
     ridge: float,
     limits: tuple[SpectralLimits, SpectralLimits],
 ) -> Tensor:
-    """Projected log-det floors of q and of p with participation and top-eigenvalue terms.
+    """Projected log-det floors of q and p with participation and top-eigenvalue terms.
 
     max(0, minimum_logdet - logdet)^2 + max(0, minimum_participation - participation)^2
     + max(0, top_share - maximum_top_share)^2, summed over q and p (protocol, "HamJEPA").
@@ -124,9 +124,9 @@ def logdet_floor(
     Args:
         q: (N, d); fewer than two rows give 0.
         p: (N, d).
-        directions: (2, d, k), those of q and those of p.
+        directions: (2, d, k), for q and for p.
         ridge: added to the covariances' diagonals.
-        limits: of q and of p.
+        limits: for q and for p.
     """
     if len(q) < 2:
         return q.new_zeros(())
@@ -146,6 +146,6 @@ def projection_count(directions: int, dimension: int, rows: int) -> int:
 
 
 def orthonormal_directions(dimension: int, count: int, generator: Generator) -> Tensor:
-    """(dimension, count) float32 orthonormal columns: Q of a Gaussian matrix, on the CPU."""
+    """Orthonormal columns (dimension, count) float32: Q of a Gaussian matrix, on the CPU."""
     gaussian = torch.randn(dimension, count, generator=generator, dtype=torch.float64)
     return torch.linalg.qr(gaussian).Q.float()

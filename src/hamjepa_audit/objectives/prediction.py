@@ -1,4 +1,4 @@
-"""Prediction losses: how the state of one view predicts the other's."""
+"""Prediction losses: how well the state of one view predicts the other's."""
 
 from torch import Tensor
 from torch.nn import functional
@@ -8,11 +8,11 @@ from hamjepa_audit.params.arms import PredictionParams
 
 
 def lejepa_prediction(states: Tensor, global_views: int) -> Tensor:
-    """Half the mean squared distance of all views to the mean of the global ones, no detaching.
+    """Half the mean squared distance of all views to the mean of the global ones, no stop-gradient.
 
     Args:
         states: (V, B, D).
-        global_views: the first this many views make the centre.
+        global_views: number of leading views whose mean is the centre.
 
     Returns:
         A scalar (protocol, "SIGReg").
@@ -22,10 +22,10 @@ def lejepa_prediction(states: Tensor, global_views: int) -> Tensor:
 
 
 def view_distance(states: Tensor) -> Tensor:
-    """Mean squared distance of views 0 and 1, no detaching: (V, B, D) -> scalar.
+    """Mean squared distance of views 0 and 1, no stop-gradient: (V, B, D) -> scalar.
 
     The invariance term of VICReg (Bardes et al. 2022, algorithm 1) and of Rectified LpJEPA; a mean
-    over batch and coordinates, as everywhere here.
+    over batch and coordinates, like the other losses here.
     """
     return functional.mse_loss(states[0], states[1])
 
@@ -33,14 +33,15 @@ def view_distance(states: Tensor) -> Tensor:
 def phase_space_prediction(
     states: Tensor, predictor: StatePredictor, params: PredictionParams, ramp: float
 ) -> Tensor:
-    """Both views predicted from each other, against detached targets (paper, eq. 40).
+    """Loss of predicting both views from each other, with detached targets (paper, eq. 40).
 
-    View a runs forward to view b. View b runs backward in time to view a ("time_reversed"), or
-    forward as well ("forward", as in the ImageNet script). Both flows go in one batch.
+    View a is mapped forward to view b. View b is mapped to view a backward in time
+    ("time_reversed"), or forward as well ("forward", as in the ImageNet script). Both flows are
+    computed in one batch.
 
     Args:
         states: (V, B, 2d); views 0 and 1 are used.
-        predictor: the map of states.
+        predictor: map of states.
         params: matching and direction of the backward flow.
         ramp: share of the predictor's learned part that is switched on.
 
@@ -56,10 +57,10 @@ def phase_space_prediction(
 
 
 def state_distance(predicted: Tensor, target: Tensor, params: PredictionParams) -> Tensor:
-    """Mean squared error of states (N, 2d) under a matching.
+    """Mean squared error of states (N, 2d) under `params.matching`.
 
     "q": MSE(q) + momentum_weight * MSE(p); "qp": MSE over all coordinates. The paper's equations
-    39 and 40 write sums; the author's code, and we, take means.
+    39 and 40 have sums; the author's code takes means, and so does this one.
     """
     if params.matching == "qp":
         return functional.mse_loss(predicted, target)

@@ -8,11 +8,11 @@ from torch import Tensor
 def sliced_wasserstein(states: Tensor, target: Tensor, directions: Tensor) -> Tensor:
     """Squared 2-Wasserstein distance of projections, mean over directions and leading axes.
 
-    On a line the optimal coupling of two samples of one size pairs them in order.
+    In one dimension, the optimal coupling of two samples of equal size pairs their sorted values.
 
     Args:
         states: (..., N, D); leading axes are independent samples.
-        target: (N, D), what each of them is compared with.
+        target: (N, D), the sample that each of them is compared with.
         directions: (D, M), columns of unit length.
 
     Returns:
@@ -20,8 +20,8 @@ def sliced_wasserstein(states: Tensor, target: Tensor, directions: Tensor) -> Te
     """
     ours = states @ directions
     theirs = (target @ directions).sort(dim=-2).values.expand_as(ours)
-    # Target values go to the places that the ranks of ours name, so that only a product has to be
-    # differentiated: the ranks of a sample don't change under a small step.
+    # Reordering the target by our ranks, instead of sorting ours, leaves only the projection to
+    # differentiate: ranks are locally constant.
     ranks = ours.detach().argsort(dim=-2, stable=True).argsort(dim=-2)
     return (ours - theirs.gather(-2, ranks)).square().mean()
 
@@ -34,11 +34,11 @@ def rectified_generalised_gaussian(
     scale: float,
     generator: np.random.Generator,
 ) -> Tensor:
-    """(rows, columns) float32 on the CPU of independent ReLU(x), x generalised Gaussian.
+    """Independent draws of ReLU(x), x generalised Gaussian: (rows, columns) float32 on the CPU.
 
     x has the density p^(1 - 1/p) / (2 s Gamma(1/p)) exp(-|x - m|^p / (p s^p)) with shape p,
-    location m, scale s: Gaussian for p = 2, Laplace for p = 1. |x - m|^p / (p s^p) is then
-    Gamma(1/p) distributed, which is how it is drawn.
+    location m, scale s: Gaussian for p = 2, Laplace for p = 1. It is drawn through
+    |x - m|^p / (p s^p), which is Gamma(1/p) distributed.
     """
     gamma = generator.standard_gamma(1 / shape, (rows, columns), dtype=np.float32)
     magnitude = scale * (shape * gamma) ** (1 / shape)

@@ -14,8 +14,8 @@ def epps_pulley(samples: Tensor, knots: int, maximum_frequency: float) -> Tensor
     """Epps-Pulley statistic of each column against N(0, 1) (protocol, "SIGReg").
 
     N * sum_j w_j [(mean cos(t_j x) - exp(-t_j^2/2))^2 + (mean sin(t_j x))^2] with t_j equally
-    spaced on [0, T], w_j the trapezoid's weight, doubled for the negative half line, times
-    exp(-t_j^2/2). Memory is that of a few copies of the samples, whatever the number of knots.
+    spaced on [0, T], w_j the weight of the trapezoidal rule, doubled for the negative half line,
+    times exp(-t_j^2/2). Memory is a few copies of the samples for any number of knots.
 
     Args:
         samples: (..., N, K): N samples of K projections; leading axes are independent tests.
@@ -36,9 +36,9 @@ def epps_pulley(samples: Tensor, knots: int, maximum_frequency: float) -> Tensor
 
 
 class _EppsPulley(Function):
-    """The weighted sum over frequencies, one at a time; its gradient takes the sines anew.
+    """The weighted sum over frequencies, one at a time; `backward` recomputes the sines.
 
-    Left to autograd, angles and sines of all frequencies would be kept for the way back.
+    Autograd would keep angles and sines of all frequencies for the backward pass.
     """
 
     @staticmethod
@@ -79,7 +79,7 @@ def sigreg(states: Tensor, directions: Tensor, knots: int, maximum_frequency: fl
     """Mean Epps-Pulley statistic over views and directions.
 
     Args:
-        states: (V, B, D); each view is tested by itself, N = B.
+        states: (V, B, D); each view is tested separately, N = B.
         directions: (D, M), columns of unit length.
         knots: as in `epps_pulley`.
         maximum_frequency: as in `epps_pulley`.
@@ -91,6 +91,6 @@ def sigreg(states: Tensor, directions: Tensor, knots: int, maximum_frequency: fl
 
 
 def unit_directions(dimension: int, count: int, generator: Generator) -> Tensor:
-    """(dimension, count) float32 columns, uniform on the unit sphere, on the generator's device."""
+    """Columns uniform on the unit sphere: (dimension, count) float32, on the generator's device."""
     raw = torch.randn(dimension, count, generator=generator, device=generator.device)
     return functional.normalize(raw, dim=0)

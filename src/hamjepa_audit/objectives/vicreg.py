@@ -8,7 +8,7 @@ def variance_hinge(rows: Tensor, minimum_std: float, epsilon: float) -> Tensor:
     """Mean over coordinates of max(0, minimum_std - sqrt(var + epsilon)) (their eq. 1 and 2).
 
     Args:
-        rows: (..., N, D), N >= 2; leading axes are independent batches. Variance with n - 1.
+        rows: (..., N, D), N >= 2; leading axes are independent batches. The variance is unbiased.
         minimum_std: gamma.
         epsilon: keeps the square root's slope finite.
 
@@ -20,7 +20,7 @@ def variance_hinge(rows: Tensor, minimum_std: float, epsilon: float) -> Tensor:
 
 
 def covariance_penalty(rows: Tensor) -> Tensor:
-    """Sum of the squared off-diagonal covariances (n - 1), over D (their eq. 3 and 4).
+    """Sum of squared off-diagonal covariances (n - 1), divided by D (their eq. 3 and 4).
 
     Args:
         rows: (..., N, D), N >= 2; leading axes are independent batches.
