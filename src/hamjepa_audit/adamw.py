@@ -1,7 +1,7 @@
 """AdamW with PyTorch's fused kernel, without torch.optim's classes.
 
-The first step of any torch.optim optimiser imports PyTorch's compiler. That takes a second of every
-process, as long as a small run trains.
+The first step of any torch.optim optimiser imports PyTorch's compiler. That costs every process a
+second, about as long as a small run trains.
 """
 
 from collections.abc import Iterable
@@ -16,8 +16,8 @@ class AdamW:
 
     Attributes:
         param_groups: as in torch.optim: `params`, their learning rate `lr`, which may be set
-            between steps, and what else the caller wrote there.
-        state: of each parameter that has had a gradient: `exp_avg` and `exp_avg_sq`, shaped like
+            between steps, and any other keys that the caller passed.
+        state: for each parameter that has had a gradient: `exp_avg` and `exp_avg_sq`, shaped like
             it, and `step`, a float32 scalar; all on its device.
     """
 
@@ -43,7 +43,7 @@ class AdamW:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Updates every parameter that has a gradient; the others stay as they are."""
+        """Updates every parameter that has a gradient; the others are unchanged."""
         for group in self.param_groups:
             params = [parameter for parameter in group["params"] if parameter.grad is not None]
             if not params:

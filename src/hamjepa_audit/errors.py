@@ -1,13 +1,13 @@
-"""The errors a user can mend, and how they are worded."""
+"""Errors that a user can fix, and helpers to word their messages."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Something the user can mend; the command line prints it as one line and exits with 2.
+    """An error that the user can fix; the command line prints it as one line and exits with 2.
 
-    The message names the thing, its value, what was allowed and what to do next.
+    The message names the offending item, its value, what was allowed and what to do next.
     """
 
 
@@ -16,11 +16,11 @@ class TrainingDivergedError(UserError):
 
 
 class CheckFailedError(Exception):
-    """What was checked does not hold; the command line prints it as one line and exits with 1."""
+    """A check that failed; the command line prints it as one line and exits with 1."""
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's own words; the name of its type where it has none."""
+    """The first line of an error's message, or the name of its type if it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, canonical JSON, digests, typed Parquet."""
+"""Files that are complete or absent: atomic writes, canonical JSON, digests, typed Parquet."""
 
 import contextlib
 import hashlib
@@ -25,15 +25,15 @@ _PARQUET_SEAL = re.compile(PARQUET_MARK + rb"([0-9a-f]{64})" + PARQUET_MARK)
 
 @contextlib.contextmanager
 def atomic_path(target: Path, *, durable: bool = True) -> Iterator[Path]:
-    """Yields a temporary path beside `target`, which takes target's place when the block succeeds.
+    """Yields a temporary path beside `target`, which replaces `target` when the block succeeds.
 
-    Whatever happens inside the block, no reader ever sees a partial file under the final name,
-    and nothing is left behind on failure; what a killed process left behind is deleted first.
+    Readers never see a partial file under the final name, and nothing is left behind on failure.
+    Temporary files that killed processes left behind are deleted first.
 
     Args:
         target: the final name.
-        durable: whether to wait until the bytes are on the disk; without, a power failure may cut
-            the file short, which its readers must be able to tell.
+        durable: whether to wait until the bytes are on the disk; if not, a power failure may
+            truncate the file, which its readers must be able to detect.
 
     Raises:
         UserError: the folder can't be created or written to, or the disk is full.
@@ -56,10 +56,10 @@ def atomic_path(target: Path, *, durable: bool = True) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """Yields a temporary folder beside `target`, which takes its place when the block succeeds.
+    """Yields a temporary folder beside `target`, which replaces it when the block succeeds.
 
-    Nothing is left behind on failure. A folder that is there is deleted just before, and nothing
-    waits until the bytes are on the disk.
+    Nothing is left behind on failure. An existing folder is deleted just before it is replaced.
+    The bytes may not be on the disk yet when this returns.
 
     Raises:
         UserError: the folder can't be created or moved.
@@ -83,7 +83,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 
 def _discard(temporary: Path) -> None:
-    # Where its folder could not be made, it isn't there either.
+    # If its folder could not be created, it doesn't exist either.
     with contextlib.suppress(NotADirectoryError):
         temporary.unlink(missing_ok=True)
 
@@ -116,10 +116,10 @@ def _json_text(content: Any) -> str:
 
 
 def write_if_changed(target: Path, content: Any) -> Path:
-    """Writes JSON unless the file says the same already: its time is that of its last change.
+    """Writes JSON unless the file has this content already, so that its mtime is kept.
 
-    What depends on such a file is remade exactly when the content changes, without any metadata
-    of the workflow engine.
+    Files that depend on it are remade exactly when the content changes, without any metadata of
+    the workflow engine.
 
     Returns:
         `target`.
@@ -155,16 +155,16 @@ def write_sealed_json(target: Path, content: dict[str, Any], *, durable: bool = 
 
 
 def read_sealed_json(source: Path) -> dict[str, Any]:
-    """Reads what `write_sealed_json` wrote, if not a single byte of it has changed.
+    """Reads what `write_sealed_json` wrote, and checks that no byte of it has changed.
 
     Raises:
-        UserError: the file is missing, is not JSON, or is not what was written.
+        UserError: the file is missing, is not JSON, or has changed.
     """
     content = read_json(source)
     if not isinstance(content, dict) or JSON_SEAL not in content:
         raise UserError(f"{source} carries no digest of itself; delete it and run its step again")
     rest = {key: value for key, value in content.items() if key != JSON_SEAL}
-    # The text as well: JSON says the same with other spaces.
+    # The text is compared as well: other whitespace gives the same JSON content.
     if content[JSON_SEAL] != digest_of(rest) or source.read_text() != _json_text(content):
         raise UserError(
             f"{source} was changed or damaged since it was written: its content does not match "
@@ -177,13 +177,13 @@ def write_parquet(target: Path, table: pa.Table) -> None:
     """Writes `table` atomically, sealed; the same table gives the same bytes.
 
     The seal is the SHA-256 of all other bytes of the file. It lies between data and footer, where
-    readers of Parquet do not look, so that it is no part of the table and no copy carries it on.
+    Parquet readers do not look: it is not part of the table, and rewriting the table drops it.
     """
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     content = sink.getvalue().to_pybytes()
     footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
-    # Marked on both sides: with one mark damaged it is still known for a seal.
+    # Marked on both sides: with one mark damaged, it is still recognised as a seal.
     seal = PARQUET_MARK + hashlib.sha256(content).hexdigest().encode() + PARQUET_MARK
     write_bytes(target, content[:footer] + seal + content[footer:])
 
@@ -195,9 +195,9 @@ def read_parquet(
 
     Args:
         source: the file.
-        schema: when given, the file must have exactly these columns, in any order, of types that
-            fit.
-        sealed: whether the file must be one of `write_parquet`; others' are unsealed.
+        schema: if given, the file must have exactly these columns, in any order, with compatible
+            types.
+        sealed: whether the file must carry the seal of `write_parquet`.
 
     Raises:
         UserError: the file is missing, truncated, not Parquet, changed since `write_parquet`
@@ -219,7 +219,7 @@ def read_parquet(
 
 
 def _with_schema(source: Path, table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The table with the types of a schema; other libraries write theirs a little differently."""
+    """The table cast to a schema; other libraries write slightly different types."""
     lacking = [name for name in schema.names if name not in table.schema.names]
     if lacking:
         raise UserError(f"{source} lacks the columns {lacking}; make it again, or name them so")
@@ -251,7 +251,7 @@ def _are_integers(found: pa.DataType, expected: pa.DataType) -> bool:
 
 
 _LOOSELY_EQUAL = (_are_text, _are_integers)
-"""Types that hold the same values, but for integers that are too large."""
+"""Types that hold the same values, except for integers that are too large."""
 
 
 def _check_seal(source: Path, content: bytes, required: bool) -> None:
@@ -267,7 +267,7 @@ def _check_seal(source: Path, content: bytes, required: bool) -> None:
 
 
 def canonical_json(content: Any) -> str:
-    """One text for one content: sorted keys, no spaces, no NaN; what digests are taken of."""
+    """The canonical text that digests are computed from: sorted keys, no spaces, no NaN."""
     return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 

@@ -1,9 +1,9 @@
-"""One GPU for one process, or several for a job of several, where jobs share several GPUs.
+"""Leases of GPUs that jobs share: one GPU for a process, or several for a job of several processes.
 
-Snakemake starts as many GPU jobs as its resource `gpu` allows, but leaves all of them on the first
-GPU. So each process leases a place on a GPU: a file lock, which ends with the process whatever
-happens to it. A job of several processes leases all its GPUs at once or none: two such jobs that
-each held some while they wait for more would wait for each other.
+Snakemake starts as many GPU jobs as its resource `gpu` allows, but all of them use the first GPU.
+So each process leases a slot on a GPU: a file lock, which the system frees when the process ends.
+A job of several processes leases all its GPUs at once or none: two such jobs that each held some
+while they wait for more would deadlock.
 """
 
 import contextlib
@@ -26,26 +26,26 @@ POLL_SECONDS = 1.0
 def leased_gpus(
     gpus: Sequence[str], runs_per_gpu: int, folder: Path | None = None, count: int = 1
 ) -> Iterator[list[str]]:
-    """Holds a place on the GPU with the most places free, or, for several, all places of each.
+    """Holds a slot on the GPU with the most free slots; with `count` > 1, all slots of each GPU.
 
-    It waits, and says so, while there are too few, and holds none meanwhile.
+    While there are too few, it prints that it waits, and holds none.
 
     Args:
         gpus: names to choose from, at least `count`; the same name means the same GPU.
-        runs_per_gpu: places on each GPU, at least 1.
-        folder: of the locks; None for one that all processes of this user on this machine share,
-            or, in a Slurm job, those of the job: what one job was given no other has.
+        runs_per_gpu: slots on each GPU, at least 1.
+        folder: folder of the locks; None for one shared by all processes of this user on this
+            machine or, in a Slurm job, by those of the job, because jobs get different GPUs.
         count: GPUs wanted, at least 1.
 
     Yields:
-        The names of so many GPUs.
+        The names of `count` GPUs.
 
     Raises:
         UserError: the locks can't be written.
     """
     job = os.environ.get("SLURM_JOB_ID")
     if folder is None and job and len(gpus) == 1:
-        yield list(gpus)  # the job's own
+        yield list(gpus)  # the only GPU of the Slurm job
         return
     folder = folder or _shared_folder(job)
     places = _take_places(gpus, runs_per_gpu, folder, count)
@@ -73,7 +73,7 @@ def _waiting(gpus: Sequence[str], runs_per_gpu: int, count: int) -> str:
 def _take_places(
     gpus: Sequence[str], runs_per_gpu: int, folder: Path, count: int
 ) -> dict[str, list[FileLock]]:
-    """By GPU, a place on the emptiest, or all places of several; nothing if too few are free.
+    """By GPU, a slot on the emptiest, or all slots of several; empty if too few are free.
 
     Raises:
         UserError: a lock can't be written.
@@ -111,7 +111,7 @@ def _try(lock: FileLock) -> bool:
 
 @contextlib.contextmanager
 def _writing_locks(folder: Path) -> Iterator[None]:
-    """Names the lock in the folder that can't be written."""
+    """Turns an OSError into a UserError that names the lock that can't be written."""
     try:
         yield
     except OSError as error:
@@ -123,7 +123,7 @@ def _writing_locks(folder: Path) -> Iterator[None]:
 
 
 def _shared_folder(job: str | None) -> Path:
-    """The user's folder of locks; each Slurm job has its own, for in it GPUs count from 0 again."""
+    """The user's folder of locks; one per Slurm job, because each numbers its GPUs from 0."""
     name = f"hamjepa-audit-gpus-{os.getuid()}" + (f"-slurm-{job}" if job else "")
     folder = Path(tempfile.gettempdir()) / name
     try:

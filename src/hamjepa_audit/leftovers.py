@@ -1,4 +1,4 @@
-"""Temporary names that say whose they are, so that what a killed process left can be deleted."""
+"""Temporary names that identify their process, so that leftovers of killed ones can be deleted."""
 
 import glob
 import os
@@ -11,15 +11,15 @@ _OWNER = re.compile(r"(?P<host>.+)\.(?P<process>\d+)\.[^.]+")
 
 
 def temporary_prefix(target: Path) -> str:
-    """What the hidden temporary name of a file or folder begins with: its name, host, process."""
+    """The prefix of temporary names for a file or folder: hidden; its name, host, process."""
     return f".{target.name}.{socket.gethostname()}.{os.getpid()}."
 
 
 def remove_leftovers(target: Path) -> None:
-    """Deletes what processes of this host that are no more meant to move to `target`.
+    """Deletes temporary files and folders for `target` of processes of this host that have ended.
 
     Raises:
-        OSError: it can't be deleted.
+        OSError: one can't be deleted.
     """
     beginning = f".{target.name}."
     for path in target.parent.glob(f"{glob.escape(beginning)}*"):

@@ -1,4 +1,4 @@
-"""One process at a time for one thing, by a lock that ends with the process that holds it."""
+"""Mutual exclusion of processes by a file lock, which ends with the process that holds it."""
 
 import contextlib
 import os
@@ -14,14 +14,14 @@ from hamjepa_audit.errors import UserError
 
 @contextlib.contextmanager
 def sole_process(lock: Path, task: str) -> Iterator[None]:
-    """Holds a lock while the block runs. The system frees it when the process ends, however.
+    """Holds a lock while the block runs. The system frees it however the process ends.
 
     Args:
-        lock: the lock's file, which says who holds it.
-        task: what is done meanwhile, for the message.
+        lock: the lock's file; its content names the holder.
+        task: what the block does, for the message.
 
     Raises:
-        UserError: another process holds it, or the file can't be made.
+        UserError: another process holds the lock, or its file can't be created.
     """
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ def sole_process(lock: Path, task: str) -> Iterator[None]:
         try:
             yield
         finally:
-            # While it is held: who waits for a file without a name takes no notice of it.
+            # Deleted while it is held: other processes don't accept a lock on an unlinked file.
             lock.unlink(missing_ok=True)
 
 
@@ -53,7 +53,7 @@ def _unusable(lock: Path, error: OSError) -> UserError:
 
 
 def _holder(lock: Path) -> str:
-    """Who wrote a lock's file; it is empty for a moment, and gone once its holder has ended."""
+    """The holder of a lock; its file is empty at first, and gone once the holder has ended."""
     try:
         return lock.read_text().strip() or "another process"
     except FileNotFoundError:

@@ -7,10 +7,10 @@ NO_GPU = ("", "-1", "NoDevFiles")
 
 
 def visible_gpus() -> list[str]:
-    """Names of the GPUs that a process started here may use, as CUDA_VISIBLE_DEVICES takes them.
+    """Names of the GPUs that a process started here may use, in CUDA_VISIBLE_DEVICES' format.
 
-    Those of CUDA_VISIBLE_DEVICES if it is set, indices or UUIDs (a MIG part's too), each once; like
-    CUDA, up to the first that names none. Else the indices of all of NVIDIA's.
+    If CUDA_VISIBLE_DEVICES is set, its indices or UUIDs (also of MIG instances), without repeats;
+    as in CUDA, up to the first that names no GPU. Else the indices of all NVIDIA GPUs.
     """
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is None:
@@ -21,5 +21,5 @@ def visible_gpus() -> list[str]:
 
 
 def gpu_count() -> int:
-    """GPUs that a process started here may use."""
+    """Number of GPUs that a process started here may use."""
     return len(visible_gpus())

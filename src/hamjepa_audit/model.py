@@ -1,4 +1,4 @@
-"""The model of a run: what is trained, its initial weights, its weights by name."""
+"""The model of a run: the modules that are trained, and their weights by name."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,19 +14,19 @@ from hamjepa_audit.randomness import Stream, generator
 
 @dataclass
 class Model:
-    """What is trained: the encoder, and the objective with its predictor."""
+    """The modules that are trained: the encoder, and the objective with its predictor."""
 
     encoder: TokenEncoder
     objective: ArmObjective
 
     def to(self, device: torch.device) -> "Model":
-        """Both on a device; convolutions run fastest with channels last."""
+        """Moves both to a device; the encoder in channels-last format, the fastest."""
         self.encoder.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.objective.to(device)
         return self
 
     def parts(self) -> dict[str, nn.Module]:
-        """Its modules by what the names of their weights begin with."""
+        """Its modules, by the prefix of their weights' names."""
         return {"encoder": self.encoder, "objective": self.objective}
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -38,10 +38,10 @@ class Model:
         }
 
     def load_state_dict(self, weights: Mapping[str, Tensor]) -> None:
-        """Takes over weights that `state_dict` gave.
+        """Loads weights that `state_dict` returned.
 
         Raises:
-            RuntimeError: they are another model's.
+            RuntimeError: they belong to another model.
         """
         for part, module in self.parts().items():
             prefix = f"{part}."
@@ -55,7 +55,7 @@ class Model:
 
 
 def build_model(run: RunParams) -> Model:
-    """The model of a run with its initial weights, which only the seed and shapes decide."""
+    """The model of a run with its initial weights, which depend on seed and shapes only."""
     encoder = TokenEncoder(run.encoder, run.arm.state, generator(Stream.ENCODER_WEIGHTS, run.seed))
     dimension = run.encoder.state_dimension(run.views.size)
     return Model(encoder, build_objective(run.arm.objective, dimension, run.seed))

@@ -1,7 +1,7 @@
-"""Random generators that are named by what they are for, so that no draw moves another.
+"""Independent random generators, one per purpose, so that no draw affects another.
 
-Every stream depends on the run's seed and on its own indices alone: arms of one seed share initial
-encoder weights, data order and views, and a step draws the same whatever was drawn before it.
+Every stream depends on the run's seed and its own indices only: arms of one seed share initial
+encoder weights, data order and views, and a step's draws don't depend on earlier ones.
 """
 
 from enum import IntEnum
@@ -11,7 +11,7 @@ import torch
 
 
 class Stream(IntEnum):
-    """What a generator is for. The numbers are part of TRAINING_NUMERICS."""
+    """The purpose of a generator. The numbers are part of TRAINING_NUMERICS."""
 
     ENCODER_WEIGHTS = 0
     PREDICTOR_WEIGHTS = 1
@@ -40,7 +40,7 @@ def generator(stream: Stream, seed: int, *indices: int) -> torch.Generator:
 def device_generator(
     device: torch.device, stream: Stream, seed: int, *indices: int
 ) -> torch.Generator:
-    """A generator of a stream on a device; other devices draw other numbers."""
+    """A generator of a stream on a device; its numbers depend on the device."""
     return torch.Generator(device).manual_seed(derived_seed(stream, seed, *indices))
 
 

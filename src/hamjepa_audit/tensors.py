@@ -13,10 +13,10 @@ def write_tensors(
 ) -> None:
     """Writes tensors, contiguous on the CPU, atomically; the same tensors give the same bytes.
 
-    Of `metadata` at most one entry: safetensors writes several in any order.
+    `metadata` has at most one entry, because safetensors writes several in arbitrary order.
 
-    safetensors' own `save_file` is not used: it reports a full disk as an error of its own kind,
-    and leaves a temporary file without an owner's name when it is killed.
+    safetensors' own `save_file` is not used: it raises its own error type on a full disk, and when
+    killed leaves a temporary file whose name does not identify its process.
 
     Raises:
         UserError: the folder can't be written to, or the disk is full.
