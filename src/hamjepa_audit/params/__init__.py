@@ -1,4 +1,4 @@
-"""Typed parameters: what a study, an arm and a run are made of, read from params/."""
+"""Typed parameters of studies, arms and runs, read from params/."""
 
 from hamjepa_audit.params.arms import ArmParams
 from hamjepa_audit.params.loading import load_study, resolve_run, study_names

@@ -1,4 +1,4 @@
-"""What an arm is: how the state is read, the predictor, the objective, the clipping."""
+"""Parameters of an arm: the form of the state, the predictor, the objective, the clipping."""
 
 import math
 from typing import Annotated, Literal, Self
@@ -17,11 +17,11 @@ from hamjepa_audit.params.base import (
 
 Readout = Literal["q", "p", "qp", "all"]
 State = Literal["phase_space", "joint", "rectified"]
-"""[q; p]; a vector without parts; the same through a ReLU."""
+"""Respectively: [q; p]; a vector without parts; the same after a ReLU."""
 
 
 class ForceParams(Params):
-    """-(stiffness q + r g(q)), g an MLP with GELU; r ramps up linearly by epoch."""
+    """Force -(stiffness q + r g(q)), g an MLP with GELU; r ramps up linearly by epoch."""
 
     stiffness: NonNegative
     hidden_width: Count
@@ -33,14 +33,14 @@ class ForceParams(Params):
 class PotentialParams(ForceParams):
     """V(q) = stiffness/2 |q|^2 + r f(q), f an MLP with GELU; r ramps up linearly by epoch.
 
-    With `trained` false f keeps its random initial weights.
+    If `trained` is false, f keeps its random initial weights.
     """
 
     trained: bool = later_field(True)
 
 
 class IntegratorParams(Params):
-    """A map of the separable Hamiltonian |p|^2/2 + V(q); the kind names the integrator."""
+    """Numerical flow of the separable Hamiltonian |p|^2/2 + V(q); `kind` names the integrator."""
 
     steps: Count
     step_size: Positive
@@ -60,7 +60,7 @@ class SymplecticEulerParams(IntegratorParams):
 
 
 class EulerParams(IntegratorParams):
-    """Kick and drift at once, both from the old state: not symplectic, of order one."""
+    """Kick and drift, both computed from the old state: not symplectic, of order one."""
 
     kind: Literal["euler"]
 
@@ -69,7 +69,7 @@ HamiltonianParams = LeapfrogParams | SymplecticEulerParams | EulerParams
 
 
 class AdditiveCouplingParams(Params):
-    """Leapfrog with a force that is no potential's: preserves volume, is not Hamiltonian."""
+    """Leapfrog with a force that need not be a gradient: preserves volume, is not Hamiltonian."""
 
     kind: Literal["additive_coupling"]
     steps: Count
@@ -88,7 +88,7 @@ class ResidualMLPParams(Params):
 
 
 class IdentityParams(Params):
-    """The state itself is the prediction."""
+    """The prediction is the state itself."""
 
     kind: Literal["identity"]
 
@@ -226,7 +226,7 @@ Objective = Annotated[
 
 
 class ClippingParams(Params):
-    """Gradient clipping by global norm: `encoder` leaves the predictor unclipped, uncounted."""
+    """Gradient clipping by global norm; scope `encoder` neither clips nor counts the predictor."""
 
     maximum_norm: Positive
     scope: Literal["encoder_and_predictor", "encoder"]

@@ -1,4 +1,4 @@
-"""How claims are tested: levels, margins, families, and which study stands for which."""
+"""Parameters of the tests of claims: levels, margins, families, studies that stand for others."""
 
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -36,7 +36,7 @@ class MarginParams(Params):
 
 
 class FamilyParams(Params):
-    """Per kind of claim, the columns in which the members of a family agree."""
+    """For each kind of claim, the columns that define a family: its members agree in them."""
 
     measurements: tuple[Column, ...] = Field(min_length=1)
     differences: tuple[Column, ...] = Field(min_length=1)
@@ -44,14 +44,14 @@ class FamilyParams(Params):
 
 
 class StandsForParams(Params):
-    """The paper's study that another study has the shape of; epochs: the paper's to ours."""
+    """The paper's study that one of ours stands for; `epochs` maps the paper's to ours."""
 
     study: Name
     epochs: dict[Count, Count] = Field(min_length=1)
 
 
 class StatementParams(Params):
-    """What the words of the paper's statements are taken to mean."""
+    """Thresholds that make the wording of the paper's statements precise."""
 
     negligible_accuracy: Positive
     small_k: Count
@@ -79,11 +79,11 @@ class AuditParams(Params):
 
     @property
     def alpha(self) -> float:
-        """Level of the tests."""
+        """Significance level of the tests."""
         return 1 - self.confidence
 
     def our_metric(self, metric: str) -> str:
-        """Which of our metrics a metric of the paper is compared with."""
+        """The metric of ours that a metric of the paper is compared with."""
         return self.compared_with.get(metric, metric)
 
     def margin(self, metric: str, value: float) -> float:
@@ -98,8 +98,8 @@ class AuditParams(Params):
         """The margin around a difference of two of our arms, in the metric's unit.
 
         Raises:
-            UserError: no margin is declared for the metric, or one that only a value of the paper
-                gives a size.
+            UserError: no margin is declared for the metric, or only one relative to a value of
+                the paper.
         """
         margin = self._margin_params(metric)
         if margin.absolute is None:

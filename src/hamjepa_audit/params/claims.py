@@ -1,7 +1,7 @@
 """The paper's claims, typed: measurements, differences and statements, each with its source.
 
-Numbers are kept as they are printed: 28.10 says more than 28.1, namely that the value lies between
-28.095 and 28.105. They are therefore read as decimals, trailing zeros included.
+Numbers are kept as printed, as decimals with trailing zeros, because these carry precision: 28.10
+means a value between 28.095 and 28.105.
 """
 
 from collections import Counter
@@ -23,7 +23,7 @@ Source = Annotated[str, Field(min_length=1)]
 Spread = Annotated[Decimal, Field(gt=0)]
 
 ACCURACIES = ("knn_top", "linear_probe_top")
-"""How the metrics begin that are accuracies in percent; all others are dimensionless."""
+"""Prefixes of the metrics that are accuracies in percent; all others are dimensionless."""
 
 
 def unit_of(metric: str) -> Unit:
@@ -34,7 +34,7 @@ def unit_of(metric: str) -> Unit:
 class MeasurementClaim(Params):
     """A number that the paper reports for one arm and readout.
 
-    `std` is over `n` seeds; a single run has none. `at_k`: where a best over k was found.
+    `std` is over `n` seeds; a single run has none. `at_k` is the k where a best over k was found.
     """
 
     study: Name
@@ -62,7 +62,7 @@ class MeasurementClaim(Params):
 
     @property
     def key(self) -> str:
-        """What is measured: equal for two statements of one number."""
+        """Identifier of what is measured; equal for two statements of the same number."""
         return f"{self.study}-e{self.epochs}-{self.arm}-{self.readout}-{self.metric}"
 
 
@@ -106,12 +106,12 @@ class DifferenceClaim(Params):
 
     @property
     def key(self) -> str:
-        """What is compared: equal for two statements of one difference."""
+        """Identifier of what is compared; equal for two statements of the same difference."""
         return f"{self.study}-e{self.epochs}-{self.metric}-{self.minuend}-{self.subtrahend}"
 
 
 class StatementClaim(Params):
-    """What the paper says in words."""
+    """A claim that the paper states in words."""
 
     id: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
     study: Name
@@ -121,7 +121,7 @@ class StatementClaim(Params):
 
 
 class Paper(Params):
-    """Which paper, and which version of it."""
+    """The paper, and its version."""
 
     arxiv: str
     version: Count
@@ -129,7 +129,7 @@ class Paper(Params):
 
 
 class Rollout(Params):
-    """How far a toy trajectory is integrated."""
+    """Step size and number of steps of a toy trajectory."""
 
     dt: Spread
     steps: Count
@@ -183,7 +183,7 @@ def _refuse_repeated(kind: str, names: Iterable[str]) -> None:
 
 
 def claim_names(claims: Iterable[MeasurementClaim | DifferenceClaim]) -> list[str]:
-    """A name for each claim: its key, and for a repeated one a number from 2 after it.
+    """A name for each claim: its key; repeated keys get a number, from 2, as a suffix.
 
     Returns:
         As many names as claims, all different, such as 'cifar100-e30-hamjepa-q-effective_rank.2'.
@@ -197,11 +197,11 @@ def claim_names(claims: Iterable[MeasurementClaim | DifferenceClaim]) -> list[st
 
 
 def load_claims(path: Path) -> Claims:
-    """The claims of a file.
+    """Reads the claims of a file. The same number from two sources is kept twice.
 
     Raises:
-        UserError: missing, not YAML, an unknown key, a value of the wrong type, unit or range, or
-            a claim given twice with one source. The same number from two sources is kept twice.
+        UserError: the file is missing or not YAML; it has an unknown key, a value of the wrong
+            type, unit or range, or a claim twice with the same source.
     """
     tree = read_yaml(path, _PrintedNumbers)
     measurements = tree.get("measurements")
@@ -212,7 +212,7 @@ def load_claims(path: Path) -> Claims:
 
 
 class _PrintedNumbers(UniqueKeyLoader):
-    """YAML whose numbers with a point stay texts, as they are printed."""
+    """YAML loader that keeps numbers with a decimal point as strings, as printed."""
 
 
 def _as_printed(loader: _PrintedNumbers, node: yaml.ScalarNode) -> Any:

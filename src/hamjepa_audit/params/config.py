@@ -1,4 +1,4 @@
-"""params/config.yaml: what the workflow audits, and on what."""
+"""params/config.yaml: what the workflow audits, and on which device."""
 
 from typing import Literal
 

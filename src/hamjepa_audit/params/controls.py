@@ -1,4 +1,4 @@
-"""Which arms of a study are controls of which: what tables and figures of the gain are about."""
+"""Arms that serve as controls of other arms, for the tables and figures of the gain."""
 
 from typing import Any, NamedTuple
 
@@ -9,12 +9,12 @@ FEWEST_VALUES = 3
 
 
 class Factor(NamedTuple):
-    """A setting that some arms vary, all else being as in a reference arm."""
+    """A setting that some arms vary, with all else as in a reference arm."""
 
     figure: str
     symbol: str
     side: str
-    """Which arm of `GainParams` the others are compared with."""
+    """The arm of `GainParams` that is the reference."""
     path: tuple[str, ...]
     """Keys of the setting in an arm's parameters."""
 
@@ -27,15 +27,16 @@ FACTORS = (
 
 
 def has_gain(study: StudyParams) -> bool:
-    """Whether a study has the two arms that a gain lies between, and another beside them."""
+    """Whether a study has the two arms that define the gain, and at least one other."""
     arms = {arm.name for arm in study.arms}
     return {study.statistics.gain.baseline, study.statistics.gain.method} < arms
 
 
 def values_of(study: StudyParams, factor: Factor) -> dict[str, float]:
-    """The setting's value by arm, for the arms that differ from the reference in it alone.
+    """The setting's value by arm, for the arms that differ from the reference only in it.
 
-    Sorted by value, the reference included; empty if the study lacks it or has too few values.
+    Sorted by value, reference included; empty if the study lacks the reference or has too few
+    values.
     """
     reference = getattr(study.statistics.gain, factor.side)
     arms = {arm.name: arm.model_dump(exclude={"name", "title"}) for arm in study.arms}
@@ -57,7 +58,7 @@ def gain_figures(study: StudyParams) -> list[str]:
 
 
 def _taken_out(tree: dict[str, Any], path: tuple[str, ...]) -> Any:
-    """The value at a path, which is taken out of the tree; None if it isn't there."""
+    """Removes the value at a path from the tree and returns it; None if it isn't there."""
     *parents, last = path
     node: Any = tree
     for key in parents:

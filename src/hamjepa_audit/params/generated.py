@@ -1,4 +1,4 @@
-"""params/generated.yaml: what generated pictures are like."""
+"""params/generated.yaml: parameters of generated images."""
 
 from typing import Annotated, Self
 
@@ -7,11 +7,11 @@ from pydantic import Field, model_validator
 from hamjepa_audit.params.base import Count, Params, Seed
 
 JpegQuality = Annotated[int, Field(ge=1, le=95)]
-"""As Pillow counts it; above 95 files grow, and pictures gain next to nothing."""
+"""On Pillow's scale; above 95, files grow with almost no gain in quality."""
 
 
 class GeneratedParams(Params):
-    """Pictures in PART/CLASS folders; `images` of each class by part, `sides` in pixels."""
+    """Images in PART/CLASS folders; `images` per class by part, `sides` in pixels."""
 
     classes: Count
     images: dict[str, Count] = Field(min_length=1)

@@ -1,10 +1,11 @@
-"""From YAML files to typed parameters: read, inherit, merge, validate, and say what is wrong.
+"""From YAML files to typed parameters: read, inherit, merge, validate, and report errors.
 
 A study file is merged over `protocol.yaml` (or over the study it `extends`); an arm file over the
 arm it `extends`. A study may take its arms from a `selection`, a part of a study that several
 share (params/selections), which is merged before its own settings. It may override settings of an
 arm under `arm_overrides`; an arm inherits the overrides of the arm that it extends, so that the
-ablations stay equal to HamJEPA in all else. A hidden width may follow HamJEPA's by a word (widths).
+ablations stay equal to HamJEPA in all else. A hidden width may be a keyword that makes it follow
+HamJEPA's (see widths).
 """
 
 import json
@@ -25,7 +26,7 @@ from hamjepa_audit.params.widths import FOLLOWED, Word, with_width, word_of
 Tree = dict[str, Any]
 _Model = TypeVar("_Model", bound=Params)
 _INTEGRATORS = {"leapfrog", "symplectic_euler", "euler"}
-"""Kinds that have the same settings and mean the same by them."""
+"""Kinds whose settings have the same names and meaning."""
 
 
 def study_names(folder: Path) -> list[str]:
@@ -94,9 +95,9 @@ def resolve_run(study: StudyParams, arm: str, epochs: int, seed: int) -> RunPara
 
 
 def validate(model: type[_Model], tree: Tree, where: str) -> _Model:
-    """`tree` as a `model`, or the first thing that is wrong with it in one line."""
+    """Validates `tree` as a `model`; raises UserError with the first problem in one line."""
     try:
-        # Through JSON: there, strict validation still takes a list for a tuple.
+        # Through JSON, because strict validation of JSON accepts a list for a tuple.
         return model.model_validate_json(json.dumps(tree))
     except TypeError as error:
         raise UserError(f"{where}: {error}; put the value in quotes") from error
@@ -131,7 +132,7 @@ def _study_tree(folder: Path, name: str, seen: tuple[str, ...]) -> Tree:
 
 
 def _require_keys(tree: Tree, where: str) -> None:
-    """Refuses a study's unknown key, which may be what stands in the place of a missing one."""
+    """Raises UserError for a study's unknown key, which may be a misspelt required one."""
     allowed = {*StudyParams.model_fields, "arm_overrides", "extends", "selection"} - {"name"}
     for key in tree:
         if key not in allowed:
@@ -159,7 +160,7 @@ def _arm_tree(folder: Path, name: str, overrides: Tree, where: str, seen: tuple[
 
 
 def _numbered(arm: Tree, word: Word | None) -> Tree:
-    """An arm with any width in the place of a word, which is known when the arm is validated."""
+    """An arm with a placeholder for a width word, whose value is known only after validation."""
     if word is None:
         return arm
     number: Any = 1
@@ -169,7 +170,7 @@ def _numbered(arm: Tree, word: Word | None) -> Tree:
 
 
 def _with_widths(study: StudyParams, words: dict[str, Word], followed: ArmParams) -> StudyParams:
-    """The study with the widths that words in its arms mean."""
+    """The study with the width words of its arms replaced by numbers."""
     dimension = study.encoder.state_dimension(study.views.size)
     arms = [
         with_width(arm, words[arm.name].meaning, followed, dimension) if arm.name in words else arm
@@ -192,10 +193,10 @@ def _reject_cycle(kind: str, name: str, seen: tuple[str, ...]) -> None:
 
 
 def merge(base: Tree, override: Tree) -> Tree:
-    """`override` over `base`, mapping by mapping.
+    """Merges `override` over `base`, recursively.
 
-    A mapping that names another `kind` (or `source`) than the base's replaces it whole: settings
-    of one predictor mean nothing to another. Integrators of the same Hamiltonian share theirs.
+    A mapping with another `kind` (or `source`) than the base's replaces it as a whole, because
+    settings of one predictor don't apply to another. Integrators of a Hamiltonian share theirs.
     """
     result = dict(base)
     for key, value in override.items():
@@ -214,15 +215,15 @@ def _replaces(old: Tree, new: Tree) -> bool:
 
 
 class UniqueKeyLoader(yaml.SafeLoader):
-    """YAML that refuses a key given twice, where the plain loader keeps the last."""
+    """YAML loader that rejects duplicate keys; the plain loader keeps the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """One mapping of a file."""
+        """Constructs one mapping of a file."""
         seen: set[Hashable] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, Hashable):
-                continue  # what it is made into refuses it
+                continue  # the base class rejects it
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"key '{key}' is given twice", key_node.start_mark
@@ -232,14 +233,14 @@ class UniqueKeyLoader(yaml.SafeLoader):
 
 
 def read_yaml(path: Path, loader: type[UniqueKeyLoader] = UniqueKeyLoader) -> Tree:
-    """A YAML file that holds one mapping.
+    """Reads a YAML file that holds one mapping.
 
     Args:
         path: the file.
-        loader: what its scalars are read by.
+        loader: YAML loader, which decides how scalars are read.
 
     Raises:
-        UserError: missing, not YAML, a key given twice, or not a mapping.
+        UserError: the file is missing, not YAML, not a mapping, or has a duplicate key.
     """
     try:
         tree = yaml.load(path.read_text(), Loader=loader)

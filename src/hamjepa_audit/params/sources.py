@@ -1,4 +1,4 @@
-"""Where a study's images come from. Paths are relative to the folder of raw data."""
+"""Sources of a study's images. Paths are relative to the folder of raw data."""
 
 from typing import Annotated, Literal, Self
 
@@ -10,7 +10,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class SourceParams(Params):
-    """What all sources share. `digest` pins the prepared store; null leaves it unpinned."""
+    """Parameters of all sources. `digest` pins the prepared store; null leaves it unpinned."""
 
     name: Name
     image_size: Count
@@ -18,7 +18,7 @@ class SourceParams(Params):
 
 
 class DigitsParams(SourceParams):
-    """Handwritten digits that scikit-learn ships, split here."""
+    """Handwritten digits that scikit-learn ships; the split is made here."""
 
     source: Literal["digits"]
     test_fraction: Annotated[float, Field(gt=0, lt=1)]
@@ -26,7 +26,7 @@ class DigitsParams(SourceParams):
 
 
 class CifarParams(SourceParams):
-    """CIFAR-10 or CIFAR-100 through torchvision, archive checksum verified."""
+    """CIFAR-10 or CIFAR-100 through torchvision, with the archive's checksum verified."""
 
     source: Literal["cifar10", "cifar100"]
     folder: str
@@ -37,8 +37,8 @@ class ImageFolderParams(SourceParams):
     """FOLDER/train/CLASS/* (or train.X1/ .. train.XN/ parts) and FOLDER/val/CLASS/*.
 
     Images are resized so that the shorter side is `image_size`. Then `shape` "square" cuts out
-    the centre square; "whole" keeps all of the image, whatever its other side.
-    `classes` takes these folders alone, so that a full ImageNet serves; null takes all.
+    the centre square; "whole" keeps the whole image, whatever its longer side.
+    `classes` restricts the folders used, so that a full ImageNet can serve; null takes all.
     """
 
     source: Literal["image_folder"]
@@ -65,7 +65,7 @@ class ImageFolderParams(SourceParams):
 
 
 class ParquetFile(Params):
-    """One Parquet file in the Hugging Face image convention; null leaves it unpinned."""
+    """One Parquet file in the Hugging Face image convention; `sha256` null leaves it unpinned."""
 
     path: str
     sha256: Sha256 | None

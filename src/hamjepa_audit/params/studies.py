@@ -1,4 +1,4 @@
-"""What a study is: data, encoder, views, optimisation, evaluation, arms, epochs, seeds."""
+"""Parameters of a study: data, encoder, views, optimisation, evaluation, arms, epochs, seeds."""
 
 from collections import Counter
 from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
@@ -29,8 +29,8 @@ _P = TypeVar("_P", bound=Params)
 class EncoderParams(Params):
     """ResNet-18 up to stage 3, 1x1 convolution to tokens, BatchNorm.
 
-    Below 8 channels oneDNN's 1x1 convolutions write beyond their gradient's memory on CPUs that
-    have AVX2 but not AVX-512 (PyTorch 2.14, channels last): the width starts at 8.
+    The width is at least 8: with fewer channels, oneDNN's 1x1 convolutions write out of bounds of
+    their gradient on CPUs with AVX2 but not AVX-512 (PyTorch 2.14, channels last).
     """
 
     stem: Literal["cifar", "imagenet"]
@@ -42,7 +42,7 @@ class EncoderParams(Params):
         """Length 2d of a state for images of `image_size` pixels."""
         grid = self.token_grid
         if grid is None:
-            # Two strided stages, and two more halvings in the ImageNet stem; odd sizes round up.
+            # Two strided stages, and two more halvings in the ImageNet stem; sizes round up.
             halvings = 2 if self.stem == "cifar" else 4
             grid = -(-image_size // 2**halvings)
         return grid * grid * self.token_channels
@@ -73,7 +73,7 @@ class BlurParams(Params):
 
 
 class SolarizeParams(Params):
-    """Inversion of the values from `threshold` (of 255) upwards."""
+    """Inversion of values at or above `threshold`, on a scale of 0 to 255."""
 
     threshold: Annotated[float, Field(ge=0, le=255)]
     probability: Probability
@@ -112,7 +112,7 @@ def _ordered(params: _P, bounds: tuple[float, float], name: str) -> _P:
 
 
 Betas: TypeAlias = tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]]
-"""AdamW's decay of the gradient's running mean, and of its square's."""
+"""AdamW's decay rates of the running means of the gradient and of its square."""
 
 
 class OptimisationParams(Params):
@@ -129,7 +129,7 @@ class OptimisationParams(Params):
 
 
 class KNNParams(Params):
-    """Cosine kNN sweep; top-5 is reported from `top5_from_k` neighbours upwards."""
+    """Cosine kNN sweep; top-5 is reported for k of at least `top5_from_k`."""
 
     neighbours: tuple[Count, ...] = Field(min_length=1)
     top5_from_k: Count
@@ -158,9 +158,9 @@ class GeometryParams(Params):
 
 
 class DynamicsParams(Params):
-    """What trained predictors do to held-out states.
+    """Measurement of trained predictors on held-out states.
 
-    All are followed by one energy, (|p|^2 + stiffness |q|^2) / 2, whatever they conserve.
+    All rollouts record the same energy, (|p|^2 + stiffness |q|^2) / 2, whatever they conserve.
     """
 
     jacobian_states: Count
@@ -182,7 +182,7 @@ class EvaluationParams(Params):
 
 
 class GainParams(Params):
-    """What a gain lies between: the method's accuracies and the baseline's."""
+    """The arms and accuracies that define the gain: method minus baseline."""
 
     baseline: Name
     method: Name
@@ -190,39 +190,39 @@ class GainParams(Params):
 
 
 class StatisticsParams(Params):
-    """How seeds are summed up."""
+    """How results are summarised over seeds."""
 
     confidence: Annotated[float, Field(gt=0, lt=1)]
     gain: GainParams
 
 
 class ResumptionParams(Params):
-    """How often a run keeps a state to resume from; no number depends on it, and no run id."""
+    """How often a run saves a state to resume from; neither numbers nor run ids depend on it."""
 
     state_every_minutes: Positive
 
 
 class StreamingParams(Params):
-    """What is expected of streamed images; no number depends on it, and no run id."""
+    """What is expected of streamed images; neither numbers nor run ids depend on it."""
 
     largest_wait_share: Fraction
 
 
 class CheckpointParams(Params):
-    """Which epochs of a run are kept and measured besides the last; no run id depends on it."""
+    """Epochs whose checkpoints are kept and measured besides the last; not part of run ids."""
 
     every_epochs: Count | None
 
     def epochs_before(self, last: int) -> tuple[int, ...]:
-        """The epochs of the checkpoints along a run of `last` epochs; the last isn't among them."""
+        """Epochs of the intermediate checkpoints of a run of `last` epochs, without the last."""
         step = last if self.every_epochs is None else self.every_epochs
         return tuple(range(step, last, step))
 
 
 class StudyParams(Params):
-    """A data set, a protocol, and the runs that are made of them.
+    """A data set, a protocol, and the runs made with them.
 
-    `figure_arms` are those that figures with a line an arm show; all of them unless given.
+    `figure_arms` are shown in figures with one line per arm; by default all arms.
     """
 
     name: Name
@@ -244,7 +244,7 @@ class StudyParams(Params):
 
     @property
     def drawn_arms(self) -> list[str]:
-        """The arms of figures with a line an arm."""
+        """The arms shown in figures with one line per arm."""
         return list(self.figure_arms or [arm.name for arm in self.arms])
 
     @model_validator(mode="after")
@@ -279,7 +279,7 @@ class StudyParams(Params):
 
 
 class RunParams(Params):
-    """Everything that one run is made of: one arm, one number of epochs, one seed of a study."""
+    """All parameters of one run: one arm, one number of epochs, one seed of a study."""
 
     study: Name
     data: Source
@@ -292,7 +292,7 @@ class RunParams(Params):
     seed: Seed
 
     def training_content(self) -> dict[str, Any]:
-        """What decides a run's numbers besides its data; names and titles do not."""
+        """The parameters that, with the data, determine a run's numbers: no names, no titles."""
         content = self.model_dump(
             mode="json", include={"encoder", "views", "optimisation", "epochs", "seed"}
         )

@@ -1,4 +1,4 @@
-"""How the theorems are checked: instances, tolerances, what the toy experiment is tried with."""
+"""Parameters of the theorem checks: instances, tolerances, setups of the toy experiment."""
 
 from pathlib import Path
 from typing import Annotated
@@ -23,7 +23,7 @@ class GeometryParams(Params):
 
 
 class OptimiserParams(Params):
-    """The direct optimisers; `norm_order` of the Schatten norm in the place of the maximum."""
+    """The direct optimisers; a Schatten norm of `norm_order` replaces the maximum."""
 
     dimensions: Several
     norm_order: Annotated[int, Field(ge=2)]
@@ -37,13 +37,13 @@ class TaskParams(Params):
 
 
 class GibbsParams(Params):
-    """Draws of the Gibbs law: as many as have this many coordinates of q, and at least one."""
+    """Draws of the Gibbs law: as many as give `coordinates` coordinates of q, at least one."""
 
     coordinates: Count
 
 
 class SpectrumParams(Params):
-    """Random spectra: `instances` of each order and concentration; where limits are taken."""
+    """Random spectra: `instances` of each order and concentration; points for the limits."""
 
     orders: Several
     concentrations: tuple[Positive, ...] = Field(min_length=1)
@@ -66,7 +66,7 @@ class MapParams(Params):
 
 
 class EnergyOrderParams(Params):
-    """Numbers of steps over one horizon, rising."""
+    """Increasing numbers of steps over the same horizon."""
 
     horizon: Positive
     steps: tuple[Count, ...] = Field(min_length=2)
@@ -74,7 +74,7 @@ class EnergyOrderParams(Params):
 
 
 class LongRunParams(Params):
-    """Energies over many steps, of every dimension with every residual scale."""
+    """Energies over many steps, for every dimension with every residual scale."""
 
     steps: Count
     step_size: Positive
@@ -100,9 +100,9 @@ Spread = tuple[Positive, Positive]
 
 
 class ToyTransportParams(Params):
-    """What the toy experiment is tried with: each potential with each centre and each spread.
+    """Setups tried for the toy experiment: each potential with each centre and each spread.
 
-    The `refined` nearest are measured again, with `refined_samples`.
+    The `refined` setups nearest to the paper are measured again, with `refined_samples`.
     """
 
     tolerance: Fraction
@@ -127,7 +127,7 @@ class DriftMapParams(Params):
 
 
 class AreaParams(Params):
-    """A disc of initial states, seen after some numbers of steps."""
+    """A disc of initial states, shown after some numbers of steps."""
 
     centre: Point
     radius: Positive
@@ -137,7 +137,7 @@ class AreaParams(Params):
 
 
 class ReversalParams(Params):
-    """Initial states on a circle, run forward and back."""
+    """Initial states on a circle, integrated forward and back."""
 
     step_size: Positive
     steps: tuple[Count, ...] = Field(min_length=1)
@@ -154,7 +154,7 @@ class DefectParams(Params):
 
 
 class PictureParams(Params):
-    """What the figures of the integrators show."""
+    """Parameters of the figures of the integrators."""
 
     pendulum: PlanePotentialParams
     drift: DriftMapParams
@@ -164,7 +164,7 @@ class PictureParams(Params):
 
 
 class TheoryParams(Params):
-    """Everything that the checks of the theorems are made with."""
+    """All parameters of the theorem checks."""
 
     seed: Seed
     geometries: GeometryParams

@@ -1,4 +1,4 @@
-"""Hidden widths that follow the potential of a study's own HamJEPA arm, so that controls fit it."""
+"""Hidden widths that follow the potential of a study's HamJEPA arm, so that controls match it."""
 
 import bisect
 import itertools
@@ -21,8 +21,8 @@ FOLLOWED = "hamjepa"
 WIDTH_MATCHED = "width_matched"
 PARAMETER_MATCHED = "parameter_matched"
 WORDS = (WIDTH_MATCHED, PARAMETER_MATCHED)
-"""What a hidden width may be in a file in the place of a number: as wide as the potential; such
-that a network's number of parameters is as near to the potential's as can be."""
+"""Words that a file may give for a hidden width instead of a number: the potential's width; the
+width that brings a network's number of parameters nearest to the potential's."""
 
 
 class Word(NamedTuple):
@@ -30,14 +30,14 @@ class Word(NamedTuple):
 
     meaning: str
     path: tuple[str, ...]
-    """Keys of the place where it stands."""
+    """Keys that lead to it."""
 
 
 def word_of(arm: Mapping[str, Any], where: str) -> Word | None:
-    """The word in the place of a hidden width in an arm's tree.
+    """The word given for a hidden width in an arm's tree; None if there is none.
 
     Raises:
-        UserError: a word that is not among WORDS.
+        UserError: the word is not one of WORDS.
     """
     for path in (("objective", "predictor"), ("objective", "predictor", "force")):
         node: Any = arm
@@ -55,16 +55,16 @@ def word_of(arm: Mapping[str, Any], where: str) -> Word | None:
 
 
 def with_width(arm: ArmParams, word: str, followed: ArmParams, state_dimension: int) -> ArmParams:
-    """An arm with the hidden width that a word of WORDS means.
+    """An arm with the hidden width that a word of WORDS stands for.
 
     Args:
-        arm: any width stands in the place of the word.
-        word: which.
+        arm: has a placeholder as its hidden width.
+        word: one of WORDS.
         followed: the arm FOLLOWED of the same study.
-        state_dimension: 2d, of the study's states.
+        state_dimension: dimension 2d of the study's states.
 
     Raises:
-        UserError: an arm has no network or potential that the word could be about.
+        UserError: an arm has no network or potential to which the word could apply.
     """
     potential, half = _potential(followed), state_dimension // 2
     objective = arm.objective
