@@ -1,1 +1,1 @@
-"""What the parameters ask for: runs, measurements, tables and figures, by name."""
+"""Plans derived from the parameters: runs, measurements, tables and figures, by name."""

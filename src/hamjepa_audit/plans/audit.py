@@ -1,4 +1,4 @@
-"""What the paper's claims are tested on: which of them, how, and what is drawn of it."""
+"""Plan of the audit: the paper's claims, how they are tested, and their tables and figures."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +11,13 @@ from hamjepa_audit.params.claims import Claims, load_claims
 from hamjepa_audit.plans.study import TABLE_FORMS
 
 VERDICTS = ("claims", "claim_differences", "statements")
-"""The tables of verdicts on the paper, which are made of metrics."""
+"""Tables of verdicts on the paper, computed from metrics."""
 
 CONSISTENCY = "paper_consistency"
-"""The table of the paper against itself."""
+"""Table of the paper's consistency with itself."""
 
 AUDIT_VERSION = 4
-"""Raised by hand when tables, figures or the page of an audit change for the same claims."""
+"""Bumped by hand when tables, figures or the page of an audit change for the same claims."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class AuditPlan:
         return cls(layout, load_claims(layout.claims()), load_audit(layout.params))
 
     def selection(self) -> dict[str, Any]:
-        """What the tables of verdicts are to be made of: changes exactly when they must."""
+        """Inputs of the tables of verdicts; changes exactly when the tables must change."""
         return {
             "claims": self.claims.model_dump(mode="json"),
             "statistics": self.params.model_dump(mode="json"),
@@ -46,11 +46,11 @@ class AuditPlan:
         }
 
     def write_selection(self) -> Path:
-        """Writes the selection if it changed: what is made of the claims depends on this file."""
+        """Writes the selection if it changed: everything made from the claims depends on it."""
         return write_if_changed(self.layout.claims_selection(), self.selection())
 
     def figures(self, study: str, epochs: int) -> list[str]:
-        """The figures of the claims that are tested on a study and number of epochs."""
+        """Figures of the claims that are tested with a study and number of epochs."""
         carried = self.params.stands_for.get(study)
         conditions = {(study, epochs)}
         if carried is not None:
@@ -61,7 +61,7 @@ class AuditPlan:
 
 
 def joint_tables(layout: Layout) -> list[Path]:
-    """All forms of the tables that are of no study alone, and the means for a glance."""
+    """Tables that span studies, in all file formats, and the files of headlines and accuracies."""
     names = (*VERDICTS, CONSISTENCY)
     tables = [layout.audit_tables() / f"{name}.{form}" for name in names for form in TABLE_FORMS]
     return [*tables, layout.headlines(), layout.accuracies()]

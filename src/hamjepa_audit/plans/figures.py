@@ -1,4 +1,4 @@
-"""Which figures a study has."""
+"""The figures of a study."""
 
 from hamjepa_audit.params.controls import gain_figures
 from hamjepa_audit.params.studies import StudyParams
@@ -9,20 +9,20 @@ FIGURES = (
     "cosine_histograms", "norm_histograms", "training_curves", "readouts_along_training",
     "accuracy_against_rank", "what_carries_the_gain", "leapfrog_sensitivity", "sigreg_sensitivity",
 )  # fmt: skip
-"""All figures in the order in which the page shows those of a study."""
+"""All figures of a study, in the page's order."""
 
 MEASURED = (
     "knn_sweep", "seeds", "differences", "eigenspectra", "cosine_histograms", "norm_histograms",
     "training_curves",
 )  # fmt: skip
-"""Those that every study has of its measurements."""
+"""Figures of measurements that every study has."""
 
 ALONG_TRAINING = ("readouts_along_training", "accuracy_against_rank")
-"""Those of checkpoints before the last."""
+"""Figures of checkpoints before the last."""
 
 
 def measured_figures(study: StudyParams, epochs: int) -> list[str]:
-    """The figures of what was measured: ALONG_TRAINING where there are earlier checkpoints."""
+    """Figures of measurements; ALONG_TRAINING only if runs keep earlier checkpoints."""
     return [*MEASURED, *(ALONG_TRAINING if study.checkpoints.epochs_before(epochs) else ())]
 
 

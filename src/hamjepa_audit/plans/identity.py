@@ -1,4 +1,4 @@
-"""What names a run: a readable prefix and a digest of everything that decides its numbers."""
+"""Run ids: a readable prefix and a digest of everything that determines a run's numbers."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,10 +10,10 @@ from hamjepa_audit.params.loading import resolve_run
 from hamjepa_audit.params.studies import RunParams, StudyParams
 
 TRAINING_NUMERICS = 3
-"""Raised by hand when training gives other numbers for the same parameters."""
+"""Bumped by hand when training gives other numbers for the same parameters."""
 
 EVALUATION_NUMERICS = 1
-"""Raised by hand when features, probes or geometry give other numbers for the same checkpoint."""
+"""Bumped by hand when features, probes or geometry give other numbers for the same checkpoint."""
 
 DIGEST_LENGTH = 12
 
@@ -30,13 +30,13 @@ def run_prefix(study: str, arm: str, epochs: int, seed: int) -> str:
 
 
 def training_digest(content: dict[str, Any], data_digest: str, numerics: int) -> str:
-    """The digest in a run id: of its `RunParams.training_content`, data and numerics' version."""
+    """The digest in a run id: of `RunParams.training_content`, data and version of the numerics."""
     deciding = {"params": content, "data": data_digest, "training_numerics": numerics}
     return digest_of(deciding)[:DIGEST_LENGTH]
 
 
 def run_key(run: RunParams, data_digest: str) -> RunKey:
-    """What names a run in the metric tables."""
+    """The columns that identify a run in the metric tables."""
     return RunKey(
         study=run.study,
         dataset=run.data.name,
@@ -48,18 +48,18 @@ def run_key(run: RunParams, data_digest: str) -> RunKey:
 
 
 def evaluation_digest(*deciding: Params | int) -> str:
-    """What names the result of one way of measuring: a digest of what decides its numbers."""
+    """The digest in a measurement's file name, of the parameters that determine its numbers."""
     content = [item if isinstance(item, int) else item.model_dump(mode="json") for item in deciding]
     return digest_of([content, EVALUATION_NUMERICS])[:DIGEST_LENGTH]
 
 
 def batch_id(run_ids: Iterable[str], study: str, arm: str, epochs: int) -> str:
-    """What names the seeds of one arm that are evaluated together."""
+    """The name of a batch: the seeds of one arm that are evaluated together."""
     return f"{study}-{arm}-e{epochs}-{digest_of(sorted(run_ids))[:DIGEST_LENGTH]}"
 
 
 def study_runs(study: StudyParams) -> list[RunParams]:
-    """All runs of a study: arm by arm, epochs by epochs, seed by seed."""
+    """All runs of a study, ordered by arm, then epochs, then seed."""
     return [
         resolve_run(study, arm.name, epochs, seed)
         for arm in study.arms

@@ -1,4 +1,4 @@
-"""What the page shows besides tables and figures: titles and captions."""
+"""Contents of the page besides tables and figures: titles and captions."""
 
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,12 @@ CAPTIONS = Path("workflow/report")
 
 
 def caption_text(source: Path) -> str:
-    """A caption as one line."""
+    """A caption in one line."""
     return " ".join(source.read_text().split())
 
 
 def page_selection(layout: Layout, captions: Path = CAPTIONS) -> dict[str, Any]:
-    """The titles of all studies and arms, claimed ones' too, and the captions.
+    """The titles of all studies and arms, those of the claims included, and the captions.
 
     Raises:
         UserError: the parameters of a study are wrong.

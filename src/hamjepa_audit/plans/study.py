@@ -1,6 +1,6 @@
-"""What an audit consists of: runs, batches of runs, and the files that each step makes.
+"""Plan of a study: its runs, batches of runs, and the files that each step makes.
 
-The command line and the workflow both ask here, so that a person and a rule mean the same files.
+The command line and the workflow both use it, so that they agree on the files.
 """
 
 from dataclasses import dataclass
@@ -17,16 +17,16 @@ from hamjepa_audit.params.studies import RunParams, StudyParams
 from hamjepa_audit.plans.identity import batch_id, evaluation_digest, run_id, study_runs
 
 REPORT_VERSION = 5
-"""Raised by hand when tables or figures change for the same measurements."""
+"""Bumped by hand when tables or figures change for the same measurements."""
 
 STEPS = ("knn", "probe", "geometry", "curves")
-"""The measurements of a batch; `geometry` makes `curves` along with its metrics."""
+"""Measurements of every batch; `geometry` writes `curves` along with its metrics."""
 
 TRAJECTORY = "trajectory"
 """All metrics of the checkpoints before the last, in studies that keep some."""
 
 DYNAMICS = "dynamics"
-"""What trained predictors do, of arms that have one."""
+"""Measurements of trained predictors, for arms that have one."""
 
 ALL_STEPS = (*STEPS, TRAJECTORY, DYNAMICS)
 
@@ -34,15 +34,15 @@ TABLES = ("seeds", "summary", "differences", "overview")
 """The tables of every study."""
 
 GAIN = "gain"
-"""The table of studies that have the arms for it."""
+"""Table of studies that have the arms for it."""
 
 TABLE_FORMS = ("csv", "md", "tex", "parquet")
-"""The endings of a table's files: the same numbers, four times."""
+"""File formats of a table; all hold the same numbers."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The runs of one arm and number of epochs, all seeds: what is evaluated together."""
+    """The runs of one arm and number of epochs, all seeds; they are evaluated together."""
 
     layout: Layout
     study: StudyParams
@@ -72,14 +72,14 @@ class Batch:
 
     @property
     def steps(self) -> tuple[str, ...]:
-        """The measurements that are made of it."""
+        """The measurements made of it."""
         along = (TRAJECTORY,) if self.epochs_along else ()
         predicts = self.runs[0].arm.objective.kind == "phase_space"
         return (*STEPS, *along, *((DYNAMICS,) if predicts else ()))
 
     @property
     def adopted(self) -> bool:
-        """Whether its runs were taken over without weights, with all that is measured of them."""
+        """Whether its runs were adopted without weights, with all their measurements."""
         return all(self.layout.is_without_weights(name) for name in self.run_ids) and all(
             self.measurement(step).exists() for step in self.steps
         )
@@ -91,7 +91,7 @@ class Batch:
         return self.layout.features(self.name, evaluation_digest(params.view_seed))
 
     def measurement(self, step: str) -> Path:
-        """Result of one of ALL_STEPS, named by the parameters that decide its numbers."""
+        """The file of one of ALL_STEPS, named by the parameters that determine its numbers."""
         params = self.study.evaluation
         digest = {
             "knn": evaluation_digest(params.knn),
@@ -151,7 +151,7 @@ class StudyPlan:
         )
 
     def measurements(self, *steps: str) -> list[Path]:
-        """The results of some steps, of all batches that have them."""
+        """The files of some steps, for all batches that have them."""
         return [
             batch.measurement(step)
             for step in steps
@@ -160,7 +160,7 @@ class StudyPlan:
         ]
 
     def runs_of_files(self) -> dict[Path, tuple[str, ...]]:
-        """The run ids whose rows each measurement and each history holds."""
+        """For each measurement and history, the ids of the runs whose rows it holds."""
         measured = {
             batch.measurement(step): batch.run_ids
             for batch in self.batches.values()
@@ -169,11 +169,11 @@ class StudyPlan:
         return measured | {self.layout.run_history(name): (name,) for name in self.runs}
 
     def tables(self) -> list[Path]:
-        """All forms of the tables that the study is to have."""
+        """The files of the study's tables, in all formats."""
         return self._forms(*TABLES, *((GAIN,) if gain_figures(self.study) else ()))
 
     def stale_tables(self) -> list[Path]:
-        """Tables that are there, but which the study no longer is to have."""
+        """Existing files of tables that the study no longer has."""
         wanted = self.tables()
         known = self._forms(*TABLES, GAIN)
         return [path for path in known if path not in wanted and path.exists()]
@@ -187,7 +187,7 @@ class StudyPlan:
         return [self.layout.run_history(name) for name in self.runs]
 
     def selection(self) -> dict[str, Any]:
-        """What the study's tables are to be made of: changes exactly when they must."""
+        """Inputs of the study's tables; changes exactly when the tables must change."""
         files = self.measurements(*ALL_STEPS)
         return {
             "study": self.study.name,
@@ -206,10 +206,10 @@ class StudyPlan:
 
 
 def plan_study(layout: Layout, study: StudyParams) -> StudyPlan:
-    """The plan of a study; data whose digest the parameters pin need not be here.
+    """The plan of a study; the data need not be prepared if the parameters pin their digest.
 
     Raises:
-        UserError: they pin none and the data aren't prepared; or as `data_digest`.
+        UserError: no digest is pinned and the data aren't prepared; or as `data_digest`.
     """
     prepared = layout.manifest(study.data.name).exists()
     digest = study.data.digest if not prepared else None
@@ -220,8 +220,8 @@ def data_digest(layout: Layout, study: StudyParams) -> str:
     """Digest of a study's prepared data, from its manifest.
 
     Raises:
-        UserError: the data aren't prepared, or not those that the parameters pin, or too few for a
-            batch or for the neighbours of kNN; or their manifest is damaged.
+        UserError: the data aren't prepared, are not those that the parameters pin, or are too few
+            for a batch or for the neighbours of kNN; or their manifest is damaged.
     """
     path = layout.manifest(study.data.name)
     if not path.exists():
@@ -241,7 +241,7 @@ def data_digest(layout: Layout, study: StudyParams) -> str:
 
 
 def _require_enough_images(study: StudyParams, images: int) -> None:
-    """Said before anything is trained on them."""
+    """Raises UserError, before anything is trained, if there are too few training images."""
     wanted = {
         "optimisation.batch_size": study.optimisation.batch_size,
         "evaluation.knn.neighbours": max(study.evaluation.knn.neighbours),

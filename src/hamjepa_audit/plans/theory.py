@@ -1,4 +1,4 @@
-"""What the checks of the theorems are made of, and the files that they give."""
+"""Plan of the theorem checks: their parameters, and the files that they give."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +13,10 @@ from hamjepa_audit.params.theory import TheoryParams, load_theory
 from hamjepa_audit.plans.study import TABLE_FORMS
 
 THEORY_NUMERICS = 1
-"""Raised by hand when the checks give other numbers for the same parameters."""
+"""Bumped by hand when the checks give other numbers for the same parameters."""
 
 THEORY_REPORT_VERSION = 1
-"""Raised by hand when tables or figures change for the same numbers."""
+"""Bumped by hand when tables or figures change for the same numbers."""
 
 TABLES = ("theory", "toy_transport", "toy_transport_setups")
 FIGURES = (
@@ -31,7 +31,7 @@ FIGURE_FORMS = ("png", "pdf")
 
 @dataclass(frozen=True)
 class TheoryPlan:
-    """The parameters of the checks, and the paper's numbers that they are held against."""
+    """The parameters of the checks, and the paper's numbers that they are compared with."""
 
     layout: Layout
     params: TheoryParams
@@ -42,11 +42,12 @@ class TheoryPlan:
         """The plan that the parameters give.
 
         Args:
-            layout: where.
-            claims: the paper's claims; None: those of the parameters.
+            layout: locations of parameters and results.
+            claims: file of the paper's claims; None for that of the parameters.
 
         Raises:
-            UserError: theory.yaml or the claims can't be used, or claim nothing of the toy.
+            UserError: theory.yaml or the claims can't be used, or the claims lack the toy
+                experiment.
         """
         params, path = load_theory(layout.params), claims or layout.claims()
         claim = load_claims(path).toy_transport
@@ -55,7 +56,7 @@ class TheoryPlan:
         return cls(layout, params, claim)
 
     def selection(self) -> dict[str, Any]:
-        """What the checks are made of: changes exactly when they must be made again."""
+        """Inputs of the checks; changes exactly when they must be run again."""
         return {
             "params": self.params.model_dump(mode="json"),
             "claim": self.claim.model_dump(mode="json"),
@@ -74,7 +75,7 @@ def theory_numbers(layout: Layout) -> list[Path]:
 
 
 def theory_files(layout: Layout) -> list[Path]:
-    """The tables and figures that are made of them."""
+    """The tables and figures made from these numbers."""
     names = [f"{table}.{form}" for table in TABLES for form in TABLE_FORMS]
     names += [f"{figure}.{form}" for figure in FIGURES for form in FIGURE_FORMS]
     return [layout.theory() / name for name in names]
