@@ -1,1 +1,1 @@
-"""The training loop, its schedule, what it records."""
+"""The training loop, its schedule, its records and saved states."""

@@ -1,4 +1,4 @@
-"""The checkpoints of a run before its last: kept with its states, then moved to its folder."""
+"""A run's intermediate checkpoints: kept with its states, then moved to its folder."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,11 +14,11 @@ from hamjepa_audit.training.loop import Trainer
 class CheckpointsAlong:
     """Keeps the checkpoints of some epochs before the last.
 
-    While the run is trained they lie with its states: what the workflow deletes in a run's folder
-    before it starts a run again may be needed to go on with it.
+    During training they are stored with the run's states. The workflow deletes files in a run's
+    folder before it restarts the run, and the resumed run may need the checkpoints.
 
     Attributes:
-        digests: SHA-256 of those that were written so far, by file name; states keep it.
+        digests: SHA-256 of the checkpoints written so far, by file name; saved in states.
     """
 
     def __init__(self, layout: Layout, run_id: str, epochs: Sequence[int]) -> None:
@@ -28,7 +28,7 @@ class CheckpointsAlong:
         self._epochs = epochs
 
     def save_ended_epoch(self, trainer: Trainer) -> None:
-        """Writes the checkpoint of the epoch that has just ended, if it is one of those."""
+        """Writes the checkpoint of the epoch that has just ended, if it is to be kept."""
         ended = trainer.position.epoch - 1
         if trainer.position.index == 0 and ended in self._epochs:
             target = self._layout.unfinished_checkpoint(self._run_id, ended)
@@ -36,11 +36,11 @@ class CheckpointsAlong:
             self.digests[target.name] = sha256_file(target)
 
     def require(self, trainer: Trainer, digests: Mapping[str, str]) -> None:
-        """Refuses to go on with a run whose earlier checkpoints are missing or changed.
+        """Checks that a resumed run has its earlier checkpoints, unchanged.
 
         Args:
-            trainer: set to the state that is gone on from.
-            digests: those that the state names.
+            trainer: set to the state that the run is resumed from.
+            digests: the digests in that state.
 
         Raises:
             UserError: one is missing, changed or damaged.
@@ -57,7 +57,7 @@ class CheckpointsAlong:
         require_checkpoints(self._layout, self._run_id, self.digests)
 
     def publish(self) -> list[Path]:
-        """Moves the checkpoints to the run's folder, as far as they aren't there; all of them.
+        """Moves the checkpoints that aren't there yet to the run's folder; returns all paths.
 
         Raises:
             UserError: one is missing, changed or damaged.

@@ -1,4 +1,4 @@
-"""The device that computes, and the settings that make it repeat itself."""
+"""The compute device, and the settings that make it deterministic."""
 
 import contextlib
 import os
@@ -17,15 +17,15 @@ from hamjepa_audit.gpu_lease import leased_gpus
 from hamjepa_audit.machine import visible_gpus
 
 DeviceName: TypeAlias = Literal["auto", "cpu", "cuda"]
-"""Where to compute; "auto" is a GPU where there is one."""
+"""Where to compute; "auto" is a GPU if there is one."""
 
 
 @contextlib.contextmanager
 def leased_device(name: DeviceName, runs_per_gpu: int = 1) -> Iterator[torch.device]:
-    """The device that `name` asks for; if that is a GPU, one with room for this process.
+    """Yields the device that `name` asks for; if that is a GPU, one with room for this process.
 
-    It waits until there is room. Within the block CUDA_VISIBLE_DEVICES names the GPU leased and
-    no other; where CUDA has started already, which GPU it uses can't be changed any more.
+    It waits until there is room. Within the block, CUDA_VISIBLE_DEVICES names only the leased GPU.
+    If CUDA is initialised already, nothing is leased, because its GPU can't be changed any more.
 
     Args:
         name: as `choose_device` takes it.
@@ -44,7 +44,7 @@ def leased_device(name: DeviceName, runs_per_gpu: int = 1) -> Iterator[torch.dev
 
 @contextlib.contextmanager
 def only_gpu(gpu: str) -> Iterator[None]:
-    """Makes CUDA, which must not have started, see no other GPU; afterwards those that it saw."""
+    """Makes only one GPU visible to CUDA, which must not be initialised, within the block."""
     before = os.environ.get("CUDA_VISIBLE_DEVICES")
     os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     try:
@@ -57,7 +57,7 @@ def only_gpu(gpu: str) -> Iterator[None]:
 
 
 def choose_device(name: DeviceName) -> torch.device:
-    """The device that `name` asks for; "auto" takes a GPU where there is one.
+    """The device that `name` asks for; "auto" takes a GPU if there is one.
 
     Raises:
         UserError: a GPU is asked for and there is none.
@@ -75,17 +75,16 @@ def make_deterministic(threads: int | None) -> dict[str, Any]:
     """Switches PyTorch to deterministic algorithms and full float32 precision.
 
     Args:
-        threads: CPU threads, or None for PyTorch's own choice. Another number may round
-            differently.
+        threads: CPU threads, or None for PyTorch's default. Rounding may depend on the number.
 
     Returns:
         The settings, for the run record.
     """
-    # cuBLAS reads this when it starts; without it its reductions may differ from run to run.
+    # cuBLAS reads this at initialisation; without it, its reductions may differ between runs.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # use_deterministic_algorithms(True) would do, but imports the compiler, which takes seconds.
     torch.set_deterministic_debug_mode("error")
-    # Filling fresh memory with NaN only helps to find code that reads it unwritten, and is slow.
+    # Filling new memory with NaN only helps to find reads of uninitialised memory, and is slow.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False
@@ -104,7 +103,7 @@ def make_deterministic(threads: int | None) -> dict[str, Any]:
 def autocast(
     device: torch.device, precision: Literal["bf16", "fp32"]
 ) -> AbstractContextManager[Any]:
-    """bf16 autocast on a GPU where the parameters ask for it, float32 elsewhere."""
+    """bf16 autocast on a GPU if the parameters ask for it, else float32."""
     enabled = device.type == "cuda" and precision == "bf16"
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
@@ -125,13 +124,13 @@ def describe_device(device: torch.device) -> dict[str, Any]:
 
 
 def _nvidia_driver() -> str | None:
-    """The driver's version where Linux tells it."""
+    """The driver's version if Linux reports it."""
     version = Path("/sys/module/nvidia/version")
     return version.read_text().strip() if version.exists() else None
 
 
 def _processor() -> str:
-    """The processor's model where Linux tells it, else its architecture."""
+    """The processor's model if Linux reports it, else its architecture."""
     information = Path("/proc/cpuinfo")
     lines = information.read_text().splitlines() if information.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -139,8 +138,8 @@ def _processor() -> str:
 
 
 def peak_memory(device: torch.device) -> dict[str, int]:
-    """Largest memory so far, bytes: of the process, and on the GPU if there is one."""
-    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, bytes
+    """Peak memory so far in bytes: of the process, and on the GPU if there is one."""
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes per unit of ru_maxrss
     peak = {"host_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
     if device.type == "cuda":
         peak["device_bytes"] = torch.cuda.max_memory_allocated(device)

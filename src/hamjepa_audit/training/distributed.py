@@ -1,11 +1,13 @@
-"""Data-parallel training that computes what one process with the whole batch computes.
+"""Data-parallel training that computes the same as one process with the whole batch.
 
 Every rank encodes its slice of the batch, with BatchNorm's statistics over all slices. The states
 are gathered, and every rank computes the objective of the whole batch: budgets, floors and SIGReg
-see what they see in one process, with the same random directions. Backward, each rank goes on with
-the gradient of its own states, and the ranks' shares of the encoder's gradient are summed.
+see the same states as in one process, with the same random directions. In the backward pass, each
+rank takes the gradient of its own states, and the ranks' shares of the encoder's gradient are
+summed.
 
-Start with torchrun, one process a device; without it there is one rank, and nothing of this runs.
+Start it with torchrun, one process per device. Without torchrun there is one rank, and none of the
+collective operations run.
 """
 
 import contextlib
@@ -27,13 +29,13 @@ from hamjepa_audit.training.device import DeviceName, choose_device, leased_devi
 _Result = TypeVar("_Result")
 
 Store: TypeAlias = Any
-"""torch.distributed.Store, which has no type that a checker could see."""
+"""torch.distributed.Store, which has no type stubs."""
 
 PATIENCE = timedelta(hours=1)
 """How long a rank waits for the others, one of which may be verifying a large store."""
 
 LEASE_PATIENCE = timedelta(days=365)
-"""How long a rank waits for GPUs that other runs use: as a run by itself does, without end."""
+"""How long a rank waits for GPUs that other runs use: practically forever, like a single run."""
 
 
 class Ranks:
@@ -48,12 +50,12 @@ class Ranks:
         return f"{device}" if self.count == 1 else f"{self.count} processes, this on {device}"
 
     def described(self) -> dict[str, int]:
-        """What the record says: sums over other numbers of processes round differently."""
+        """Entries for the run record: rounding of sums depends on the number of processes."""
         return {} if self.count == 1 else {"processes": self.count}
 
     @property
     def first(self) -> bool:
-        """Whether this rank is the one that writes and reports."""
+        """Whether this rank is the one that writes files and reports progress."""
         return self.rank == 0
 
     def share(self, samples: Tensor) -> Tensor:
@@ -70,7 +72,7 @@ class Ranks:
         return samples.chunk(self.count)[self.rank]
 
     def convert(self, encoder: nn.Module) -> None:
-        """Replaces each BatchNorm2d of a module by one whose statistics are of all ranks."""
+        """Replaces each BatchNorm2d of a module by one with statistics over all ranks."""
         if self.count == 1:
             return
         for name, child in encoder.named_children():
@@ -95,10 +97,10 @@ class Ranks:
         return float(max(values))
 
     def sum_gradients(self, encoder: nn.Module, objective: nn.Module) -> None:
-        """Makes the gradients those of the whole batch, the same on every rank to the last bit.
+        """Reduces the gradients to those of the whole batch, bit-identical on all ranks.
 
-        The encoder's are sums of the ranks' shares. Those of the objective are whole on every
-        rank already: their mean only takes care that no rank rounds differently.
+        The encoder's are summed over the ranks' shares. The objective's are complete on every rank
+        already; averaging them only removes differences of rounding between ranks.
         """
         if self.count == 1:
             return
@@ -135,14 +137,14 @@ class Ranks:
 
 
 ALONE = Ranks()
-"""One process that trains by itself."""
+"""A single process, without torchrun."""
 
 
 def processes_here(device: DeviceName) -> int:
-    """How many processes torchrun started on this machine; 1 without it.
+    """Number of processes that torchrun started on this machine; 1 without torchrun.
 
     Raises:
-        UserError: they are to compute on GPUs, and there is not one for each.
+        UserError: there are GPUs to compute on, but not one for each process.
     """
     count = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     gpus = 0 if device == "cpu" else gpu_count()
@@ -156,17 +158,17 @@ def processes_here(device: DeviceName) -> int:
 
 @contextlib.contextmanager
 def joined_ranks(name: DeviceName, runs_per_gpu: int) -> Iterator[tuple[Ranks, torch.device]]:
-    """Joins the processes that torchrun started; alone where it did not.
+    """Joins the processes that torchrun started; without torchrun, yields ALONE.
 
     Args:
-        name: where to compute, as `choose_device` takes it; each process has a GPU of its own.
-        runs_per_gpu: processes that may share a GPU where there is one process here.
+        name: where to compute, as for `choose_device`; each process has its own GPU.
+        runs_per_gpu: processes that may share a GPU if only one process runs on this machine.
 
     Yields:
-        The processes, and the device of this one; if that is a GPU, the only one that it sees.
+        The ranks, and the device of this process; if that is a GPU, the only visible one.
 
     Raises:
-        UserError: there is no GPU for each of them, or none at all and one is asked for.
+        UserError: there are fewer GPUs than processes, or none although one is asked for.
     """
     count = processes_here(name)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
@@ -193,9 +195,10 @@ def joined_ranks(name: DeviceName, runs_per_gpu: int) -> Iterator[tuple[Ranks, t
 
 @contextlib.contextmanager
 def _leased_together(count: int, runs_per_gpu: int, store: Store) -> Iterator[None]:
-    """Makes CUDA see this process's GPU alone: one of those that this machine's first one leases.
+    """Makes only this process's GPU visible to CUDA within the block.
 
-    It leases all `count` at once, and tells the others by the store that they meet at.
+    The machine's first process leases all `count` GPUs at once, and tells the others through the
+    rendezvous store.
     """
     place, key = int(os.environ["LOCAL_RANK"]), f"gpus of {os.environ.get('GROUP_RANK', '0')}"
     with contextlib.ExitStack() as lease:
@@ -210,13 +213,13 @@ def _leased_together(count: int, runs_per_gpu: int, store: Store) -> Iterator[No
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm2d whose statistics in training are those of all ranks' rows.
+    """BatchNorm2d whose statistics in training are over the rows of all ranks.
 
-    PyTorch's SyncBatchNorm does the same, but on GPUs alone. Every rank has as many rows.
+    PyTorch's SyncBatchNorm does the same, but only on GPUs. All ranks have equally many rows.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W), N rows of this rank."""
+        """(N, C, H, W) -> (N, C, H, W), N this rank's number of rows."""
         if not self.training:
             return super().forward(input)
         mean, variance, count = _global_moments(input)
@@ -227,7 +230,7 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor, count: int) -> None:
-        """Moves the running statistics, whose variance is the unbiased one."""
+        """Updates the running statistics; their variance is unbiased."""
         assert self.running_mean is not None and self.running_var is not None
         assert self.num_batches_tracked is not None and self.momentum is not None
         self.num_batches_tracked += 1
@@ -236,9 +239,9 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
 
 
 def _global_moments(rows: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Mean and biased variance (C,) of all ranks' (N, C, H, W), and how many values.
+    """Mean and biased variance (C,) of all ranks' (N, C, H, W), and the number of values.
 
-    In float32 at least: what autocast leaves in bf16 is no basis for a variance.
+    Computed in at least float32: bf16, which autocast may give, is too imprecise for a variance.
     """
     ranks = distributed.get_world_size()
     precise = rows.to(torch.promote_types(rows.dtype, torch.float32))
@@ -254,7 +257,7 @@ def _sum_over_ranks(values: Tensor) -> Tensor:
 
 
 def _global_batchnorm(module: nn.BatchNorm2d) -> GlobalBatchNorm2d:
-    """A GlobalBatchNorm2d with the parameters and statistics of `module` themselves."""
+    """A GlobalBatchNorm2d that shares the parameters and statistics of `module`."""
     result = GlobalBatchNorm2d(module.num_features, module.eps, module.momentum)
     result.weight, result.bias = module.weight, module.bias
     for name, buffer in module.named_buffers():
@@ -280,10 +283,10 @@ class _Sum(Function):
 
 
 class _Gather(Function):
-    """States of all ranks; backward, a rank takes the gradient of its own.
+    """Gathers the states of all ranks; `backward` returns the gradient of this rank's states.
 
-    Every rank computes the same objective of the gathered states, so that each has the whole
-    gradient of all of them already: nothing is to be summed.
+    Every rank computes the same objective of the gathered states, so each has the complete
+    gradient of all of them already, and nothing has to be summed.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Pretraining: one arm, one seed, from initial weights to the last step."""
+"""Pretraining of one arm with one seed, from initial weights to the last step."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -23,26 +23,26 @@ from hamjepa_audit.training.schedule import learning_rate
 
 VIEWS = 2
 CHECK_EVERY_STEPS = 50
-"""How often losses are fetched from the device and checked: fetching waits for the device."""
+"""How often losses are fetched from the device and checked; fetching synchronises with it."""
 
 REMEDY = "nothing was written; lower optimisation.learning_rate or check the arm's weights"
 
 EpochMeans = dict[str, float]
 Hook = Callable[["Trainer"], None]
-"""What is done to a training between two of its steps."""
+"""A callback between two training steps."""
 
 
 @dataclass
 class TrainingResult:
-    """A trained model and what happened on the way."""
+    """A trained model and the history of its training."""
 
     model: Model
     history: list[EpochMeans]
     """Per epoch: means of the unweighted terms, `total`, `gradient_norm`, `learning_rate`."""
     epoch_seconds: list[float]
     data_wait_share: float | None = None
-    """Of the time of all its epochs, how much the device waited for images, on the rank where it
-    did longest, epoch by epoch; None if they stay on the device."""
+    """Share of training time that the device waited for images, summed over epochs from the rank
+    that waited longest in each; None if the images stay on the device."""
 
 
 def pretrain(
@@ -58,19 +58,19 @@ def pretrain(
     """Trains one run (protocol, "Optimisation").
 
     Args:
-        run: its parameters.
+        run: the run's parameters.
         images: (N, 3, H, W) uint8 training images on `device`, or N images streamed to it.
         device: where to compute.
-        name: of the run, for messages.
-        trial_steps: stop after this many steps; the schedule is that of the whole run.
-        restore: sets the new trainer to where an earlier process left it.
-        after_step: called in this order after every step, when `Trainer.position` is that of the
-            next one: at the end of an epoch its means are in the history already.
-        ranks: the processes that train it together, each of which calls this.
+        name: the run's name in messages.
+        trial_steps: stop after this many steps; the schedule is still that of the whole run.
+        restore: restores the new trainer to the state where an earlier process left off.
+        after_step: called in this order after every step, with `Trainer.position` already at the
+            next step: at the end of an epoch, its means are in the history.
+        ranks: the processes that train together; each of them calls this.
 
     Raises:
         TrainingDivergedError: a loss term is not finite.
-        UserError: fewer images than a batch.
+        UserError: there are fewer images than a batch.
     """
     trainer = Trainer(run, build_model(run).to(device), images, name, ranks)
     if restore is not None:
@@ -96,17 +96,18 @@ def pretrain(
 
 @dataclass
 class Position:
-    """How far a run has come; with weights and optimiser, all that its next step depends on.
+    """Progress of a run; with weights and optimiser, all that its next step depends on.
 
     Attributes:
-        epoch: from 1, that of the next step.
-        index: steps of that epoch that are done.
-        values: what they measured, (index, columns) float32 on the CPU, as far as it is fetched.
-        seconds: spent on that epoch so far.
-        history: means of the epochs that are done.
-        epoch_seconds: what each of these took.
-        waited: seconds of all of them that the device waited for images: of the epochs that are
-            done on the rank where it did longest, of this one on this rank.
+        epoch: epoch of the next step, from 1.
+        index: number of finished steps in that epoch.
+        values: terms, total and gradient norm of those steps, (index, columns) float32 on the CPU,
+            as far as they have been fetched.
+        seconds: time spent on that epoch so far.
+        history: means of the finished epochs.
+        epoch_seconds: duration of each finished epoch.
+        waited: seconds that the device waited for images: in finished epochs on the rank that
+            waited longest, in this one on this rank.
     """
 
     values: Tensor
@@ -157,13 +158,13 @@ class Trainer:
         return (self.position.epoch - 1) * self.steps_per_epoch + self.position.index
 
     def parameters(self) -> list[torch.nn.Parameter]:
-        """What is trained, in the order that the optimiser has it in."""
+        """The trained parameters, in the optimiser's order."""
         return [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
 
     def train_epoch(
         self, steps: int, progress: TrainingProgress, after_step: Sequence[Hook] = ()
     ) -> None:
-        """Goes on from where the current epoch stands to its first `steps` steps, and ends it."""
+        """Trains the current epoch from the current position up to `steps` steps, and ends it."""
         self.model.encoder.train()
         position = self.position
         started = time.monotonic() - position.seconds
@@ -180,12 +181,12 @@ class Trainer:
                 hook(self)
 
     def _advance(self, samples: Tensor, images: BatchImages) -> None:
-        """One step at the current position."""
+        """Runs one step at the current position."""
         position = self.position
         try:
             self._pending.append(self.step(samples, images, position.epoch, position.index))
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
-            # States that aren't finite may have no eigenvalues; the steps before say more.
+            # For states that aren't finite, eigvalsh may fail; fetch() reports an earlier cause.
             self.fetch()
             raise TrainingDivergedError(
                 f"{self.name}: the log-det floor has no eigenvalues at epoch {position.epoch}, "
@@ -196,7 +197,7 @@ class Trainer:
             self.fetch()
 
     def fetch(self) -> None:
-        """Fetches from the device what the last steps measured, and checks that it is finite."""
+        """Fetches the last steps' values from the device, and checks that they are finite."""
         if not self._pending:
             return
         values = torch.stack(self._pending).cpu()
@@ -209,13 +210,13 @@ class Trainer:
             self._waited_before = waited
 
     def data_wait_share(self) -> float | None:
-        """Of the run's time so far, how much the device waited for images that are streamed."""
+        """Share of the run's time so far that the device waited for streamed images."""
         position = self.position
         seconds = sum(position.epoch_seconds) + position.seconds
         return position.waited / seconds if isinstance(self.images, StreamedImages) else None
 
     def _end_epoch(self, progress: TrainingProgress) -> None:
-        """Puts the epoch's means into the history; the next one's first step comes next."""
+        """Adds the epoch's means to the history, and moves on to the next epoch's first step."""
         position = self.position
         means = dict(zip(self._columns(), position.values.mean(dim=0).tolist(), strict=True))
         means["learning_rate"] = self.optimiser.param_groups[0]["lr"]
@@ -228,13 +229,13 @@ class Trainer:
         position.values = position.values[:0]
 
     def step(self, samples: Tensor, images: BatchImages, epoch: int, index: int) -> Tensor:
-        """One optimiser step; terms, their sum, gradient norm, on the device.
+        """Runs one optimiser step; returns terms, their sum and the gradient norm, on the device.
 
         Args:
             samples: (B,) indices of this rank's samples, on the device.
-            images: those of the samples.
+            images: the samples' images.
             epoch: from 1.
-            index: of the step in its epoch, from 0.
+            index: index of the step in its epoch, from 0.
         """
         step = (epoch - 1) * self.steps_per_epoch + index
         states = self.ranks.gather(self._states(samples, images, epoch))
@@ -251,7 +252,7 @@ class Trainer:
         return torch.stack([*values, total, norm]).detach()
 
     def _states(self, samples: Tensor, images: BatchImages, epoch: int) -> Tensor:
-        """States (V, B, D), float32 or above, of two views of each image encoded as one batch."""
+        """States (V, B, D), at least float32, of two views per image, encoded as one batch."""
         rows = samples.repeat(VIEWS)
         twice = torch.arange(len(samples), device=rows.device).repeat(VIEWS)
         which = torch.arange(VIEWS, device=rows.device).repeat_interleave(len(samples))
@@ -264,7 +265,7 @@ class Trainer:
         return states.to(precision).unflatten(0, (VIEWS, len(samples)))
 
     def _batches(self, epoch: int, steps: int) -> Sequence[Tensor]:
-        """Sample indices (B,) of each step, on the CPU; what doesn't fill a batch is left out."""
+        """Sample indices (B,) of each step, on the CPU; an incomplete last batch is dropped."""
         order = torch.from_numpy(epoch_order(self.run.seed, epoch, len(self.images)))
         size = self.run.optimisation.batch_size
         return order[: steps * size].split(size)
@@ -288,7 +289,7 @@ class Trainer:
         )
 
     def _clipped_parameters(self) -> list[torch.nn.Parameter]:
-        """What is clipped together, or, where nothing is, whose norm is recorded."""
+        """The parameters that are clipped together, or without clipping, whose norm is recorded."""
         clipping = self.run.arm.clipping
         parameters = list(self.model.encoder.parameters())
         if clipping is None or clipping.scope == "encoder_and_predictor":
@@ -296,7 +297,7 @@ class Trainer:
         return parameters
 
     def _clip(self) -> Tensor:
-        """Clips the gradient if the arm does; its norm before."""
+        """Clips the gradient if the arm asks for it; returns its norm before clipping."""
         if self.run.arm.clipping is not None:
             return clip_grad_norm_(self.clipped, self.run.arm.clipping.maximum_norm)
         return get_total_norm([x.grad for x in self.clipped if x.grad is not None])

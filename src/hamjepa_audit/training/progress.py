@@ -1,4 +1,4 @@
-"""Progress of a run for a person: a bar in a terminal, plain lines in a log."""
+"""Progress display of a run: a bar in a terminal, plain lines in a log."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class TrainingProgress:
-    """Says after every epoch: loss terms, views per second, time left; in between, a bar moves."""
+    """Prints loss terms, views per second and time left after every epoch; a bar shows steps."""
 
     def __init__(
         self, title: str, epochs: int, steps_per_epoch: int, done: int = 0, quiet: bool = False
@@ -35,13 +35,13 @@ class TrainingProgress:
         self.say(f"{title}: {epochs} epochs of {steps_per_epoch} steps")
 
     def step(self) -> None:
-        """One optimiser step is done."""
+        """Counts one finished optimiser step."""
         self._done += 1
         if self._bar is not None:
             self._bar.advance(self._bar.task_ids[0])
 
     def epoch(self, epoch: int, means: Mapping[str, float], views_per_second: float) -> None:
-        """An epoch (from 1) is done."""
+        """Prints the summary of a finished epoch (from 1)."""
         elapsed = time.monotonic() - self._started
         pace = elapsed / (self._done - self._done_before)
         left = timedelta(seconds=round(pace * (self._steps - self._done)))
@@ -53,10 +53,10 @@ class TrainingProgress:
         )
 
     def say(self, line: str) -> None:
-        """One line, above the bar if there is one."""
+        """Prints one line, above the bar if there is one."""
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:
-        """Takes the bar away."""
+        """Removes the bar."""
         if self._bar is not None:
             self._bar.stop()

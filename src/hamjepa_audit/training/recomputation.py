@@ -1,10 +1,9 @@
-"""Selective activation checkpointing (Chen et al. 2016, arXiv 1604.06174): less memory for a step.
+"""Selective activation checkpointing (Chen et al. 2016, arXiv 1604.06174) to save memory.
 
-A part of the encoder keeps for the backward pass its input and the outputs of its large
-convolutions alone. Everything else is cheap, and computed again when the gradient arrives. No
-number changes.
+For the backward pass, a part of the encoder keeps only its input and the outputs of its large
+convolutions. Everything else is cheap and is recomputed in the backward pass. No number changes.
 
-torch.utils.checkpoint can do the same, but imports the compiler: 160 MB and a second.
+torch.utils.checkpoint can do the same, but imports the compiler, which costs 160 MB and a second.
 """
 
 import contextlib
@@ -23,22 +22,25 @@ from hamjepa_audit.models.encoder import TokenEncoder
 from hamjepa_audit.params.studies import RunParams
 
 LARGE_FAN_IN = 512
-"""Of a convolution whose output is kept: 3x3 ones from 57 channels on; no stem, no shortcut."""
+"""Smallest fan-in of convolutions whose outputs are kept: 3x3 with 57 input channels or more.
+
+Stems and shortcuts are below it.
+"""
 
 
 LARGE_ACTIVATION = 2**27
-"""Bytes of one activation of stage 1 from which on a CPU recomputes; the paper's are twice that."""
+"""Size in bytes of a stage 1 activation from which a CPU recomputes; the paper's are twice that."""
 
 
 def recompute_large_activations(encoder: TokenEncoder, run: RunParams, images: int) -> None:
-    """Makes an encoder on a CPU recompute activations where they would take gigabytes.
+    """Makes an encoder on a CPU recompute activations if they would take gigabytes.
 
-    On a GPU there is room for them, and what it costs are launches.
+    A GPU has the memory for them, and recomputation would cost kernel launches.
 
     Args:
         encoder: on the device that it is trained on, by this process alone.
-        run: its parameters.
-        images: that it encodes at once, all views counted.
+        run: the run's parameters.
+        images: number of images encoded at once, counting all views.
     """
     side = run.views.size // (4 if run.encoder.stem == "imagenet" else 1)
     activation = 4 * images * run.encoder.width * side**2
@@ -46,17 +48,19 @@ def recompute_large_activations(encoder: TokenEncoder, run: RunParams, images: i
     if on_cpu and activation >= LARGE_ACTIVATION:
         recompute_activations([encoder.stem])
         for stage in (encoder.layer1, encoder.layer2, encoder.layer3):
-            # A stage that recomputes all of itself does so block by block.
+            # Nested: the recomputation of a stage goes block by block.
             recompute_activations([*stage, stage])
 
 
 def recompute_activations(parts: Iterable[nn.Module]) -> None:
-    """Makes modules keep their input and large convolutions alone for the backward pass.
+    """Makes modules keep only their input and large convolutions for the backward pass.
+
+    Their buffers are updated once per forward pass, as usual. Outputs can't be differentiated
+    twice.
 
     Args:
-        parts: modules from one tensor to one tensor that draw no random numbers; one that is part
-            of another comes before it. Their buffers are as they are after one forward pass. What
-            they give can't be differentiated twice.
+        parts: modules that map one tensor to one tensor and draw no random numbers; a submodule
+            must come before the module that contains it.
     """
     for part in parts:
         part.forward = partial(_forward, part, part.forward)
@@ -71,7 +75,7 @@ def _forward(part: nn.Module, forward: Any, x: Tensor) -> Tensor:
 
 
 class _Recomputed(Function):
-    """A module whose backward pass repeats its forward pass, but for the large convolutions."""
+    """A module whose backward pass repeats its forward pass, except the large convolutions."""
 
     @staticmethod
     def forward(ctx: Any, part: nn.Module, forward: Any, x: Tensor, *parameters: Tensor) -> Tensor:
@@ -87,7 +91,7 @@ class _Recomputed(Function):
         x, *parameters = ctx.saved_tensors
         inputs = [x.detach().requires_grad_(ctx.needs_input_grad[2]), *parameters]
         with torch.enable_grad(), _buffers_kept(ctx.part), ctx.convolutions:
-            # The edge alone, not the output: its memory is needed by then.
+            # Keeps only the edge, so that the output's memory is freed.
             output = get_gradient_edge(ctx.forward(inputs[0]))
         wanted = [tensor for tensor in inputs if tensor.requires_grad]
         found = iter(torch.autograd.grad(output, wanted, gradient))
@@ -95,7 +99,7 @@ class _Recomputed(Function):
 
 
 class _LargeConvolutions(TorchDispatchMode):
-    """Keeps the outputs of large convolutions; entered a second time, gives them in that order."""
+    """Keeps the outputs of large convolutions; entered again, replays them in the same order."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -121,7 +125,7 @@ class _LargeConvolutions(TorchDispatchMode):
 
 @contextlib.contextmanager
 def _buffers_kept(part: nn.Module) -> Iterator[None]:
-    """Lets a module work on copies of its buffers: BatchNorm's statistics follow a batch once."""
+    """Lets a module work on copies of its buffers, so that BatchNorm counts each batch once."""
     kept = [(m, name, b) for m in part.modules() for name, b in m.named_buffers(recurse=False)]
     for module, name, buffer in kept:
         setattr(module, name, buffer.clone())

@@ -1,4 +1,4 @@
-"""What is kept of a run: checkpoint, history, and a record of what it was made of and on."""
+"""Files of a finished run: checkpoint, history, and a record of its inputs and circumstances."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,15 +23,15 @@ RECORD_SCHEMA = 1
 
 @dataclass(frozen=True)
 class Circumstances:
-    """How a run came about.
+    """Circumstances of a run, for its record.
 
     Attributes:
         code: version of the code and of the environment, of the run's last process.
         device: where it ran.
-        determinism: settings that make it repeat itself.
+        determinism: settings that make it deterministic.
         runs_per_gpu: how many runs might share its GPU; None on a CPU.
-        started: when its first process began, UTC, ISO 8601.
-        resumed: each time that a new process went on: from which step, when, and the code before.
+        started: start of its first process, UTC, ISO 8601.
+        resumed: for each resumption: from which step, when, and the code that had run before.
     """
 
     code: dict[str, Any]
@@ -50,15 +50,15 @@ def write_run(
     how: Circumstances,
     along: Sequence[Path] = (),
 ) -> Path:
-    """Writes checkpoint and history, then the record, which says that the run is whole.
+    """Writes checkpoint and history, then the record, which marks the run as complete.
 
     Args:
-        layout: where.
-        run: its parameters.
-        digest: of the prepared data.
-        result: what training gave.
-        how: it came about.
-        along: checkpoints of epochs before the last, which are in the run's folder already.
+        layout: locations of files.
+        run: the run's parameters.
+        digest: digest of the prepared data.
+        result: result of training.
+        how: the run's circumstances.
+        along: intermediate checkpoints, which are in the run's folder already.
 
     Returns:
         The record's path.

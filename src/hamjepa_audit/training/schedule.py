@@ -13,8 +13,8 @@ def learning_rate(
         total_steps: steps of the whole run.
         warmup_steps: steps of the warm-up, fewer than total_steps.
         base: the rate after the warm-up.
-        start_factor: share of `base` at step 0; with no warm-up it has no part.
-        floor: rate that the cosine ends at, absolute and shared by all parameter groups.
+        start_factor: share of `base` at step 0; unused without warm-up.
+        floor: final rate of the cosine, absolute and shared by all parameter groups.
     """
     if step < warmup_steps:
         return base * (start_factor + (1 - start_factor) * step / warmup_steps)

@@ -1,4 +1,4 @@
-"""A training's state, captured between two steps and restored: resumption to the last bit."""
+"""The state of training between two steps, captured and restored for bit-exact resumption."""
 
 import sys
 import time
@@ -26,11 +26,11 @@ from hamjepa_audit.training.loop import Trainer
 CODE = ("commit", "uncommitted_changes")
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-"""What AdamW knows of each parameter; `step` is a scalar."""
+"""AdamW's state of each parameter; `step` is a scalar."""
 
 
 def conditions(device: torch.device, determinism: dict[str, Any]) -> dict[str, Any]:
-    """What may change a run's last bits although its id is the same: machine and PyTorch."""
+    """Conditions that may change rounding without changing the run id: machine and PyTorch."""
     described = describe_device(device)
     names = ("type", "name", "cuda", "cudnn")
     return {
@@ -41,12 +41,11 @@ def conditions(device: torch.device, determinism: dict[str, Any]) -> dict[str, A
 
 
 class States:
-    """Keeps the states of one run: `restore` before the first step, `keep` after every one.
+    """The saved states of one run: call `restore` before the first step, `keep` after each step.
 
     Attributes:
-        started: when the run's first process began, UTC, ISO 8601.
-        resumed: for each time that the run was resumed: from which step, when, and the code that
-            had trained it so far.
+        started: start of the run's first process, UTC, ISO 8601.
+        resumed: for each resumption: from which step, when, and the code that had run before.
     """
 
     def __init__(
@@ -66,12 +65,12 @@ class States:
         self._last = time.monotonic()
 
     def restore(self, trainer: Trainer) -> dict[str, str]:
-        """Sets a new trainer to the last state that is whole and of these conditions, if any.
+        """Restores a new trainer to the last valid state with the same conditions, if any.
 
-        Of several ranks the first alone chooses and reads it: all go on from the same bytes.
+        With several ranks, only the first chooses and reads it; all resume from the same bytes.
 
         Returns:
-            The digests of the run's checkpoints along training that `keep` was given.
+            The digests of the run's intermediate checkpoints that `keep` was given.
         """
         found = trainer.ranks.from_first(self._last_usable)
         if found is None:
@@ -87,7 +86,7 @@ class States:
         return dict(content["checkpoints"])
 
     def _last_usable(self) -> tuple[dict[str, Any], bytes] | None:
-        """What was written for it; the states after it are set aside."""
+        """Content and tensors of the last usable state; newer, unusable ones are set aside."""
         for state in saved_states(self._folder):
             try:
                 content = read_state(state)
@@ -103,7 +102,7 @@ class States:
 
         Args:
             trainer: between two steps.
-            checkpoints: SHA-256 of those along training so far, by file name.
+            checkpoints: SHA-256 of the intermediate checkpoints so far, by file name.
         """
         at_epoch_end = trainer.position.index == 0
         if at_epoch_end or time.monotonic() - self._last >= self._every_seconds:
@@ -119,7 +118,7 @@ class States:
             self._last = time.monotonic()
 
     def remove(self) -> None:
-        """Deletes the run's states: it is written and needs them no more."""
+        """Deletes the run's states, which a finished run no longer needs."""
         remove_states(self._folder)
 
     def _require_conditions(self, state: SavedState, found: dict[str, Any]) -> None:
@@ -131,12 +130,12 @@ class States:
 
 
 def capture(trainer: Trainer) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """All that a training's next steps depend on.
+    """Everything that the next steps of training depend on.
 
     Returns:
-        What is said in JSON; and tensors, contiguous on the CPU: weights and BatchNorm statistics,
-        the optimiser's moments, what the steps of an unfinished epoch measured. Random numbers
-        are counted by step and epoch, so that no generator has a state.
+        JSON content; and tensors, contiguous on the CPU: weights and BatchNorm statistics, the
+        optimiser's moments, and the values of an unfinished epoch's steps. Generators have no
+        state to save, because random numbers are indexed by step and epoch.
     """
     trainer.fetch()
     position = trainer.position
@@ -145,7 +144,7 @@ def capture(trainer: Trainer) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "epoch": position.epoch,
         "index": position.index,
         "seconds": position.seconds,
-        # As pairs: their order is part of the history, and JSON's keys are sorted.
+        # As pairs, to keep their order: JSON's keys are sorted.
         "history": [list(means.items()) for means in position.history],
         "epoch_seconds": position.epoch_seconds,
         "waited": position.waited,
@@ -155,10 +154,11 @@ def capture(trainer: Trainer) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _moments(trainer: Trainer) -> dict[str, Tensor]:
-    """What the optimiser knows, on the CPU.
+    """The optimiser's state, on the CPU.
 
-    All parameters' end to end: one large tensor is written many times faster than a hundred small
-    ones. `optimiser.known` (bool, one a parameter) leaves out those that never had a gradient.
+    It is concatenated over parameters, because one large tensor is written many times faster than
+    a hundred small ones. `optimiser.known` (bool, one per parameter) marks the parameters that are
+    included: those that have had a gradient.
     """
     states = trainer.optimiser.state
     known = [parameter in states for parameter in trainer.parameters()]
@@ -170,7 +170,7 @@ def _moments(trainer: Trainer) -> dict[str, Tensor]:
 
 
 def restore(trainer: Trainer, content: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Sets a new trainer to what `capture` gave."""
+    """Restores a new trainer to the state that `capture` returned."""
     trainer.model.load_state_dict(
         {
             name.removeprefix("model."): value
@@ -201,7 +201,7 @@ def _restore_moments(trainer: Trainer, tensors: dict[str, Tensor]) -> None:
         sizes = [1 if of_step else parameter.numel() for parameter in chosen]
         parts = tensors[f"optimiser.{key}"].split(sizes)
         for parameter, part in zip(chosen, parts, strict=True):
-            # Strides like the parameter's, which the fused optimiser relies on.
+            # The fused optimiser relies on strides like the parameter's.
             like = part.new_empty(()) if of_step else parameter.detach()
             moment = torch.empty_like(like, device=parameter.device)
             state = trainer.optimiser.state.setdefault(parameter, {})
