@@ -1,1 +1,1 @@
-"""What frozen encoders are worth: their features, k-NN, linear probes, spectra and geometry."""
+"""Evaluation of frozen encoders: features, k-NN, linear probes, spectra and geometry."""

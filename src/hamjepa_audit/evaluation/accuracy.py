@@ -1,4 +1,4 @@
-"""Top-1 and top-5 accuracy under one tie rule: of equal scores the smaller class index wins."""
+"""Top-1 and top-5 accuracy with one rule for ties: the smaller class index wins."""
 
 from typing import NamedTuple
 
@@ -18,9 +18,9 @@ class Accuracies(NamedTuple):
 
 
 def label_ranks(scores: Tensor, labels: Tensor) -> Tensor:
-    """How many classes come before the true one; equal scores are ordered by class index.
+    """Number of classes ranked before the true one; equal scores are ordered by class index.
 
-    A prediction is right when the rank is 0, in the top five when it is below 5. No sort and no
+    A prediction is correct if the rank is 0, and in the top five if it is below 5. Neither sort nor
     argmax is involved, so ties can't depend on a device or a kernel.
 
     Args:
@@ -36,6 +36,6 @@ def label_ranks(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def accuracies(ranks: Tensor) -> Accuracies:
-    """Accuracies of ranks (N,) as label_ranks gives them."""
+    """Accuracies from the ranks (N,) that label_ranks returns."""
     count = len(ranks)
     return Accuracies(int((ranks == 0).sum()) / count, int((ranks < TOP).sum()) / count)

@@ -1,4 +1,4 @@
-"""What a trained predictor does to held-out states, next to what its theory says of it."""
+"""Measurements of a trained predictor on held-out states, to compare with its theory."""
 
 import math
 from collections.abc import Callable
@@ -23,11 +23,11 @@ from hamjepa_audit.theory.symplectic import jacobian, log_abs_determinant, sympl
 PARTS: tuple[Readout, ...] = ("q", "p", "qp")
 HESSIAN_QUANTILES = {"min": 0.0, "q10": 0.1, "q50": 0.5, "q90": 0.9, "max": 1.0}
 RUNAWAY = 1e6
-"""A rollout ends where states are this many times as large as at its start."""
+"""A rollout stops when states are this many times as large as at its start."""
 
 
 class Trained(NamedTuple):
-    """A predictor as training left it."""
+    """A predictor at the end of training."""
 
     predictor: nn.Module
     """In float64; it satisfies StatePredictor."""
@@ -41,18 +41,18 @@ class Trained(NamedTuple):
         return moved
 
     def forward(self, states: Tensor) -> Tensor:
-        """One application forward in time: (N, 2d) -> (N, 2d)."""
+        """Applies the map once, forward in time: (N, 2d) -> (N, 2d)."""
         return self(states, states.new_ones(len(states), 1))
 
 
 def dynamics_measurements(
     run: RunParams, predictor: nn.Module, view_a: Tensor, view_b: Tensor
 ) -> list[Measurement]:
-    """What `measure_dynamics` says of a run's predictor.
+    """Runs `measure_dynamics` on a run's predictor.
 
     Args:
-        run: its parameters, of an arm that predicts states.
-        predictor: trained, on the device of the views; it becomes float64.
+        run: the run's parameters; its arm must predict states.
+        predictor: trained, on the device of the views; converted to float64 in place.
         view_a: (N, 2d) states of one view of held-out images, any floating dtype.
         view_b: (N, 2d) of another view of the same images.
 
@@ -73,13 +73,13 @@ def dynamics_measurements(
 def measure_dynamics(
     trained: Trained, view_a: Tensor, view_b: Tensor, params: DynamicsParams
 ) -> list[Measurement]:
-    """All that is measured on one predictor, dimensionless.
+    """All measurements of one predictor, dimensionless.
 
     For q, p and qp: `map_displacement`, `map_view_distance`, `map_displacement_share`,
     `map_error_removed`. For qp: `map_loss_removed`, `map_log_abs_determinant`,
     `map_symplecticity_defect`, `map_reversal_error`, `map_growth_rate`,
-    `map_common_energy_drift`, `map_common_energy_growth`, and of maps of a Hamiltonian
-    `map_energy_drift`. For q, of maps with a force: `map_learned_force_share`; with a
+    `map_common_energy_drift`, `map_common_energy_growth`, and for maps of a Hamiltonian
+    `map_energy_drift`. For q, for maps with a force: `map_learned_force_share`; with a
     potential: `potential_hessian_` with min, q10, q50, q90, max.
 
     Args:
@@ -87,7 +87,7 @@ def measure_dynamics(
         view_a: (N, 2d) float64 states [q; p] of one view of held-out images.
         view_b: (N, 2d) float64, of another view of the same images.
         params: numbers of states and applications, the seed that draws the states, and the
-            stiffness of the energy that all maps are followed by.
+            stiffness of the common energy, which is recorded for all maps.
     """
     order = torch.randperm(len(view_a), generator=generator(Stream.DYNAMICS, params.seed))
     chosen = view_a[order.to(view_a.device)]
@@ -111,7 +111,7 @@ def measure_dynamics(
 
 @torch.no_grad()
 def reversal_error(trained: Trained, states: Tensor) -> float:
-    """How far backward after forward misses the start (N, 2d): rms, as share of the states'."""
+    """Rms error of mapping states (N, 2d) forward and back, relative to their rms."""
     forward = states.new_ones(len(states), 1)
     back = trained(trained(states, forward), -forward)
     return float(_rms(back - states) / _rms(states))
@@ -121,7 +121,7 @@ def reversal_error(trained: Trained, states: Tensor) -> float:
 def loss_removed(trained: Trained, view_a: Tensor, view_b: Tensor) -> float:
     """Share of the prediction loss that the map removes: 1 - loss / loss of the identity.
 
-    The loss is the arm's own, with its matching and both of its flows.
+    The loss is the arm's own, with its matching and both flow directions.
     """
     views = torch.stack([view_a, view_b])
     identity = phase_space_prediction(views, lambda s, *_: s, trained.prediction, trained.ramp)
@@ -133,20 +133,20 @@ def loss_removed(trained: Trained, view_a: Tensor, view_b: Tensor) -> float:
 def rollout(
     trained: Trained, states: Tensor, applications: int, stiffness: float
 ) -> dict[str, float]:
-    """The map applied again and again, far beyond what it was trained for.
+    """Applies the map repeatedly, far beyond what it was trained for.
 
     Args:
         trained: the predictor.
-        states: (N, 2d) float64, where it starts.
-        applications: how often the map is applied; fewer where states run away.
-        stiffness: a of the common energy.
+        states: (N, 2d) float64 initial states.
+        applications: number of applications; fewer if states diverge.
+        stiffness: stiffness of the common energy.
 
     Returns:
-        `map_growth_rate`, the logarithm of the states' growth (root mean square) per application,
-        and `map_common_energy_growth`, that of the mean common energy's. `map_common_energy_drift`
-        and, of maps of a Hamiltonian, `map_energy_drift` for its own: mean over states of the
-        largest |H - H_0| / |H_0| on the way. States that have become RUNAWAY times as large end
-        the rollout: rates are per application until then, drifts what it was until then.
+        `map_growth_rate`: log growth per application of the states' root mean square;
+        `map_common_energy_growth`: that of the mean common energy. `map_common_energy_drift` and,
+        for maps of a Hamiltonian, `map_energy_drift` of their own energy: mean over states of the
+        largest |H - H_0| / |H_0| of the rollout. The rollout stops when states are RUNAWAY times as
+        large as at the start; rates and drifts then cover the applications so far.
     """
     energies = _energies(trained, stiffness)
     size, done = _rms(states), 0
@@ -169,9 +169,9 @@ def rollout(
 
 
 def _energies(trained: Trained, stiffness: float) -> dict[str, Callable[[Tensor], Tensor]]:
-    """The energies that a rollout is followed by, (N, 2d) -> (N,), by their metrics' beginning.
+    """The energies recorded in a rollout, (N, 2d) -> (N,), by the prefix of their metrics.
 
-    One that is the same for all maps, so that they can be compared, and a Hamiltonian map's own.
+    A common one for all maps, so that they can be compared, and a Hamiltonian map's own.
     """
 
     def common(states: Tensor) -> Tensor:
@@ -187,9 +187,9 @@ def _energies(trained: Trained, stiffness: float) -> dict[str, Callable[[Tensor]
 
 @torch.no_grad()
 def learned_force_share(trained: Trained, states: Tensor) -> dict[str, float]:
-    """`map_learned_force_share`: the learned part of the force, as share of all of it (rms).
+    """`map_learned_force_share`: rms of the learned part of the force over rms of the force.
 
-    Empty where a map has no force.
+    Empty if the map has no force.
     """
     q, _ = states.chunk(2, dim=-1)
     match trained.predictor:
@@ -206,9 +206,9 @@ def learned_force_share(trained: Trained, states: Tensor) -> dict[str, float]:
 
 
 def hessian_quantiles(trained: Trained, positions: Tensor) -> dict[str, float]:
-    """Quantiles of the eigenvalues of the potential's Hessian at positions (N, d), taken together.
+    """Quantiles of the eigenvalues of the potential's Hessian, pooled over positions (N, d).
 
-    Empty where a map has no potential.
+    Empty if the map has no potential.
     """
     if not isinstance(trained.predictor, HamiltonianPredictor):
         return {}
@@ -227,9 +227,9 @@ def hessian_quantiles(trained: Trained, positions: Tensor) -> dict[str, float]:
 
 @torch.no_grad()
 def _moves(trained: Trained, view_a: Tensor, view_b: Tensor) -> list[Measurement]:
-    """How far the map moves each part of view a, and what that does to the error of prediction.
+    """How far the map moves each part of view a, and how much prediction error that removes.
 
-    The error is that of both flows, as in training, in the part's mean square.
+    The error is the part's mean square over both flow directions, as in training.
     """
     start, target = torch.cat([view_a, view_b]), torch.cat([view_b, view_a])
     direction = start.new_ones(len(start), 1)

@@ -18,22 +18,22 @@ from hamjepa_audit.params.studies import RunParams
 from hamjepa_audit.tensors import write_tensors
 
 EVALUATION_EPOCH = 0
-"""Training epochs count from 1, so evaluation's views are never those of training."""
+"""Training epochs count from 1, so evaluation views differ from all training views."""
 
 FEATURES = ("train", "test", "view_a", "view_b")
 """States of the plain training and test images, and of two random views of the test images."""
 
 ORIGIN = "origin"
-"""The key of the metadata that holds a FeaturesOrigin."""
+"""Metadata key of the FeaturesOrigin."""
 
 
 @dataclass(frozen=True)
 class FeaturesOrigin:
-    """What features were made of, as SHA-256 (hex).
+    """Origin of features, as SHA-256 (hex).
 
     Attributes:
-        checkpoint: of the file of weights.
-        labels: of the labels that the data had then, training's and test's.
+        checkpoint: digest of the file of weights.
+        labels: digest of the training and test labels of that time.
     """
 
     checkpoint: str
@@ -76,7 +76,7 @@ def extract_features(
 def plain_features(
     encoder: TokenEncoder, run: RunParams, images: Tensor | StreamedImages
 ) -> Tensor:
-    """States (N, D) float32 on the CPU of N images as they are."""
+    """States (N, D), float32 on the CPU, of N images without augmentation."""
     size = run.evaluation.feature_batch_size
     return _encode(encoder, images, lambda batch, _: plain_views(batch, run.views), size)
 
@@ -88,7 +88,7 @@ def _encode(
     make_views: Callable[[BatchImages, Tensor], Tensor],
     batch_size: int,
 ) -> Tensor:
-    """States (N, D) float32 on the CPU of views of uint8 images."""
+    """States (N, D), float32 on the CPU, of views of uint8 images."""
     states = []
     order = torch.arange(len(images)).split(batch_size)
     for samples, pictures in batches(images, order):
@@ -98,15 +98,15 @@ def _encode(
 
 
 def save_features(features: dict[str, Tensor], target: Path, origin: FeaturesOrigin) -> None:
-    """Writes features, and what they were made of, atomically."""
+    """Writes features and their origin atomically."""
     write_tensors(target, features, {ORIGIN: canonical_json(asdict(origin))})
 
 
 def load_features(source: Path, *names: str) -> tuple[FeaturesOrigin, tuple[Tensor, ...]]:
-    """Some of the FEATURES of a run, and what they were made of.
+    """Reads some of the FEATURES of a run, and their origin.
 
     Raises:
-        UserError: the file is missing or damaged, or does not say what it was made of.
+        UserError: the file is missing or damaged, or lacks the origin.
     """
     if not source.exists():
         raise UserError(

@@ -1,4 +1,4 @@
-"""How features lie in space: spectrum, pair cosines, norms, alignment and uniformity."""
+"""Geometry of features: spectrum, pair cosines, norms, alignment and uniformity."""
 
 from collections.abc import Iterator
 from enum import IntEnum
@@ -25,7 +25,7 @@ UNIT = "dimensionless"
 
 
 class Draw(IntEnum):
-    """Indices of the random streams: no draw moves another."""
+    """Indices of the random streams, so that no draw affects another."""
 
     SPECTRUM_ROWS = 0
     TEST_MATRIX = 1
@@ -34,12 +34,12 @@ class Draw(IntEnum):
 
 
 class Geometry(NamedTuple):
-    """What is measured once for one readout; all float64."""
+    """Measurements of one readout; all float64."""
 
     eigenvalues: Tensor
-    """(q,), falling: exact."""
+    """(q,), descending: exact."""
     eigenvalues_lowrank: Tensor
-    """(q,), falling: by the author's randomised method."""
+    """(q,), descending: by the author's randomised method."""
     cosines: Tensor
     """(pairs,)."""
     norms: Tensor
@@ -53,15 +53,15 @@ def measure_geometry(
 ) -> Geometry:
     """Measures one readout (protocol, "Evaluation").
 
-    Rows and pairs are drawn by generators of `params.seed` alone, so that all runs and readouts
-    of a data set are measured on the same ones.
+    The draw of rows and pairs depends only on `params.seed`, so all runs and readouts of a data
+    set are measured on the same ones.
 
     Args:
-        train: (N, D) training features: the spectrum, on `params.spectrum_samples` of them.
-        test: (M, D) test features: cosines of `params.pairs` random pairs, and norms.
-        first_view: (V, D) features of one augmented view: alignment, and uniformity on
+        train: (N, D) training features, for the spectrum of `params.spectrum_samples` of them.
+        test: (M, D) test features, for cosines of `params.pairs` random pairs, and for norms.
+        first_view: (V, D) features of one augmented view, for alignment, and for uniformity on
             min(`params.pairs`, 2 V) random pairs.
-        second_view: (V, D) features of another view of the same images: alignment.
+        second_view: (V, D) features of another view of the same images, for alignment.
         params: sizes and seed.
 
     Raises:
@@ -118,8 +118,8 @@ def geometry_curves(readout: Readout, geometry: Geometry, quantiles: int) -> lis
 
     Args:
         readout: the part of the states that was measured.
-        geometry: what was measured.
-        quantiles: how many points a distribution has, at the probabilities (i + 0.5) / quantiles.
+        geometry: the measurements.
+        quantiles: number of points of a distribution, at probabilities (i + 0.5) / quantiles.
     """
     points = [
         Point(readout, "eigenvalue", float(rank), value, UNIT)
@@ -137,7 +137,7 @@ def geometry_curves(readout: Readout, geometry: Geometry, quantiles: int) -> lis
 
 
 def sampled_rows(rows: int, samples: int, generator: Generator) -> Tensor:
-    """`samples` of `rows` row numbers without replacement, or all in order when there are fewer.
+    """Draws `samples` of `rows` indices without replacement; all, in order, if there are fewer.
 
     Returns:
         (min(rows, samples),) int64 on the CPU.
@@ -148,22 +148,22 @@ def sampled_rows(rows: int, samples: int, generator: Generator) -> Tensor:
 
 
 def random_pairs(rows: int, pairs: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Two draws of `pairs` row numbers, with replacement; a row may meet itself.
+    """Draws `pairs` pairs of row indices, with replacement; both may be the same row.
 
     Returns:
-        (pairs,) int64 twice, on the CPU, the first drawn before the second.
+        First and second rows, (pairs,) int64 each, on the CPU; the first are drawn first.
     """
     first = torch.randint(rows, (pairs,), generator=generator)
     return first, torch.randint(rows, (pairs,), generator=generator)
 
 
 def pair_cosines(features: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Cosines of pairs of rows, not centred; a zero row has cosine 0 with all.
+    """Cosines of pairs of rows, not centred; a zero row has cosine 0 with every row.
 
     Args:
         features: (N, D).
-        first: (pairs,) int64, row numbers.
-        second: (pairs,) int64, row numbers.
+        first: (pairs,) int64, row indices.
+        second: (pairs,) int64, row indices.
 
     Returns:
         (pairs,) float64.
@@ -193,12 +193,12 @@ def alignment(first_view: Tensor, second_view: Tensor) -> float:
 
 
 def uniformity(features: Tensor, first: Tensor, second: Tensor) -> float:
-    """Log mean over pairs of exp(-2 distance^2) of normalised rows, between -8 and 0.
+    """Log of the mean over pairs of exp(-2 distance^2) of normalised rows, between -8 and 0.
 
     Args:
         features: (N, D).
-        first: (pairs,) int64, row numbers.
-        second: (pairs,) int64, row numbers.
+        first: (pairs,) int64, row indices.
+        second: (pairs,) int64, row indices.
     """
     distances = _squared_distances(features, features, first, second)
     return float((-2 * distances).exp().mean().log())
@@ -223,7 +223,7 @@ def _quantiles(values: Tensor, probabilities: list[float]) -> list[float]:
 
 
 def _squared_distances(a: Tensor, b: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    # As differences, not as 2 - 2 cos: rows that are equal are at distance 0.
+    # From differences, not as 2 - 2 cos, so that equal rows have distance exactly 0.
     pairs = _unit_pairs(a, b, first, second)
     return torch.cat([(u - v).square().sum(dim=1) for u, v in pairs])
 
@@ -231,7 +231,7 @@ def _squared_distances(a: Tensor, b: Tensor, first: Tensor, second: Tensor) -> T
 def _unit_pairs(
     a: Tensor, b: Tensor, first: Tensor, second: Tensor
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Normalised rows a[first] and b[second] in float64, block by block to bound the copies."""
+    """Yields normalised rows a[first] and b[second] in float64, in blocks to bound memory."""
     for i, j in zip(first.split(PAIR_BLOCK), second.split(PAIR_BLOCK), strict=True):
         yield unit_rows(a[i.to(a.device)].double()), unit_rows(b[j.to(b.device)].double())
 

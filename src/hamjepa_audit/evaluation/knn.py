@@ -13,7 +13,7 @@ from hamjepa_audit.params.arms import Readout
 from hamjepa_audit.params.studies import KNNParams
 
 SIMILARITY_BYTES = 1 << 27
-"""Size of one block of similarities; masks and copies of it come on top, at most twice as much."""
+"""Bytes of one block of similarities; its masks and copies take at most twice as much again."""
 
 
 def knn_measurements(
@@ -27,12 +27,12 @@ def knn_measurements(
 ) -> list[Measurement]:
     """The kNN sweep as metric rows, in percent.
 
-    `knn_top1@K` for every k; `knn_top5@K` from `params.top5_from_k` neighbours upwards, where
-    there are five classes (below, fewer than five classes may have votes); `knn_top1@best`, the
-    largest top-1 over k on the test set, which is how the paper reads it.
+    `knn_top1@K` for every k; with at least five classes, `knn_top5@K` for k of at least
+    `params.top5_from_k` (for smaller k, fewer than five classes may get votes); `knn_top1@best`,
+    the largest top-1 over k on the test set, as the paper selects it.
 
     Args:
-        readout: the part of the states that the features are.
+        readout: the part of the states that the features come from.
         train: (N, D) training features.
         train_labels: (N,) int64 in [0, classes).
         test: (M, D) test features.
@@ -64,15 +64,15 @@ def knn_accuracies(
 ) -> dict[int, Accuracies]:
     """Accuracies of the unweighted vote of the k most similar training rows, for every k.
 
-    Similarity is the cosine, not centred. Votes are integers; equal counts go to the smaller
-    class index, for top-1 and for the five largest counts alike.
+    Similarity is the cosine, not centred. Votes are integers; of equal counts, the smaller class
+    index comes first, for top-1 and top-5 alike.
 
     Args:
-        train: (N, D) training features, float32 or float64; similarities have their dtype.
+        train: (N, D) training features, float32 or float64; similarities have this dtype.
         train_labels: (N,) int64 in [0, classes).
         test: (M, D) test features, same dtype and device.
         test_labels: (M,) int64 in [0, classes).
-        neighbours: the k, in any order.
+        neighbours: values of k, in any order.
         classes: number of classes.
         block_size: test rows at a time; by default as many as fit SIMILARITY_BYTES.
 
@@ -96,18 +96,18 @@ def knn_accuracies(
 
 
 def nearest_rows(similarities: Tensor, k: int) -> Tensor:
-    """The k most similar training rows; of equal similarities the smaller index comes first.
+    """The k most similar training rows; of equal similarities, the smaller index comes first.
 
     Args:
         similarities: (B, N), no NaN.
         k: 1 to N.
 
     Returns:
-        (B, k) int64, sorted by falling similarity.
+        (B, k) int64, sorted by descending similarity.
     """
     values, indices = similarities.topk(k, dim=1)
-    # topk takes any of the rows that are equal at the k-th place, but finds its value all the
-    # same: where more than k rows reach it, the first of the equal ones are picked by counting.
+    # If several rows tie for the k-th place, topk returns arbitrary ones of them, but the correct
+    # value: where more than k rows reach it, the first of the tied ones are picked by counting.
     weakest = values[:, -1:]
     ambiguous = (similarities >= weakest).sum(dim=1) > k
     if bool(ambiguous.any()):
@@ -118,7 +118,7 @@ def nearest_rows(similarities: Tensor, k: int) -> Tensor:
 
 
 def _first_of_equals(similarities: Tensor, weakest: Tensor, k: int) -> Tensor:
-    """Columns (B, k) above `weakest` (B, 1), filled up with the first ones that equal it."""
+    """Columns (B, k) above `weakest` (B, 1), filled up with the first that equal it."""
     above = similarities > weakest
     equal = similarities == weakest
     wanted = k - above.sum(dim=1, keepdim=True)

@@ -38,7 +38,7 @@ class ProbeFit(NamedTuple):
 
     weights: ProbeWeights
     step_losses: Tensor
-    """(steps,), mean cross-entropy of every step's batch, before the step."""
+    """(steps,), mean cross-entropy of every step's batch before the update."""
 
 
 def probe_measurements(
@@ -50,14 +50,14 @@ def probe_measurements(
     classes: int,
     params: ProbeParams,
 ) -> list[Measurement]:
-    """`linear_probe_top1` and, from five classes upwards, `linear_probe_top5`, in percent.
+    """`linear_probe_top1` and, with at least five classes, `linear_probe_top5`, in percent.
 
-    Both are of the last epoch. Initial weights and order of the rows depend on `params.seed`,
-    the width of the features and their number alone, so runs and readouts share them.
+    Both are of the last epoch. Initial weights and order of the rows depend only on `params.seed`
+    and on the width and number of the features, so runs and readouts share them.
 
     Args:
-        readout: the part of the states that the features are.
-        train: (N, D) training features, float32 or float64; the probe has their dtype.
+        readout: the part of the states that the features come from.
+        train: (N, D) training features, float32 or float64; the probe has this dtype.
         train_labels: (N,) int64 in [0, classes).
         test: (M, D) test features, same dtype and device.
         test_labels: (M,) int64 in [0, classes).
@@ -66,7 +66,7 @@ def probe_measurements(
 
     Raises:
         UserError: features are not finite.
-        TrainingDivergedError: the probe's loss stopped being finite.
+        TrainingDivergedError: the probe's loss became infinite or NaN.
     """
     require_labelled(train, train_labels, classes, "training")
     require_labelled(test, test_labels, classes, "test")
@@ -83,7 +83,7 @@ def probe_measurements(
 
 
 def initial_weights(width: int, classes: int, generator: Generator) -> ProbeWeights:
-    """PyTorch's defaults: identity LayerNorm; weight, then bias uniform in +-1/sqrt(D); float64."""
+    """PyTorch's defaults, float64: identity LayerNorm; weight then bias, uniform in +-1/sqrt(D)."""
     bound = 1 / math.sqrt(width)
     uniform = [
         2 * bound * torch.rand(shape, generator=generator, dtype=torch.float64) - bound
@@ -94,7 +94,7 @@ def initial_weights(width: int, classes: int, generator: Generator) -> ProbeWeig
 
 
 def epoch_orders(rows: int, epochs: int, generator: Generator) -> Tensor:
-    """One permutation of the rows an epoch: (epochs, rows) int64 on the CPU."""
+    """One permutation of the rows per epoch: (epochs, rows) int64 on the CPU."""
     return torch.stack([torch.randperm(rows, generator=generator) for _ in range(epochs)])
 
 
@@ -109,13 +109,13 @@ def train_probe(
     Args:
         features: (N, D) frozen features.
         labels: (N,) int64.
-        initial: weights to start from, left as they are; dtype and device of the features.
+        initial: initial weights, not modified; dtype and device of the features.
         orders: (epochs, N) int64, the order of the rows in every epoch.
         params: batch size, learning rate, betas and weight decay; `params.epochs` must be
             len(orders).
 
     Raises:
-        ValueError: `orders` has another shape than (params.epochs, N).
+        ValueError: the shape of `orders` is not (params.epochs, N).
         TrainingDivergedError: a loss is not finite.
     """
     if orders.shape != (params.epochs, len(features)):
@@ -149,12 +149,12 @@ def probe_accuracies(weights: ProbeWeights, features: Tensor, labels: Tensor) ->
         TrainingDivergedError: the probe's outputs are not finite.
     """
     logits = _logits(weights, normalised(features))
-    _require_finite(logits)  # a NaN compares with nothing and would count as right
+    _require_finite(logits)  # all comparisons with NaN are false, so it would count as correct
     return accuracies(label_ranks(logits, labels))
 
 
 def normalised(features: Tensor) -> Tensor:
-    """LayerNorm without its affine part: rows (N, D) to mean 0, biased variance 1, eps 1e-5."""
+    """LayerNorm without affine part: rows (N, D) get mean 0 and biased variance 1; eps 1e-5."""
     return functional.layer_norm(features, features.shape[1:], eps=LAYER_NORM_EPSILON)
 
 
@@ -162,8 +162,8 @@ def _logits(weights: ProbeWeights, rows: Tensor) -> Tensor:
     """Logits (B, C) of normalised rows (B, D).
 
     The features are frozen, so they are normalised once, and LayerNorm's affine part is folded
-    into the linear layer: (C, D) numbers are touched a step instead of (B, D), and no gradient
-    has to go back to the rows.
+    into the linear layer: each step touches (C, D) numbers instead of (B, D), and no gradient of
+    the rows is needed.
     """
     bias = torch.addmv(weights.bias, weights.weight, weights.shift)
     return functional.linear(rows, weights.weight * weights.scale, bias)

@@ -1,4 +1,4 @@
-"""Which part of a state is probed."""
+"""Readouts: the parts of a state that are probed."""
 
 from torch import Tensor
 
@@ -6,11 +6,11 @@ from hamjepa_audit.params.arms import Readout
 
 
 def readout(states: Tensor, name: Readout) -> Tensor:
-    """The part of states s = [q; p] that `name` stands for (protocol, "Evaluation").
+    """The part of states s = [q; p] that `name` selects (protocol, "Evaluation").
 
     Args:
         states: (N, 2d).
-        name: q is the first half, p the second, qp and all are everything.
+        name: q selects the first half, p the second, qp and all the whole state.
 
     Returns:
         (N, d) or (N, 2d), a view.

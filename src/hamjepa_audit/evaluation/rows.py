@@ -1,4 +1,4 @@
-"""What all measurements ask of feature matrices: finite rows, labels that fit, unit length."""
+"""Checks and normalisation of feature matrices, shared by all measurements."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ SMALLEST_NORM = 1e-12
 def unit_rows(features: Tensor) -> Tensor:
     """Rows divided by max(norm, 1e-12), not centred: a zero row stays zero.
 
-    Norms are taken in float64: the square of a large float32 feature may not be finite.
+    Norms are computed in float64, because squares of large float32 features may overflow.
 
     Args:
         features: (N, D) floating point.
@@ -24,17 +24,17 @@ def unit_rows(features: Tensor) -> Tensor:
 
 
 def require_features(features: Tensor, name: str) -> None:
-    """Checks that a feature matrix (N, D) has rows and is finite; `name` goes into the message.
+    """Checks that a feature matrix (N, D) has rows and is finite; `name` is for the message.
 
     Raises:
-        UserError: it is empty, or holds an infinity or NaN.
+        UserError: it is empty, or contains an infinity or NaN.
         ValueError: it is not a matrix.
     """
     if features.ndim != 2:
         raise ValueError(f"{name} features must be (N, D), got shape {tuple(features.shape)}")
     if features.numel() == 0:
         raise UserError(f"there are no {name} features; evaluation needs at least one row")
-    extremes = torch.stack(features.aminmax())  # NaN goes through, and no mask is made
+    extremes = torch.stack(features.aminmax())  # propagates NaN, and needs no mask
     if not bool(extremes.isfinite().all()):
         raise UserError(
             f"the {name} features are not all finite, so nothing can be measured on them; "
@@ -47,7 +47,7 @@ def require_labelled(features: Tensor, labels: Tensor, classes: int, name: str) 
 
     Raises:
         UserError: as require_features.
-        ValueError: labels of another length, or outside the classes.
+        ValueError: the labels have another length, or lie outside the classes.
     """
     require_features(features, name)
     if labels.shape != features.shape[:1]:

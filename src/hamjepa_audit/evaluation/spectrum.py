@@ -10,15 +10,15 @@ SMALLEST_SQUARE = 1e-12
 def covariance_eigenvalues(features: Tensor, count: int) -> Tensor:
     """The largest eigenvalues of the covariance (n - 1), exact, in float64.
 
-    Taken of the smaller of the covariance (D, D) and the rows' Gram matrix (N, N), which share
-    all eigenvalues that aren't 0.
+    Computed from the smaller of the covariance (D, D) and the rows' Gram matrix (N, N), which
+    share all non-zero eigenvalues.
 
     Args:
         features: (N, D).
-        count: how many; at most D and N - 1 (at least 1) are there to be had.
+        count: number of eigenvalues; at most D and N - 1 (at least 1) exist.
 
     Returns:
-        (min(count, D, max(1, N - 1)),) float64, falling, not below 1e-12.
+        (min(count, D, max(1, N - 1)),) float64, descending, not below 1e-12.
     """
     centred = _centred(features)
     rows, width = centred.shape
@@ -30,9 +30,9 @@ def covariance_eigenvalues(features: Tensor, count: int) -> Tensor:
 def lowrank_eigenvalues(
     features: Tensor, count: int, power_iterations: int, generator: Generator
 ) -> Tensor:
-    """The same by a randomised SVD without oversampling, which the paper's values come from.
+    """The same by randomised SVD without oversampling, as for the paper's values.
 
-    It falls short of the exact eigenvalues, most in the tail (protocol, "Evaluation").
+    It underestimates the eigenvalues, most in the tail (protocol, "Evaluation").
 
     Args:
         features: (N, D).
@@ -62,7 +62,7 @@ def effective_rank(eigenvalues: Tensor) -> float:
 def participation_ratio(eigenvalues: Tensor) -> float:
     """(sum)^2 / max(sum of squares, 1e-12): (q,) positive -> at most q.
 
-    The guard, as in the author's definition, makes it nearly 0 for features without variance.
+    The guard, from the author's definition, makes it nearly 0 for features without variance.
     """
     squares = eigenvalues.square().sum().clamp(min=SMALLEST_SQUARE)
     return float(eigenvalues.sum().square() / squares)

@@ -1,4 +1,4 @@
-"""The evaluation of a batch of runs: features in, long tables out, one file a step."""
+"""Evaluation of a batch of runs: features in, long tables out, one file per step."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -37,13 +37,13 @@ from hamjepa_audit.plans.identity import run_key
 from hamjepa_audit.plans.study import DYNAMICS, Batch
 
 PredictorMeasure = Callable[[RunParams, nn.Module, Tensor, Tensor], list[Measurement]]
-"""What is measured on a predictor, given states (N, 2d) of two views of held-out images."""
+"""Measurement of a predictor, given states (N, 2d) of two views of held-out images."""
 
 Classifier = Callable[[Readout, Tensor, Tensor, Tensor, Tensor, int], list[Measurement]]
 
 
 def extract(batch: Batch, device: torch.device) -> Path:
-    """Writes the features of every run of a batch; returns their folder, of which all is there."""
+    """Writes the features of every run of a batch; returns their complete folder."""
     store = verify_store(batch.layout.store(batch.study.data.name))
     train, test = (open_images(split, device) for split in (store.train, store.test))
     labels = labels_sha256(store)
@@ -57,19 +57,19 @@ def extract(batch: Batch, device: torch.device) -> Path:
 
 
 def measure_knn(batch: Batch, device: torch.device) -> Path:
-    """KNN accuracies of every run and readout of a batch; returns the file."""
+    """Measures kNN accuracies of every run and readout of a batch; returns the file."""
     params = batch.study.evaluation.knn
     return _classify(batch, device, "knn", functools.partial(knn_measurements, params=params))
 
 
 def measure_probe(batch: Batch, device: torch.device) -> Path:
-    """Linear-probe accuracies of every run and readout of a batch; returns the file."""
+    """Measures linear-probe accuracies of every run and readout of a batch; returns the file."""
     params = batch.study.evaluation.probe
     return _classify(batch, device, "probe", functools.partial(probe_measurements, params=params))
 
 
 def measure_geometry(batch: Batch) -> tuple[Path, Path]:
-    """Geometry of every run and readout of a batch; returns the files of metrics and curves."""
+    """Measures geometry of every run and readout of a batch; returns metrics and curves files."""
     metrics, curves = batch.measurement("geometry"), batch.measurement("curves")
     checkpoints = _checkpoints(batch)
     metric_tables, curve_tables = [], []
@@ -92,10 +92,10 @@ def measure_geometry(batch: Batch) -> tuple[Path, Path]:
 
 
 def measure_predictors(batch: Batch, device: torch.device, measure: PredictorMeasure) -> Path:
-    """Dynamics of every run's predictor on the test images' views; returns the file.
+    """Measures every run's predictor on the test images' views; returns the file.
 
     Raises:
-        UserError: features are missing, damaged or not finite, or a checkpoint is not its run's.
+        UserError: features are missing, damaged or not finite, or a checkpoint is not the run's.
     """
     checkpoints = _checkpoints(batch)
     tables = []
@@ -150,10 +150,10 @@ def _features_name(run_id: str) -> str:
 def _features(
     batch: Batch, run_id: str, *names: str, labels: str | None = None
 ) -> tuple[Tensor, ...]:
-    """Some of a run's features, which must be of the checkpoint, and the labels, that there are.
+    """Some of a run's features, checked against the current checkpoint and labels.
 
     Raises:
-        UserError: they are missing or damaged, or the checkpoint or the labels are others now.
+        UserError: they are missing or damaged, or the checkpoint or the labels have changed.
     """
     source = batch.features / _features_name(run_id)
     origin, features = load_features(source, *names)
@@ -172,7 +172,7 @@ def _features(
 
 
 def _recorded_sha256(batch: Batch, run_id: str) -> str:
-    """Of a run's last checkpoint, as its record says."""
+    """Digest of a run's last checkpoint, from its record."""
     name = batch.layout.checkpoint(run_id).name
     return str(read_record(batch.layout, run_id)["files"][name])
 

@@ -1,4 +1,4 @@
-"""The checkpoints along training, measured as the last one is, without keeping features."""
+"""Measurement of the checkpoints along training like the last one, without keeping features."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,10 +26,10 @@ from hamjepa_audit.plans.study import TRAJECTORY, Batch
 
 
 def measure_trajectory(batch: Batch, device: torch.device) -> Path:
-    """All metrics of every run's checkpoints before the last; returns the file.
+    """Measures all metrics of every run's checkpoints before the last; returns the file.
 
     Raises:
-        UserError: the study keeps none, or runs lack some.
+        UserError: the study keeps no such checkpoints, or runs lack some.
     """
     if not batch.epochs_along:
         raise UserError(
@@ -59,9 +59,9 @@ def measure_trajectory(batch: Batch, device: torch.device) -> Path:
 
 
 def _require_checkpoints(batch: Batch) -> None:
-    """Refuses runs that were trained before the study asked for these checkpoints.
+    """Raises UserError if runs were trained before the study asked for these checkpoints.
 
-    No run id depends on them, so that the workflow takes such runs for finished.
+    Run ids don't depend on them, so the workflow considers such runs finished.
     """
     layout, epochs = batch.layout, batch.epochs_along
     lacking = [
@@ -81,7 +81,7 @@ def _require_checkpoints(batch: Batch) -> None:
 
 
 def _along(batch: Batch, run_id: str) -> dict[str, str]:
-    """The checkpoints along a run, by name, with the digests that its record names."""
+    """The digests of a run's intermediate checkpoints by file name, from its record."""
     files = read_record(batch.layout, run_id)["files"]
     paths = [batch.layout.checkpoint_along(run_id, epoch) for epoch in batch.epochs_along]
     return {path.name: files[path.name] for path in paths}
@@ -90,13 +90,13 @@ def _along(batch: Batch, run_id: str) -> dict[str, str]:
 def measurements(
     run: RunParams, features: dict[str, Tensor], labels: tuple[Tensor, ...], classes: int
 ) -> Iterator[Measurement]:
-    """All that is measured on the features of one checkpoint.
+    """Yields all measurements of the features of one checkpoint.
 
     Args:
-        run: which readouts, and how they are measured.
-        features: those of `extract_features`.
-        labels: of the training images and of the test images, on the device that classifies.
-        classes: how many there are.
+        run: determines the readouts, and how they are measured.
+        features: as `extract_features` returns them.
+        labels: labels of the training and the test images, on the device that classifies.
+        classes: number of classes.
     """
     params, device = run.evaluation, labels[0].device
     for part in run.arm.readouts:
