@@ -1,1 +1,1 @@
-"""The theorems that the paper rests on, each as a formula and a numerical check of it."""
+"""The theorems that the paper rests on, each as a formula with a numerical check."""

@@ -1,4 +1,4 @@
-"""How a theorem is checked: its formula against independent numbers, on random instances."""
+"""Checks of theorems: a formula against independent numbers, on random instances."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,16 +18,16 @@ _Formula = TypeVar("_Formula")
 
 @dataclass(frozen=True)
 class Check(Generic[_Instance, _Formula]):
-    """A theorem and how it is checked.
+    """A theorem and its check.
 
     Attributes:
-        name: of its row and its tolerance.
-        statement: what the paper says.
-        source: where.
-        measure: what its error is.
+        name: name of its row and its tolerance.
+        statement: the paper's statement.
+        source: where the paper states it.
+        measure: description of the error.
         formula: the theorem's claim, or the integrator that it is about.
-        error: of an instance, with a generator for what the check draws itself.
-        instances: the random instances, from a generator.
+        error: error of an instance; the generator is for the check's own draws.
+        instances: draws the random instances from a generator.
     """
 
     name: str
@@ -45,10 +45,10 @@ def run_check(check: Check[Any, Any], params: TheoryParams, formula: Any | None 
     Args:
         check: the theorem.
         params: seed and tolerance.
-        formula: checked in the place of the theorem's own.
+        formula: checked instead of the theorem's own.
 
     Returns:
-        A row of CHECKS_SCHEMA. An error that is not a number does not hold.
+        A row of CHECKS_SCHEMA. If an error is NaN, the theorem does not hold.
     """
     generator = generator_for(params.seed, check.name)
     claim = check.formula if formula is None else formula
@@ -73,10 +73,10 @@ def run_check(check: Check[Any, Any], params: TheoryParams, formula: Any | None 
 def run_checks(
     checks: Sequence[Check[Any, Any]], params: TheoryParams, say: Callable[[str], None]
 ) -> list[Row]:
-    """The rows of some theorems, each said as it is known.
+    """The rows of some theorems; reports each result through `say`.
 
     Raises:
-        UserError: `params.tolerances` lacks one of them, or has another.
+        UserError: `params.tolerances` lacks one of them, or has an unknown one.
     """
     _require_tolerances(params, [check.name for check in checks])
     rows = []

@@ -1,8 +1,9 @@
-"""The best covariance for a known geometry, the price of isotropy, and the cone of all of them.
+"""The best covariance for a known geometry, the price of isotropy, and the cone of geometries.
 
-A downstream task is a direction w with w'H^-1 w <= 1; a covariance S on the budget tr(H S) = c is
-worth what its worst task sees, V(S) = max w'S w. Every check returns an error that is 0 in exact
-arithmetic; `formula` is the theorem's claim, an argument so that a wrong one can be seen to fail.
+A downstream task is a direction w with w'H^-1 w <= 1. A covariance S on the budget tr(H S) = c is
+valued by its worst task, V(S) = max w'S w. Every check returns an error that is 0 in exact
+arithmetic. `formula` is the theorem's claim; as an argument, it lets tests check that wrong ones
+fail.
 """
 
 from collections.abc import Callable
@@ -27,7 +28,7 @@ GeometryOf = Callable[[Matrix, float], Matrix]
 def worst_task_value(geometry: Geometry, covariance: Matrix) -> float:
     """V(S) = max of w'S w over w'H^-1 w <= 1: the largest eigenvalue of H^1/2 S H^1/2.
 
-    The same as that of C'S C for any C C' = H.
+    It equals that of C'S C for any C with C C' = H.
     """
     return largest_eigenvalue(geometry.factor.T @ covariance @ geometry.factor)
 
@@ -59,9 +60,9 @@ def geometry_of(covariance: Matrix, budget: float) -> Matrix:
 
 
 def worst_geometry(covariance: Matrix, limit: float) -> Matrix:
-    """A geometry for which a covariance's shape is as wrong as can be: all but rank one.
+    """A geometry for which a covariance's shape is as bad as possible: nearly of rank one.
 
-    Its factor d lmax(H^1/2 S H^1/2) / tr(H S) tends to d with `limit` to 0, whatever S.
+    The factor d lmax(H^1/2 S H^1/2) / tr(H S) tends to d as `limit` goes to 0, for every S.
     """
     dimension = len(covariance)
     geometry = limit * np.linalg.inv(covariance)
@@ -70,9 +71,9 @@ def worst_geometry(covariance: Matrix, limit: float) -> Matrix:
 
 
 def worst_task_error(geometry: Geometry, generator: Generator, formula: Value) -> float:
-    """Relative: the formula against the largest w'S w found, and against lmax(H^1/2 S H^1/2).
+    """Relative error against the largest w'S w found, and against lmax(H^1/2 S H^1/2).
 
-    Both from H itself, not from `Geometry.factor`, which the formula is made with.
+    Both are computed from H itself, not from `Geometry.factor`, which the formula uses.
     """
     covariance = covariance_on_budget(geometry, generator)
     claimed = formula(geometry, covariance)
@@ -80,7 +81,8 @@ def worst_task_error(geometry: Geometry, generator: Generator, formula: Value) -
     inverse = np.linalg.inv(geometry.matrix)
 
     def negative_quotient(z: Matrix) -> tuple[float, Matrix]:
-        # -w'S w / w'H^-1 w at w = H^1/2 z, in which no condition number stalls the ascent.
+        # -w'S w / w'H^-1 w at w = H^1/2 z: in z, the ascent does not stall when H is
+        # ill-conditioned.
         w = root @ z
         upper, lower = covariance @ w, inverse @ w
         norm = w @ lower
@@ -95,14 +97,14 @@ def worst_task_error(geometry: Geometry, generator: Generator, formula: Value) -
 
 
 def square_root(matrix: Matrix) -> Matrix:
-    """The symmetric root of a symmetric positive definite matrix."""
+    """The symmetric square root of a symmetric positive definite matrix."""
     eigenvalues, vectors = np.linalg.eigh(matrix)
     root: Matrix = (vectors * np.sqrt(eigenvalues)) @ vectors.T
     return root
 
 
 def minimax_value_error(geometry: Geometry, _: Generator, formula: Covariance) -> float:
-    """The claimed minimiser is on the budget and has the value c/d; relative."""
+    """A check: the claimed minimiser is on the budget and has the value c/d; relative."""
     claimed = formula(geometry)
     value = worst_task_value(geometry, claimed) / (geometry.budget / geometry.dimension)
     spent = np.sum(geometry.matrix * claimed) / geometry.budget
@@ -110,7 +112,7 @@ def minimax_value_error(geometry: Geometry, _: Generator, formula: Covariance) -
 
 
 def minimax_optimiser_error(norm_order: int) -> Callable[[Geometry, Generator, Covariance], float]:
-    """A check: a direct minimiser of V on the budget finds the claimed one, and no lower value."""
+    """A check: direct minimisation of V on the budget finds the claimed S, and no lower value."""
 
     def objective(z: Matrix) -> tuple[float, Matrix]:
         # log of the Schatten norm of N = Z Z' over its trace; N is C'S C up to the budget.
@@ -140,13 +142,15 @@ def descend(
 ) -> Matrix:
     """The covariance on the budget that minimises an objective, from a random start.
 
-    S = C^-T Z Z' C^-1 times what meets the budget, for any square Z: all covariances, in
-    coordinates in which H is the identity, without which 10^6 of condition would stall any descent.
+    S is C^-T Z Z' C^-1, scaled to the budget, for a square Z. This covers all covariances, in
+    coordinates in which H is the identity; in others, a condition number of 10^6 would stall any
+    descent.
 
     Args:
         geometry: H and the budget.
-        generator: of the start.
-        objective: value and gradient by Z, (d, d), of what does not change with Z's scale.
+        generator: draws the start.
+        objective: value and gradient with respect to Z, (d, d), of a function that is invariant to
+            the scale of Z.
 
     Returns:
         S, (d, d).
@@ -165,14 +169,14 @@ def descend(
 
 
 def covariance_distance(geometry: Geometry, found: Matrix, claimed: Matrix) -> float:
-    """Largest eigenvalue, in size, of H^1/2 (found - claimed) H^1/2, relative to c/d."""
+    """Largest absolute eigenvalue of H^1/2 (found - claimed) H^1/2, relative to c/d."""
     difference = geometry.factor.T @ (found - claimed) @ geometry.factor
     eigenvalues = np.linalg.eigvalsh((difference + difference.T) / 2)
     return float(np.abs(eigenvalues).max()) * geometry.dimension / geometry.budget
 
 
 def price_error(geometry: Geometry, _: Generator, formula: Price) -> float:
-    """The price by V of both covariances against the formula, and outside [1, d]; relative."""
+    """Relative error against the price from V of both covariances; excess beyond [1, d]."""
     isotropic = worst_task_value(geometry, isotropic_covariance(geometry))
     price = isotropic / worst_task_value(geometry, optimal_covariance(geometry))
     outside = max(0.0, 1 - formula(geometry), formula(geometry) / geometry.dimension - 1)
@@ -180,7 +184,7 @@ def price_error(geometry: Geometry, _: Generator, formula: Price) -> float:
 
 
 def price_range_error(limit: float) -> Callable[[int, Generator, Price], float]:
-    """A check of a dimension d: the price is 1 for the identity and tends to d for rank one."""
+    """A check, for a dimension d: the price is 1 for the identity and tends to d for rank one."""
 
     def error(dimension: int, _: Generator, formula: Price) -> float:
         spike = np.full(dimension, limit)
@@ -193,7 +197,7 @@ def price_range_error(limit: float) -> Callable[[int, Generator, Price], float]:
 
 
 def price_sampling_error(samples: int) -> Callable[[Geometry, Generator, Price], float]:
-    """A check: the worst of random tasks pays the price; relative."""
+    """A check: the worst of many random tasks pays the price; relative."""
 
     def error(geometry: Geometry, generator: Generator, formula: Price) -> float:
         sphere = generator.standard_normal((geometry.dimension, samples))
@@ -208,9 +212,9 @@ def price_sampling_error(samples: int) -> Callable[[Geometry, Generator, Price],
 
 
 def cone_error(geometry: Geometry, generator: Generator, formula: GeometryOf) -> float:
-    """Any covariance S is S* of the geometry that the formula names, which is positive definite.
+    """A check: any covariance S is S* of the formula's geometry, which is positive definite.
 
-    Relative, in the directions of S. Here the instance's H is an S of the same condition number.
+    The error is relative to S. The instance only gives the condition number of a random S.
     """
     eigenvalues = np.linalg.eigvalsh(geometry.matrix)
     condition_number = max(1.0, eigenvalues[-1] / eigenvalues[0])
@@ -226,7 +230,7 @@ def cone_error(geometry: Geometry, generator: Generator, formula: GeometryOf) ->
 def no_canonical_shape_error(
     limit: float,
 ) -> Callable[[Geometry, Generator, Callable[[Matrix, float], Matrix]], float]:
-    """A check: for some geometry a covariance of any shape is d times worse than the best."""
+    """A check: for every covariance there is a geometry where it is d times worse than the best."""
 
     def error(
         geometry: Geometry, _: Generator, formula: Callable[[Matrix, float], Matrix]

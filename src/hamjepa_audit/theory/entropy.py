@@ -1,4 +1,4 @@
-"""The law of largest entropy on a budget E[q'H q] = c is normal, with covariance (c/d) H^-1."""
+"""The maximum-entropy law on a budget E[q'H q] = c: normal, with covariance (c/d) H^-1."""
 
 import math
 
@@ -9,10 +9,10 @@ from hamjepa_audit.theory.covariance import Covariance, covariance_distance, des
 from hamjepa_audit.theory.instances import Generator, Geometry, Matrix, covariance_on_budget
 
 SAMPLES_PER_DIMENSION = (1, 4, 16)
-"""Of competing covariances: from far away to near the best."""
+"""Samples per dimension of competing covariances: few give distant ones, many give near ones."""
 
 NEIGHBOUR_SIZES = (0.1, 0.01, 0.001)
-"""Largest eigenvalues of perturbations of the claimed covariance: a maximum is one nearby, too."""
+"""Largest eigenvalues of perturbations of the claimed covariance, to test for a local maximum."""
 
 COMPETITORS = (
     stats.uniform(scale=math.sqrt(12)),
@@ -29,7 +29,7 @@ NORMAL_ENTROPY = 0.5 * math.log(2 * math.pi * math.e)
 
 
 def entropy_per_dimension(covariance: Matrix, coordinate_entropy: float) -> float:
-    """Entropy over d, in nats, of q = A z, A A' = S: log|det A| / d + h(z).
+    """Entropy per dimension, in nats, of q = A z with A A' = S: log|det A| / d + h(z).
 
     The coordinates of z are independent, each of variance 1 and entropy h(z).
     """
@@ -40,7 +40,7 @@ def entropy_per_dimension(covariance: Matrix, coordinate_entropy: float) -> floa
 def maximum_entropy_optimiser_error(
     geometry: Geometry, generator: Generator, formula: Covariance
 ) -> float:
-    """A direct maximiser of log det S on the budget finds the claimed covariance; relative."""
+    """A check: direct maximisation of log det S on the budget finds the claimed S; relative."""
     dimension = geometry.dimension
 
     def objective(z: Matrix) -> tuple[float, Matrix]:
@@ -53,10 +53,11 @@ def maximum_entropy_optimiser_error(
 
 
 def neighbours(geometry: Geometry, covariance: Matrix, generator: Generator) -> list[Matrix]:
-    """Covariances near to S on the budget: A (I +- P) A' of its scale, A A' = S, P traceless.
+    """Covariances near S on the budget: A (I +- P) A', rescaled, with A A' = S and P traceless.
 
-    A random symmetric P for each of NEIGHBOUR_SIZES. For S a multiple of H^-1 they cost as much as
-    S; for any other S on the budget one of the two signs, being small, has the larger log det.
+    P is symmetric and random, one for each of NEIGHBOUR_SIZES. If S is a multiple of H^-1, they
+    cost as much as S; for any other S on the budget, one of the signs gives a larger log det if P
+    is small.
     """
     dimension = geometry.dimension
     factor = np.linalg.cholesky(covariance)
@@ -73,10 +74,10 @@ def neighbours(geometry: Geometry, covariance: Matrix, generator: Generator) -> 
 def maximum_entropy_competitor_error(
     geometry: Geometry, generator: Generator, formula: Covariance
 ) -> float:
-    """By how much any competitor on the budget has more entropy, or the claim misses the budget.
+    """By how much a competitor on the budget has more entropy, or the claim misses the budget.
 
-    Nats a dimension; share of the budget. The competitors are normal laws with other covariances,
-    far and near, and laws that are not normal, with far ones and with the claimed one.
+    In nats per dimension, and as a share of the budget. Competitors are normal laws with other
+    covariances, distant and near, and non-normal laws with distant ones and with the claimed one.
     """
     claimed = formula(geometry)
     missed = abs(float(np.sum(geometry.matrix * claimed)) / geometry.budget - 1)

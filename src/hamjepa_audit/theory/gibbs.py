@@ -1,4 +1,4 @@
-"""The best covariance is that of q under the Gibbs law of the Hamiltonian at one temperature."""
+"""The best covariance as that of q under the Gibbs law of the Hamiltonian at one temperature."""
 
 from collections.abc import Callable
 
@@ -12,8 +12,8 @@ from hamjepa_audit.theory.instances import Generator, Geometry, Matrix
 def gibbs_states(geometry: Geometry, samples: int, generator: Generator) -> Matrix:
     """Draws of [q; p] with density exp(-(d/c) (q'H q + p'p) / 2), (2d, samples).
 
-    From the density's precision matrix alone: L'x = z with L L' the precision and z standard
-    normal, without any covariance.
+    Computed from the density's precision matrix only, without any covariance: L'x = z with L L' the
+    precision and z standard normal.
     """
     d = geometry.dimension
     precision = d / geometry.budget * block_diag(geometry.matrix, np.eye(d))
@@ -27,9 +27,9 @@ def gibbs_marginal_error(coordinates: int) -> Callable[[Geometry, Generator, Cov
     """A check: the covariance of sampled q is the claimed one, in units of the sampling error.
 
     With the claimed covariance S = A A', W = A^-1 (sample covariance) A^-T has E ||W - I||_F^2 =
-    d (d + 1) / n for n draws of a centred normal law; the error is ||W - I||_F over the root of it.
-    n is `coordinates` / d: a wrong scale, which moves W by as much whatever d, is seen best where d
-    is small and n large.
+    d (d + 1) / n for n draws of a centred normal law; the error is ||W - I||_F over its square
+    root. n is `coordinates` / d: a wrong scale shifts W equally for every d, so it is detected best
+    for small d with large n.
     """
 
     def error(geometry: Geometry, generator: Generator, formula: Covariance) -> float:

@@ -1,4 +1,4 @@
-"""The random instances that theorems are checked on, and where their randomness comes from."""
+"""The random instances that theorems are checked on, and their generators."""
 
 import copy
 import zlib
@@ -21,7 +21,7 @@ Generator = np.random.Generator
 
 
 def generator_for(seed: int, purpose: str) -> Generator:
-    """A generator named by what it is for, so that no row's draws move another's."""
+    """A generator for one purpose, so that no row's draws affect another's."""
     return np.random.default_rng([seed, zlib.crc32(purpose.encode())])
 
 
@@ -45,7 +45,7 @@ class Geometry:
 
 @dataclass(frozen=True, eq=False)
 class MechanicalSystem:
-    """A learned Hamiltonian's potential, float64, and initial states q, p, each (N, d)."""
+    """A learned potential in float64, and initial states q and p, (N, d) each."""
 
     potential: Potential
     q: Tensor

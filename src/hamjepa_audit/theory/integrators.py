@@ -1,4 +1,4 @@
-"""Leapfrog and what the theory compares it with, by the names that the paper has for them."""
+"""Leapfrog and the integrators that the theory compares it with, by the paper's names."""
 
 from collections.abc import Callable
 

@@ -1,7 +1,7 @@
-"""What the leapfrog map of a separable Hamiltonian keeps: the form, volume, itself, the energy.
+"""Properties of leapfrog for separable Hamiltonians: symplecticity, volume, inverse, energy.
 
 Checked on the project's own integrator and potential, in float64. Every check takes the integrator
-as an argument, so that a wrong one can be seen to fail.
+as an argument, so that tests can check that wrong ones fail.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ TENTH = 10
 def flow_jacobian(
     system: MechanicalSystem, integrator: Integrator, step_size: float, steps: int
 ) -> Tensor:
-    """Jacobian of the map of the first initial state, (2d, 2d), of new [q; p] by old [q; p]."""
+    """Jacobian (2d, 2d), at the first initial state, of new [q; p] with respect to old [q; p]."""
 
     def flow(states: Tensor) -> Tensor:
         q, p = states.chunk(2, dim=-1)
@@ -53,17 +53,17 @@ def symplecticity_error(step_size: float, steps: int) -> MapCheck:
 
 
 def volume_error(step_size: float, steps: int) -> MapCheck:
-    """A check: the Jacobian's determinant is 1, not -1; its logarithm."""
+    """A check: the Jacobian's determinant is 1, not -1; the error is its logarithm."""
     return jacobian_error(volume_defect, step_size, steps)
 
 
 def reciprocity_error(step_size: float, steps: int) -> MapCheck:
-    """A check: the Jacobian's singular values come in pairs (s, 1/s); in logarithms."""
+    """A check: the Jacobian's singular values come in pairs (s, 1/s); error in logarithms."""
     return jacobian_error(reciprocity_defect, step_size, steps)
 
 
 def inverse_error(step_size: float, steps: int) -> MapCheck:
-    """A check: the map with -dt takes every mapped state back; largest difference over largest."""
+    """A check: the map with -dt inverts the map; largest difference over largest coordinate."""
 
     def error(system: MechanicalSystem, _: Generator, formula: Integrator) -> float:
         gradient = system.potential.gradient
@@ -78,7 +78,7 @@ def inverse_error(step_size: float, steps: int) -> MapCheck:
 def energies(
     system: MechanicalSystem, integrator: Integrator, step_size: float, steps: int, records: int
 ) -> Tensor:
-    """Energies of all trajectories at the start and after each of `records` times `steps` steps.
+    """Energies of all trajectories at the start and after every `steps` steps, `records` times.
 
     Returns:
         (records + 1, N), float64.
@@ -92,10 +92,10 @@ def energies(
 
 
 def energy_order_error(params: EnergyOrderParams) -> MapCheck:
-    """A check: the energy error over a fixed horizon falls as dt^2; how far the exponent is off.
+    """A check: the energy error over a fixed horizon falls as dt^2; deviation from exponent 2.
 
-    The error is the root mean square over trajectories, at the horizon's end and the times of the
-    coarsest run's steps; the exponent is the slope of the least-squares line in logarithms.
+    The energy error is the root mean square over trajectories and the times of the coarsest run's
+    steps; the exponent is the slope of a least-squares line in logarithms.
     """
 
     def error(system: MechanicalSystem, _: Generator, formula: Integrator) -> float:
@@ -113,10 +113,10 @@ def energy_order_error(params: EnergyOrderParams) -> MapCheck:
 
 
 def energy_bounded_error(params: LongRunParams) -> MapCheck:
-    """A check: the energy error does not grow: in the last tenth of the run over in the first.
+    """A check: the energy error does not grow; its ratio of the last tenth of the run to the first.
 
-    Root mean squares over trajectories and times; 1 where nothing grows, infinite or NaN where a
-    trajectory is lost.
+    Both are root mean squares over trajectories and times. The ratio is 1 without growth, and
+    infinite or NaN if a trajectory diverges.
     """
 
     def error(system: MechanicalSystem, _: Generator, formula: Integrator) -> float:

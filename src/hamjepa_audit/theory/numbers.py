@@ -1,4 +1,4 @@
-"""All numbers of the theory: theorems, toy experiment, and what the figures show."""
+"""All numbers of the theory: theorems, toy experiment, and data of the figures."""
 
 from collections.abc import Callable
 from typing import Any

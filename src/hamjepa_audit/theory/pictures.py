@@ -1,4 +1,4 @@
-"""The numbers behind the figures of integrators: what leapfrog keeps and others lose."""
+"""Data of the figures of integrators: what leapfrog preserves and others don't."""
 
 import math
 from typing import Any
@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 
 def energy_drift(params: TheoryParams) -> list[Row]:
-    """Rows of DRIFT_SCHEMA: a grid of the pendulum's phase plane under every integrator."""
+    """Rows of DRIFT_SCHEMA: energy drift on a grid of the pendulum's phase plane, by integrator."""
     chosen, potential = params.pictures.drift, PlanePotential(params.pictures.pendulum)
     grid = torch.linspace(-1, 1, chosen.size, dtype=torch.float64)
     start = torch.meshgrid(chosen.position * grid, chosen.momentum * grid, indexing="ij")
@@ -46,7 +46,7 @@ def energy_drift(params: TheoryParams) -> list[Row]:
 
 
 def area_preservation(params: TheoryParams) -> list[Row]:
-    """Rows of AREA_SCHEMA: a disc's outline carried by every integrator."""
+    """Rows of AREA_SCHEMA: a disc's outline, moved by every integrator."""
     chosen, potential = params.pictures.area, PlanePotential(params.pictures.pendulum)
     angles = torch.arange(chosen.points, dtype=torch.float64) * (2 * math.pi / chosen.points)
     disc = [
@@ -82,7 +82,7 @@ def polygon_area(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
 
 
 def reversal(params: TheoryParams) -> list[Row]:
-    """Rows of REVERSAL_SCHEMA: a circle of states run forward, then as far with -dt."""
+    """Rows of REVERSAL_SCHEMA: a circle of states, moved forward and then as far back with -dt."""
     chosen, potential = params.pictures.reversal, PlanePotential(params.pictures.pendulum)
     angles = torch.arange(chosen.trajectories, dtype=torch.float64)
     angles = angles * (2 * math.pi / chosen.trajectories)
@@ -105,9 +105,9 @@ def reversal(params: TheoryParams) -> list[Row]:
 
 
 def defects(params: TheoryParams) -> list[Row]:
-    """Rows of DEFECT_SCHEMA: Jacobians of one random learned potential, at every step size.
+    """Rows of DEFECT_SCHEMA: symplecticity defects for one random potential, by step size.
 
-    In float64 for every integrator, in float32 for leapfrog, as in training.
+    In float64 for every integrator; for leapfrog also in float32, as in training.
     """
     chosen, maps = params.pictures.defect, params.maps
     potential = potential_params(

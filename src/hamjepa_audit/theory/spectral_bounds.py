@@ -1,4 +1,4 @@
-"""What a log-det floor, a trace and a participation ratio say of the extreme eigenvalues.
+"""Bounds on extreme eigenvalues from a log-det floor, a trace and a participation ratio.
 
 A spectrum is that of a covariance of order k; tau = log det / k, m = trace, r0 = participation
 ratio tr^2 / tr(C^2). Bounds on the smallest eigenvalue are logarithms, as it may be 10^-300.
@@ -43,15 +43,15 @@ def tau_of(spectrum: Spectrum) -> float:
 
 
 def trace_bound_error(spectrum: Spectrum, _: Generator, formula: TraceBound) -> float:
-    """By how much the logarithm of the smallest eigenvalue is below the bound."""
+    """By how much the log of the smallest eigenvalue falls below the bound."""
     bound = formula(len(spectrum), tau_of(spectrum), spectrum.sum())
     return max(0.0, bound - np.log(spectrum.min()))
 
 
 def trace_bound_gap(limit: float) -> Callable[[int, Generator, TraceBound], float]:
-    """A check of an order k: the bound is reached as the smallest eigenvalue goes to 0.
+    """A check, for an order k: the bound is attained as the smallest eigenvalue goes to 0.
 
-    The others are equal then; the gap of the logarithms is (k - 1) times `limit`.
+    The other eigenvalues are equal; the gap of the logarithms is (k - 1) times `limit`.
     """
 
     def error(order: int, _: Generator, formula: TraceBound) -> float:
@@ -65,22 +65,22 @@ def trace_bound_gap(limit: float) -> Callable[[int, Generator, TraceBound], floa
 def participation_bound_error(
     spectrum: Spectrum, _: Generator, formula: ParticipationBound
 ) -> float:
-    """By how much the largest eigenvalue is above the bound; relative."""
+    """By how much the largest eigenvalue exceeds the bound; relative."""
     bound = formula(spectrum.sum(), participation_ratio(spectrum))
     return max(0.0, spectrum.max() / bound - 1)
 
 
 def participation_bound_gap(order: int) -> Callable[[float, Generator, ParticipationBound], float]:
-    """A check of a participation ratio r0: the bound is reached as the order grows; relative.
+    """A check, for a participation ratio r0: the bound is attained as the order grows; relative.
 
-    By one eigenvalue above k - 1 equal ones, as large as r0 allows.
+    The spectrum has k - 1 equal eigenvalues, and one that is as large as r0 allows.
     """
 
     def error(participation: float, _: Generator, formula: ParticipationBound) -> float:
         top = (1 + np.sqrt((order - 1) * (order / participation - 1))) / order
         spectrum = np.full(order, (1 - top) / (order - 1))
         spectrum[0] = top
-        # The ratio by the definition: the spectrum's, not the one that it was made for.
+        # The ratio is recomputed from the spectrum, not taken from the argument.
         return abs(top / formula(spectrum.sum(), participation_ratio(spectrum)) - 1)
 
     return error
@@ -89,7 +89,7 @@ def participation_bound_gap(order: int) -> Callable[[float, Generator, Participa
 def participation_logdet_bound_error(
     spectrum: Spectrum, _: Generator, formula: LogdetParticipationBound
 ) -> float:
-    """By how much the logarithm of the smallest eigenvalue is below the bound."""
+    """By how much the log of the smallest eigenvalue falls below the bound."""
     trace, participation = spectrum.sum(), participation_ratio(spectrum)
     bound = formula(len(spectrum), tau_of(spectrum), trace, participation)
     return max(0.0, bound - np.log(spectrum.min()))
@@ -98,9 +98,9 @@ def participation_logdet_bound_error(
 def participation_logdet_bound_gap(
     limit: float,
 ) -> Callable[[Spectrum, Generator, LogdetParticipationBound], float]:
-    """A check: it is reached for k = 2 and r0 to 1 alone; otherwise the trace's is no weaker.
+    """A check: the bound is attained only for k = 2 as r0 -> 1; else the trace bound is no weaker.
 
-    For k >= 3 and equal trace, since sqrt(r0) <= sqrt(k) <= k - 1.
+    The latter for k >= 3 and equal trace, because sqrt(r0) <= sqrt(k) <= k - 1.
     """
 
     def error(spectrum: Spectrum, _: Generator, formula: LogdetParticipationBound) -> float:

@@ -1,4 +1,4 @@
-"""The Jacobian of a map of phase space, what makes it symplectic, and how far it is from that."""
+"""The Jacobian of a map of phase space, and measures of its deviation from symplecticity."""
 
 from collections.abc import Callable
 
@@ -8,9 +8,9 @@ from torch import Tensor
 
 @torch.enable_grad()
 def jacobian(function: Callable[[Tensor], Tensor], point: Tensor) -> Tensor:
-    """The Jacobian of a map of rows at one point: (n,) -> (m, n), row i the gradient of output i.
+    """The Jacobian of a row-wise map at one point: (n,) -> (m, n), row i the gradient of output i.
 
-    One pass back through m equal rows, of which each gives one output's gradient.
+    Computed in one backward pass through m equal rows, each of which gives one output's gradient.
     """
     outputs = function(point[None]).shape[1]
     rows = point.detach().expand(outputs, -1).clone().requires_grad_()
@@ -21,11 +21,11 @@ def jacobian(function: Callable[[Tensor], Tensor], point: Tensor) -> Tensor:
 def symplecticity_defect(jacobian: Tensor) -> Tensor:
     """||J' Omega J - Omega||_F / ||Omega||_F, with Omega = [[0, I], [-I, 0]].
 
-    Zero exactly when the map preserves the symplectic form sum dq_i ^ dp_i there. The norm of
-    Omega is sqrt(2d), so that maps of different dimension can be compared.
+    Zero exactly if the map preserves the symplectic form sum dq_i ^ dp_i at that point. Dividing by
+    the norm of Omega, sqrt(2d), makes maps of different dimensions comparable.
 
     Args:
-        jacobian: (..., 2d, 2d), of new [q; p] by old [q; p]; any floating dtype.
+        jacobian: (..., 2d, 2d), of new [q; p] with respect to old [q; p]; any floating dtype.
 
     Returns:
         (...), dimensionless, in the dtype of `jacobian`.
@@ -37,21 +37,21 @@ def symplecticity_defect(jacobian: Tensor) -> Tensor:
 
 
 def log_abs_determinant(jacobian: Tensor) -> Tensor:
-    """Log |det J|, 0 where the map preserves volume, mirrored or not: (..., n, n) -> (...)."""
+    """Log |det J|, 0 if the map preserves volume, mirrored or not: (..., n, n) -> (...)."""
     return torch.linalg.slogdet(jacobian).logabsdet
 
 
 def volume_defect(jacobian: Tensor) -> Tensor:
-    """|log det J|, infinite where det J is not positive: (..., n, n) -> (...).
+    """|log det J|, infinite if det J is not positive: (..., n, n) -> (...).
 
-    Zero where volume and orientation are preserved, as they are by every symplectic J.
+    Zero if volume and orientation are preserved, as by every symplectic J.
     """
     sign, logarithm = torch.linalg.slogdet(jacobian)
     return torch.where(sign > 0, logarithm.abs(), torch.inf)
 
 
 def reciprocity_defect(jacobian: Tensor) -> Tensor:
-    """How far singular values are from pairs (s, 1/s): max over i of |log s_i + log s_(n+1-i)|.
+    """Deviation of singular values from pairs (s, 1/s): max over i of |log s_i + log s_(n+1-i)|.
 
     Zero for every symplectic J: Omega J Omega^-1 is the inverse transpose of J, so that J and its
     inverse have the same singular values.
@@ -62,7 +62,7 @@ def reciprocity_defect(jacobian: Tensor) -> Tensor:
     Returns:
         (...), dimensionless.
     """
-    logarithms = torch.linalg.svdvals(jacobian).log()  # falling
+    logarithms = torch.linalg.svdvals(jacobian).log()  # descending
     return (logarithms + logarithms.flip(-1)).abs().amax(-1)
 
 
@@ -73,6 +73,6 @@ def symplectic_form(like: Tensor) -> Tensor:
 
 
 def apply_symplectic_form(matrix: Tensor) -> Tensor:
-    """Omega times a matrix, (..., 2d, n): its halves of rows, swapped, the new lower negated."""
+    """Omega times a matrix, (..., 2d, n): swaps its two halves of rows, negates the new lower."""
     upper, lower = matrix.chunk(2, dim=-2)
     return torch.cat([lower, -upper], dim=-2)

@@ -1,4 +1,4 @@
-"""Every theorem that the paper rests on: its statement, its formula, its check, its instances."""
+"""Every theorem that the paper rests on, with its statement, formula, check and instances."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -233,7 +233,7 @@ def leapfrog_checks(params: TheoryParams) -> list[Check[Any, Any]]:
 
 
 def spectral_checks(params: TheoryParams) -> list[Check[Any, Any]]:
-    """The bounds on extreme eigenvalues, each with what makes it tight."""
+    """The bounds on extreme eigenvalues, each with a check of when it is tight."""
     chosen = params.spectra
 
     def every(generator: Generator) -> Iterator[Any]:

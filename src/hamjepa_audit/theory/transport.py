@@ -1,7 +1,7 @@
-"""The paper's toy experiment: a cloud of states carried by leapfrog, by Euler, and by a reference.
+"""The paper's toy experiment: a cloud of states moved by leapfrog, by Euler, and by a reference.
 
-The paper gives integrators, steps and results, not the Hamiltonian nor the initial law; each
-set-up of the parameters is therefore tried, and compared with the four numbers.
+The paper gives integrators, steps and results, but neither the Hamiltonian nor the initial
+distribution. Therefore each set-up of the parameters is tried and compared with the four numbers.
 """
 
 import itertools
@@ -31,7 +31,7 @@ from hamjepa_audit.theory.instances import generator_for
 from hamjepa_audit.theory.integrators import INTEGRATORS, Integrator
 
 MODELS = {"euler": "explicit_euler", "leapfrog": "leapfrog"}
-"""The paper's name of each model's integrator, and ours."""
+"""The paper's names of the models' integrators, and ours."""
 
 REFERENCE = "reference"
 START = "start"
@@ -42,18 +42,18 @@ Clouds = dict[str, NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class PlanePotential:
-    """V of one real coordinate, elementwise; see PlanePotentialParams."""
+    """V of one real coordinate, applied elementwise; see PlanePotentialParams."""
 
     params: PlanePotentialParams
 
     def __call__(self, q: Tensor) -> Tensor:
-        """V(q), of the shape of q."""
+        """V(q), with the shape of q."""
         chosen = self.params
         sine = chosen.sine / chosen.frequency * (1 - torch.cos(chosen.frequency * q))
         return chosen.stiffness * q**2 / 2 + chosen.quartic * q**4 / 4 + sine
 
     def gradient(self, q: Tensor) -> Tensor:
-        """V'(q), of the shape of q."""
+        """V'(q), with the shape of q."""
         chosen = self.params
         slope = chosen.stiffness * q
         if chosen.quartic:
@@ -65,7 +65,7 @@ class PlanePotential:
 
 @dataclass(frozen=True)
 class Setup:
-    """One reading of what the paper leaves open."""
+    """One choice for what the paper leaves open."""
 
     potential: str
     centre: Point
@@ -73,7 +73,7 @@ class Setup:
 
     @property
     def row(self) -> Row:
-        """The columns that name it."""
+        """The columns that identify it."""
         values = (self.potential, *self.centre, *self.spread)
         return dict(zip((name for name, _ in SETUP_COLUMNS), values, strict=True))
 
@@ -89,10 +89,11 @@ def setups(params: ToyTransportParams) -> list[Setup]:
 def compare_setups(
     params: TheoryParams, claim: ToyTransport, say: Callable[[str], None]
 ) -> list[Row]:
-    """The rows (SETUPS_SCHEMA) of all set-ups, nearest to the paper first; the lost ones last.
+    """The rows (SETUPS_SCHEMA) of all set-ups, nearest to the paper first, diverged ones last.
 
-    Few samples make leapfrog's small distances too large, as a state is then matched with its own
-    image; so the nearest set-ups are measured again with many, and come before all others.
+    With few samples, leapfrog's small distances come out too large, because each state is matched
+    with its own image. So the nearest set-ups are measured again with many samples, and come before
+    all others.
     """
     chosen = params.toy_transport
     all_setups = setups(chosen)
@@ -112,7 +113,7 @@ def measure(
     samples: int,
     say: Callable[[str], None],
 ) -> list[Row]:
-    """The rows of some set-ups, in their order; those of one potential are carried together."""
+    """The rows of some set-ups, in their order; those with the same potential run together."""
     noise = normal_noise(params, samples)
     angles = directions(params.toy_transport.directions)
     rows: dict[Setup, Row] = {}
@@ -132,7 +133,7 @@ def measure(
 def nearest_setup(
     params: TheoryParams, claim: ToyTransport, nearest: Row
 ) -> tuple[list[Row], list[Row]]:
-    """What the figure shows of a set-up: its states, and its distances by direction.
+    """Data of the figure of a set-up: its states, and its distances by direction.
 
     Returns:
         Rows of STATES_SCHEMA and of DIRECTIONS_SCHEMA.
@@ -162,14 +163,14 @@ def nearest_setup(
 
 
 def normal_noise(params: TheoryParams, samples: int) -> NDArray[np.float64]:
-    """Standard normal (samples, 2), from a Sobol sequence: evener than random draws."""
+    """Standard normal (samples, 2) from a Sobol sequence, more even than random draws."""
     generator = generator_for(params.seed, "toy_transport")
     noise: NDArray[np.float64] = MultivariateNormalQMC(np.zeros(2), rng=generator).random(samples)
     return noise
 
 
 def directions(number: int) -> NDArray[np.float64]:
-    """Angles from the q axis, radians, equally spaced over half a turn."""
+    """Angles from the q axis in radians, equally spaced over half a turn."""
     return np.arange(number) * math.pi / number
 
 
@@ -181,7 +182,7 @@ def start(setup: Setup, noise: NDArray[np.float64]) -> NDArray[np.float64]:
 def carry(
     states: NDArray[np.float64], potential: PlanePotentialParams, claim: ToyTransport
 ) -> Clouds:
-    """Where the reference and each of the paper's models take states, (N, 2) each."""
+    """Final states, (N, 2) each, under the reference and each of the paper's models."""
     clouds = {REFERENCE: roll_out(states, potential, leapfrog, claim.reference)}
     for model, integrator in MODELS.items():
         clouds[model] = roll_out(states, potential, INTEGRATORS[integrator], claim.models)
@@ -194,7 +195,7 @@ def roll_out(
     integrator: Integrator,
     rollout: Rollout,
 ) -> NDArray[np.float64]:
-    """States (N, 2) after a rollout; infinite or NaN where it diverges."""
+    """States (N, 2) after a rollout; infinite or NaN if it diverges."""
     q, p = torch.from_numpy(states).T
     gradient = PlanePotential(potential).gradient
     return torch.stack(integrator(gradient, q, p, float(rollout.dt), rollout.steps), 1).numpy()
@@ -210,9 +211,9 @@ def distances_by_direction(
 
 
 def compare(clouds: Clouds, angles: NDArray[np.float64], claim: ToyTransport) -> Row:
-    """W1 over directions of each model against the reference, and against the paper's.
+    """W1 over directions between each model and the reference, and its deviation from the paper's.
 
-    A model that diverges has no distances: NaN, and an infinite deviation.
+    If a model diverges, its distances are NaN and the deviation is infinite.
     """
     row: Row = {}
     deviations = []
