@@ -1,1 +1,1 @@
-"""How fast the parts are, beside a plain implementation of the same mathematics."""
+"""Speed of the parts, compared with a plain implementation of the same mathematics."""

@@ -1,4 +1,4 @@
-"""What is timed: parts of a step, a whole step, evaluation, scaling, and the ceiling."""
+"""The timed work: parts of a step, a whole step, evaluation, throughput, and its ceiling."""
 
 from collections.abc import Callable, Iterator
 from typing import Annotated
@@ -28,14 +28,14 @@ from hamjepa_audit.training.device import autocast
 from hamjepa_audit.training.loop import VIEWS, Trainer
 
 CEILING_ROW = 16
-"""Pixels in a row of the images that stand for a matrix."""
+"""Pixels per row of the images that represent a matrix."""
 
 Work = Callable[[], object]
 Loss = Callable[[Tensor], Tensor]
 
 
 class EvaluationSize(Params):
-    """How many random images are evaluated."""
+    """Size of the timed evaluation, on random images."""
 
     train: Count
     test: Count
@@ -44,7 +44,7 @@ class EvaluationSize(Params):
 
 
 class Scaling(Params):
-    """What is varied, one at a time."""
+    """Settings that are varied, one at a time."""
 
     batch_sizes: tuple[Count, ...]
     widths: tuple[Count, ...]
@@ -52,7 +52,7 @@ class Scaling(Params):
 
 
 class PreparationSize(Params):
-    """A folder of pictures that is prepared."""
+    """The folder of images that is prepared."""
 
     images: Annotated[int, Field(ge=20)]
     distinct: Count
@@ -97,13 +97,13 @@ class Bench:
         }
 
     def views(self) -> Tensor:
-        """Two views of a batch."""
+        """Two views of each image of a batch."""
         rows = self.samples.repeat(VIEWS)
         which = torch.arange(VIEWS, device=self.device).repeat_interleave(self.batch)
         return random_views(self.images[rows], rows, self.run.views, 0, 1, which)
 
     def step(self) -> None:
-        """One training step."""
+        """Runs one training step."""
         self.trainer.step(self.samples, self.images[self.samples], 1, 0)
 
     def step_seconds(self, repeats: int) -> float:
@@ -116,7 +116,7 @@ def objective_params(run: RunParams) -> tuple[PhaseSpaceObjectiveParams, Leapfro
     """The leapfrog arm's parameters, which the plain implementation is written for.
 
     Raises:
-        UserError: the arm's predictor is no leapfrog map, or its stem not the CIFAR one.
+        UserError: the arm's predictor is not a leapfrog map, or its stem not the CIFAR one.
     """
     objective = run.arm.objective
     if (
@@ -171,7 +171,7 @@ def _states_and_directions(
 
 
 def _backward(loss: Loss, states: Tensor) -> Work:
-    """Calculates a loss and its gradients."""
+    """A function that computes a loss and its gradients."""
 
     def work() -> None:
         loss(states.clone().requires_grad_()).backward()
@@ -180,7 +180,7 @@ def _backward(loss: Loss, states: Tensor) -> Work:
 
 
 def compare_evaluation(bench: Bench) -> Iterator[Row]:
-    """Features, kNN and probe of three readouts: extracted once, or anew for each (on a CPU)."""
+    """Features, kNN and probe of three readouts: features extracted once, or per readout (CPU)."""
     size = bench.params.evaluation
     source = torch.Generator().manual_seed(1)
     shape = (size.train + size.test, 3, *bench.images.shape[-2:])
@@ -227,7 +227,7 @@ def _compared(bench: Bench, part: str, audit_work: Work, plain_work: Work) -> It
 
 
 def throughput(bench: Bench) -> Iterator[Row]:
-    """Views per second of whole steps, and FLOP/s of the encoder beside a matrix product's."""
+    """Views per second of whole steps, and FLOP/s of the encoder and of a matrix product."""
     taken = bench.step_seconds(bench.params.repeats)
     yield row("end to end", "audit", VIEWS * bench.batch / taken, "views/s", **bench.setting)
     inputs = bench.views().contiguous(memory_format=torch.channels_last)
@@ -250,8 +250,8 @@ def throughput(bench: Bench) -> Iterator[Row]:
 def ceiling(bench: Bench) -> float:
     """FLOP/s of a square matrix product in the encoder's precision.
 
-    The faster of the product and of the same product as a 1x1 convolution: on a CPU the two come
-    from different libraries, MKL and oneDNN, and on some the second is the faster one.
+    The faster of the product itself and the same product as a 1x1 convolution: on a CPU they use
+    different libraries, MKL and oneDNN, and on some CPUs the second is faster.
     """
     size = bench.params.ceiling_size
     half = bench.device.type == "cuda" and bench.run.optimisation.gpu_precision == "bf16"

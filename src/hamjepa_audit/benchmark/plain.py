@@ -1,7 +1,7 @@
-"""The protocol written the obvious way: what the audit's own code is timed against.
+"""The protocol implemented the obvious way, as the baseline for timing the audit's own code.
 
-Per-image PIL transforms, the whole ResNet-18, a potential differentiated by autograd twice a
-leapfrog step, one eigendecomposition a floor, features extracted anew for every readout.
+Per-image PIL transforms, the whole ResNet-18, a potential differentiated by autograd twice per
+leapfrog step, one eigendecomposition per floor, features extracted again for every readout.
 """
 
 import itertools
@@ -25,7 +25,7 @@ def pictures(images: Tensor) -> Pictures:
 
 
 def training_transform(params: ViewParams) -> v2.Transform:
-    """The transforms of torchvision, an image at a time."""
+    """Torchvision's transforms, one image at a time."""
     jitter = params.jitter
     colours = v2.ColorJitter(jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)
     blur = v2.GaussianBlur(params.blur.kernel_size, list(params.blur.sigma))
@@ -43,7 +43,7 @@ def training_transform(params: ViewParams) -> v2.Transform:
 
 
 def evaluation_transform(params: ViewParams) -> v2.Transform:
-    """To a normalised float32 tensor."""
+    """Conversion to a normalised float32 tensor."""
     return v2.Compose(
         [
             v2.ToImage(),
@@ -72,7 +72,7 @@ class PlainEncoder(nn.Module):
         self.stage3 = output
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, S, S) to states [q; p]."""
+        """(N, 3, S, S) -> states [q; p], (N, 2d)."""
         self.backbone(images)
         q, p = self.tokens(self.stage3).permute(0, 2, 3, 1).chunk(2, dim=-1)
         return torch.cat([q.flatten(1), p.flatten(1)], dim=1)
@@ -102,7 +102,7 @@ class PlainPotential(nn.Module):
         return gradient
 
     def flow(self, states: Tensor, direction: int) -> Tensor:
-        """Leapfrog with two gradients a step."""
+        """Leapfrog with two gradients per step."""
         q, p = states.chunk(2, dim=-1)
         step = direction * self.params.step_size
         for _ in range(self.params.steps):
@@ -115,7 +115,7 @@ class PlainPotential(nn.Module):
 def plain_prediction(
     states: Tensor, potential: PlainPotential, params: PhaseSpaceObjectiveParams
 ) -> Tensor:
-    """The two directions one after the other; states (2, B, 2d)."""
+    """Prediction loss, computed for one direction after the other; states (2, B, 2d)."""
 
     def distance(predicted: Tensor, target: Tensor) -> Tensor:
         q, p = predicted.chunk(2, dim=-1)
@@ -129,7 +129,7 @@ def plain_prediction(
 
 
 def plain_floor(rows: Tensor, directions: Tensor, ridge: float, limits: SpectralLimits) -> Tensor:
-    """Log-det, participation and top eigenvalue of one half of the state, each by itself."""
+    """Log-det, participation and top eigenvalue terms of one half of the state, each separately."""
     projected = (rows - rows.mean(dim=0)) @ directions
     k = directions.shape[1]
     covariance = projected.T @ projected / (len(rows) - 1) + ridge * torch.eye(k)
@@ -144,7 +144,7 @@ def plain_floor(rows: Tensor, directions: Tensor, ridge: float, limits: Spectral
 
 
 def plain_regularisers(rows: Tensor, params: PhaseSpaceObjectiveParams) -> Tensor:
-    """Budget, variance floors and mean penalty, weighted, each from the rows anew."""
+    """Budget, variance floors and mean penalty, weighted, each computed from the rows."""
     q, p = rows.chunk(2, dim=-1)
     floor = params.variance_floor
     budget = (q.square().mean() - params.budget.q_target).square()
@@ -179,7 +179,7 @@ def plain_objective(
 
 
 class PlainTrainer:
-    """Views and steps on always the same images."""
+    """Views and training steps, always on the same images."""
 
     def __init__(
         self,
@@ -202,7 +202,7 @@ class PlainTrainer:
         return torch.stack([self.transform(x) for _ in range(2) for x in self.pictures])
 
     def step(self, directions: Tensor) -> None:
-        """One training step; the floors' directions (2, d, k) are given."""
+        """Runs one training step with given directions (2, d, k) of the floors."""
         states = self.encoder(self.views()).unflatten(0, (2, len(self.pictures)))
         loss = plain_objective(states, self.potential, directions, self.objective)
         self.optimiser.zero_grad()
@@ -214,7 +214,7 @@ class PlainTrainer:
 def plain_probe(
     train: Tensor, labels: Tensor, test: Tensor, classes: int, epochs: int, batch_size: int
 ) -> Tensor:
-    """LayerNorm and a linear layer trained with torch.nn and torch.optim; test predictions."""
+    """Trains LayerNorm and a linear layer with torch.optim; returns test predictions."""
     probe = nn.Sequential(nn.LayerNorm(train.shape[1]), nn.Linear(train.shape[1], classes))
     optimiser = torch.optim.AdamW(probe.parameters(), lr=1e-3, weight_decay=1e-6)
     steps = epochs * -(-len(train) // batch_size)
@@ -233,7 +233,7 @@ def plain_probe(
 def plain_knn(
     train: Tensor, labels: Tensor, test: Tensor, neighbours: tuple[int, ...], classes: int
 ) -> dict[int, Tensor]:
-    """Predictions for each k, every k with its own search."""
+    """Predictions for each k, with a separate search for each k."""
     train, test = (nn.functional.normalize(x, dim=1) for x in (train, test))
     predictions = {}
     for k in neighbours:

@@ -1,4 +1,4 @@
-"""Preparation of a folder of pictures: its speed, its memory, and reading beside decoding."""
+"""Preparation of a folder of images: speed and memory, and reading compared with decoding."""
 
 import json
 import subprocess
@@ -37,18 +37,18 @@ lines = Path("/proc/self/status").read_text().splitlines()
 peak = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 print(json.dumps({"seconds": seconds, "peak": peak}))
 """
-"""Run by a process of its own, on Linux, whose peak memory is that of preparation alone.
+"""Script that runs in its own process, on Linux, so that peak memory is that of preparation alone.
 
-`getrusage` would not do: its peak is at least that of the process that started this one.
+`getrusage` is unsuitable: its peak is at least that of the parent process.
 """
 
 
 def preparation(params: PreparationSize, threads: int) -> Iterator[Row]:
-    """Images per second, and peak memory for a tenth of them and for all; then reading them.
+    """Images per second and peak memory, for a tenth of the images and for all; then reading.
 
     Args:
-        params: how many images, and of which sizes.
-        threads: that decode.
+        params: number of images and their sizes.
+        threads: number of decoding threads.
     """
     with tempfile.TemporaryDirectory(prefix="hamjepa-audit-bench-") as scratch:
         folder = Path(scratch)
@@ -71,7 +71,7 @@ def preparation(params: PreparationSize, threads: int) -> Iterator[Row]:
 
 
 def _write_pictures(params: PreparationSize, raw: Path) -> None:
-    """Two classes in parts `train`, `tenth` and `val`; most files are links to a few pictures."""
+    """Writes two classes in parts `train`, `tenth`, `val`; most files are links to a few images."""
     distinct = params.distinct
     pictures = GeneratedParams(
         classes=2,
@@ -99,7 +99,7 @@ def _prepare(source: ImageFolderParams, folder: Path, threads: int) -> dict[str,
 
 
 def _reading(params: PreparationSize, folder: Path, threads: int) -> Iterator[Row]:
-    """Batches of random images from the store, and the same files decoded instead."""
+    """Images per second of random batches read from the store, and of decoding the same files."""
     split = open_store(folder / "data" / "train").train
     files = sorted((folder / "raw" / "train").glob("*/*"))
     shuffled = torch.randperm(len(split.labels), generator=torch.Generator().manual_seed(0))

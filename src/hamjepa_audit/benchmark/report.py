@@ -38,9 +38,9 @@ SCHEMA = pa.schema(
 
 
 def benchmark(study: StudyParams, params: BenchmarkParams, device: torch.device) -> Iterator[Row]:
-    """All rows, one after the other as they are measured.
+    """Yields all rows as they are measured.
 
-    The plain implementation is timed on a CPU; on a GPU there is the audit's own throughput.
+    The plain implementation is timed only on a CPU; on a GPU only the audit's own code is timed.
     """
     run = run_with(study, params)
     bench = Bench(run, params, device)
@@ -61,7 +61,7 @@ def run_with(
     batch_size: int | None = None,
     width: int | None = None,
 ) -> RunParams:
-    """The timed run, with the benchmark's arm and batch size or other ones, or another width."""
+    """The timed run, with the benchmark's arm and batch size unless others are given."""
     run = resolve_run(study, arm or params.arm, study.epochs[0], study.seeds[0])
     return run.model_copy(
         update={
@@ -74,7 +74,7 @@ def run_with(
 
 
 def arm_cost(study: StudyParams, params: BenchmarkParams, device: torch.device) -> Row:
-    """How much longer a step of the timed arm takes than SIGReg's."""
+    """Duration of a training step of the timed arm, relative to SIGReg's."""
     benches = {arm: Bench(run_with(study, params, arm), params, device)
                for arm in (params.arm, "sigreg")}  # fmt: skip
     for bench in benches.values():
@@ -114,7 +114,7 @@ def write_benchmark(rows: list[Row], device: torch.device, folder: Path) -> None
 
 @styled
 def draw(rows: pd.DataFrame, hardware: dict[str, Any]) -> Figure:
-    """Ratios over the plain implementation, and views per second by setting."""
+    """Draws speed-ups over the plain implementation, and views per second by setting."""
     figure = Figure(figsize=(9, 6), layout="constrained")
     left, right = figure.subplots(2, 1)
     ratios = rows[rows["implementation"] == "plain / audit"]

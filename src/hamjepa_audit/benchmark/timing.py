@@ -1,4 +1,4 @@
-"""How a part is timed, and the long table that its figures go to."""
+"""Timing of a part, and rows of the long table of results."""
 
 import time
 from collections.abc import Callable
@@ -11,7 +11,7 @@ Row = dict[str, Any]
 
 
 def seconds(device: torch.device, work: Callable[[], object]) -> float:
-    """Wall-clock seconds of one call, the device's queued work included."""
+    """Wall-clock seconds of one call, including the device's queued work."""
     _wait(device)
     started = time.perf_counter()
     work()
@@ -22,9 +22,9 @@ def seconds(device: torch.device, work: Callable[[], object]) -> float:
 def in_turns(
     device: torch.device, repeats: int, **implementations: Callable[[], object]
 ) -> dict[str, float]:
-    """Median seconds of each implementation; they take turns, so that a slow spell hits all.
+    """Median seconds of each implementation; they take turns, so that slow periods affect all.
 
-    Each is called once before, so that caches and lazy imports don't count.
+    Each is called once beforehand, so that caches and lazy imports don't count.
     """
     for work in implementations.values():
         work()
@@ -36,7 +36,7 @@ def in_turns(
 
 
 def row(part: str, implementation: str, value: float, unit: str, **setting: int) -> Row:
-    """One figure of the benchmark."""
+    """One row of the benchmark's table."""
     return {
         "part": part,
         "implementation": implementation,
