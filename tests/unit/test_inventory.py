@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hamjepa_audit.bookkeeping.inventory import Entry, delete, prunable, take_inventory
+from hamjepa_audit.bookkeeping.inventory import (
+    Entry,
+    Standing,
+    delete,
+    prunable,
+    take_inventory,
+)
 from hamjepa_audit.bookkeeping.layout import Layout
 from hamjepa_audit.bookkeeping.states import write_state
 from hamjepa_audit.cli.main import main
@@ -95,11 +101,11 @@ def test_a_run_without_a_record_is_incomplete_and_kept(place: Path) -> None:
     assert prunable(entries) == []
 
 
-@pytest.mark.parametrize("wanted", [True, False, None])
+@pytest.mark.parametrize("standing", ["current", "left over", "unknown data", "unknown study"])
 def test_what_is_not_whole_is_incomplete_whether_it_is_asked_for_or_not(
-    wanted: bool | None,
+    standing: Standing,
 ) -> None:
-    assert Entry("run", LAYOUT.runs(), STUDY, wanted, complete=False).state == "incomplete"
+    assert Entry("run", LAYOUT.runs(), STUDY, standing, complete=False).state == "incomplete"
 
 
 @pytest.mark.parametrize("part", [LAYOUT.run_history, LAYOUT.checkpoint])
@@ -148,21 +154,68 @@ def test_states_are_listed_and_pruned_once_no_run_needs_them(place: Path) -> Non
     assert [path.name for path in LAYOUT.states().iterdir()] == [unfinished]
 
 
-def test_runs_of_a_study_that_is_gone_are_left_over_and_foreign_folders_are_not(
+def forget_study(place: Path) -> None:
+    for name in (STUDY, f"{STUDY}_controls"):  # the second extends the first
+        (place / f"params/studies/{name}.yaml").unlink()
+
+
+def test_runs_of_a_study_that_is_gone_are_of_an_unknown_one_and_foreign_folders_are_not(
     place: Path,
 ) -> None:
     (LAYOUT.runs() / "notes").mkdir()
-    for name in (STUDY, f"{STUDY}_controls"):  # the second extends the first
-        (place / f"params/studies/{name}.yaml").unlink()
-    assert states(take_inventory(LAYOUT)) == {
-        ("run", "left over"): RUNS, ("evaluation", "left over"): len(ARMS),
+    finished = next(iter(plan_of(LAYOUT, STUDY).runs))
+    write_state(LAYOUT.state(finished), 3, {"step": 3}, b"tensors")
+    forget_study(place)
+    entries = take_inventory(LAYOUT)
+    assert states(entries) == {
+        ("run", "unknown study"): RUNS, ("evaluation", "unknown study"): len(ARMS),
+        ("state", "unknown study"): 1,
     }  # fmt: skip
+    assert take_inventory(LAYOUT, [STUDY]) == entries
+    with pytest.raises(UserError, match="no study 'digit' in params/studies"):
+        take_inventory(LAYOUT, ["digit"])
+
+
+def test_runs_of_a_study_that_is_gone_are_pruned_only_where_it_is_named(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forget_study(place)
+    before = files_below(place)
+    status, listed, stderr = run_command(monkeypatch, capsys, "runs", "prune", "--yes")
+    assert (status, listed) == (0, "state\tkind\tpath\n")
+    assert f"kept what is of {STUDY}, which params/studies does not have" in stderr
+    assert f"--study {STUDY} prunes it" in stderr
+    assert files_below(place) == before
+    status, listed, stderr = run_command(
+        monkeypatch, capsys, "runs", "prune", "--yes", "--study", STUDY
+    )
+    assert status == 0 and listed.count("unknown study\t") == RUNS + len(ARMS)
+    assert stderr == f"deleted {RUNS + len(ARMS)}\n"
+    assert take_inventory(LAYOUT) == []
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("folder", ["parms", "results"])
+@pytest.mark.parametrize("study", [(), ("--study", STUDY)])
+def test_nothing_is_pruned_by_a_folder_that_holds_no_parameters(
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    folder: str,
+    study: tuple[str, ...],
+) -> None:
+    before = files_below(place)
+    arguments = ("--params", folder, "runs", "prune", "--yes", *study)
+    status, printed, stderr = run_command(monkeypatch, capsys, *arguments)
+    assert (status, printed) == (2, "")
+    assert f"there are no parameters in {place / folder}: correct --params" in stderr
+    assert files_below(place) == before
 
 
 def test_runs_on_unknown_data_are_never_pruned(place: Path) -> None:
     edit(place / f"params/studies/{STUDY}.yaml", "data.digest", None)
     entries = take_inventory(LAYOUT)
-    assert {entry.state for entry in entries} == {"unknown"}
+    assert {entry.state for entry in entries} == {"unknown data"}
     assert prunable(entries) == []
 
 

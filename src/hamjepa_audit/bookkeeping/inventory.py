@@ -14,11 +14,12 @@ from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import read_parquet
 from hamjepa_audit.locking import sole_process
 from hamjepa_audit.params import load_study
-from hamjepa_audit.params.loading import study_names
+from hamjepa_audit.params.loading import require_study, study_names
 from hamjepa_audit.plans.study import StudyPlan, data_digest
 
 Kind = Literal["run", "state", "evaluation", "measurement", "features"]
-State = Literal["current", "left over", "incomplete", "unknown"]
+Standing = Literal["current", "left over", "unknown data", "unknown study"]
+State = Standing | Literal["incomplete"]
 
 _RUN = re.compile(r"([a-z][a-z0-9_]*)-[a-z][a-z0-9_]*-e\d+-s\d+-[0-9a-f]{12}")
 _BATCH = re.compile(r"([a-z][a-z0-9_]*)-[a-z][a-z0-9_]*-e\d+-[0-9a-f]{12}")
@@ -32,8 +33,8 @@ class Entry:
         kind: which of these.
         path: its folder or file.
         study: the study that it is of.
-        wanted: whether the parameters ask for it; None: the study's data aren't prepared, so
-            its run ids aren't known.
+        standing: whether the parameters ask for it; not known where the study's data aren't
+            prepared, which its run ids name, or where it has no parameters here.
         complete: whether all is there that makes it whole; of an evaluation, every measurement,
             each of the checkpoints that the runs have now.
     """
@@ -41,17 +42,13 @@ class Entry:
     kind: Kind
     path: Path
     study: str
-    wanted: bool | None
+    standing: Standing
     complete: bool
 
     @property
     def state(self) -> State:
         """What a person is told of it."""
-        if not self.complete:
-            return "incomplete"
-        if self.wanted is None:
-            return "unknown"
-        return "current" if self.wanted else "left over"
+        return self.standing if self.complete else "incomplete"
 
 
 def take_inventory(layout: Layout, studies: Sequence[str] | None = None) -> list[Entry]:
@@ -59,20 +56,35 @@ def take_inventory(layout: Layout, studies: Sequence[str] | None = None) -> list
 
     Args:
         layout: where.
-        studies: the studies to look at; None: all, also those whose parameters are gone.
+        studies: the studies to look at, also those whose parameters are gone; None: all.
 
     Raises:
-        UserError: no such study, or its parameters are wrong.
+        UserError: no params folder, no such study and nothing of it, or its parameters are wrong.
     """
-    names = study_names(layout.params) if studies is None else studies
-    plans = {name: _plan(layout, name) for name in names}
+    known = study_names(layout.params)
+    plans = {name: _plan(layout, name) for name in known if studies is None or name in studies}
     found = [*_runs(layout, plans), *_states(layout, plans), *_evaluations(layout, plans)]
-    return [entry for entry in found if studies is None or entry.study in plans]
+    if studies is None:
+        return found
+    for name in {*studies} - {entry.study for entry in found}:
+        require_study(layout.params, name)
+    return [entry for entry in found if entry.study in studies]
 
 
-def prunable(entries: Sequence[Entry]) -> list[Entry]:
-    """What the parameters do not ask for, whole or not."""
-    return [entry for entry in entries if entry.wanted is False]
+def prunable(entries: Sequence[Entry], named: Collection[str] = ()) -> list[Entry]:
+    """What the parameters do not ask for, whole or not.
+
+    Args:
+        entries: what there is.
+        named: the studies that were named; all is deleted of those that have no parameters, which
+            of others is kept: their parameters may only be elsewhere.
+    """
+    return [
+        entry
+        for entry in entries
+        if entry.standing == "left over"
+        or (entry.standing == "unknown study" and entry.study in named)
+    ]
 
 
 def delete(entry: Entry) -> None:
@@ -109,45 +121,47 @@ def _plan(layout: Layout, name: str) -> StudyPlan | None:
 
 def _runs(layout: Layout, plans: dict[str, StudyPlan | None]) -> Iterator[Entry]:
     for folder, study in _named(layout.runs(), _RUN):
-        plan = plans.get(study)
-        wanted = plan is not None and folder.name in plan.runs
-        known = plan is not None or study not in plans
         files = (layout.record(folder.name), layout.run_history(folder.name))
         weights = layout.checkpoint(folder.name).exists()
         complete = all(file.exists() for file in files) and (
             weights or layout.is_without_weights(folder.name)
         )
-        yield Entry("run", folder, study, wanted if known else None, complete)
+        yield Entry("run", folder, study, _standing(plans, study, folder.name), complete)
 
 
 def _states(layout: Layout, plans: dict[str, StudyPlan | None]) -> Iterator[Entry]:
     """States of runs; those of a run that is whole meanwhile are needed no more."""
     for folder, study in _named(layout.states(), _RUN):
-        plan = plans.get(study)
-        wanted = plan is not None and folder.name in plan.runs
-        if layout.record(folder.name).exists():
-            yield Entry("state", folder, study, False, True)
-        else:
-            known = plan is not None or study not in plans
-            yield Entry("state", folder, study, wanted if known else None, True)
+        standing = _standing(plans, study, folder.name)
+        if standing != "unknown study" and layout.record(folder.name).exists():
+            standing = "left over"
+        yield Entry("state", folder, study, standing, True)
 
 
 def _evaluations(layout: Layout, plans: dict[str, StudyPlan | None]) -> Iterator[Entry]:
     for folder, study in _named(layout.evaluations(), _BATCH):
-        plan = plans.get(study)
-        if study in plans and plan is None:
-            yield Entry("evaluation", folder, study, None, True)
-        elif plan is None or folder.name not in plan.batches:
-            yield Entry("evaluation", folder, study, False, True)
-        else:
-            batch = plan.batches[folder.name]
-            files = {batch.measurement(step) for step in batch.steps}
-            complete = all(_is_of_current_runs(layout, file, batch.run_ids) for file in files)
-            yield Entry("evaluation", folder, study, True, complete)
-            for file in sorted(set(folder.glob("*.parquet")) - files):
-                yield Entry("measurement", file, study, False, True)
-            for features in sorted(set(folder.glob("features-*")) - {batch.features}):
-                yield Entry("features", features, study, False, True)
+        plan, standing = plans.get(study), _standing(plans, study, folder.name)
+        if plan is None or standing != "current":
+            yield Entry("evaluation", folder, study, standing, True)
+            continue
+        batch = plan.batches[folder.name]
+        files = {batch.measurement(step) for step in batch.steps}
+        complete = all(_is_of_current_runs(layout, file, batch.run_ids) for file in files)
+        yield Entry("evaluation", folder, study, standing, complete)
+        for file in sorted(set(folder.glob("*.parquet")) - files):
+            yield Entry("measurement", file, study, "left over", True)
+        for features in sorted(set(folder.glob("features-*")) - {batch.features}):
+            yield Entry("features", features, study, "left over", True)
+
+
+def _standing(plans: dict[str, StudyPlan | None], study: str, name: str) -> Standing:
+    """Whether a study's plan has a run or a batch of this name; runs and batches share none."""
+    if study not in plans:
+        return "unknown study"
+    plan = plans[study]
+    if plan is None:
+        return "unknown data"
+    return "current" if name in plan.runs or name in plan.batches else "left over"
 
 
 def _is_of_current_runs(layout: Layout, file: Path, run_ids: Collection[str]) -> bool:

@@ -25,7 +25,10 @@ Run = Annotated[
 
 @app.command("list")
 def list_runs(context: typer.Context, study: AnyStudies = None) -> None:
-    """List runs and their evaluations: current, left over, or incomplete."""
+    """List runs and their evaluations: current, left over, incomplete, or not known to be either.
+
+    Those of an unknown study have no parameter file here; of unknown data, none that is prepared.
+    """
     from hamjepa_audit.bookkeeping.inventory import take_inventory
 
     _require_results(context)
@@ -65,11 +68,22 @@ def prune(
     study: AnyStudies = None,
     yes: Annotated[bool, typer.Option("--yes", help="Delete it; without this, only list.")] = False,
 ) -> None:
-    """Delete runs and measurements that the parameters do not ask for."""
+    """Delete runs and measurements that the parameters do not ask for.
+
+    Those of a study whose parameter file is gone are deleted only where --study names it.
+    """
     from hamjepa_audit.bookkeeping.inventory import delete, prunable, take_inventory
 
-    doomed = prunable(take_inventory(layout_of(context), study or None))
+    entries = take_inventory(layout_of(context), study or None)
+    doomed = prunable(entries, study or ())
     _print_entries(doomed)
+    kept = sorted({entry.study for entry in entries if entry.standing == "unknown study"})
+    if kept and not study:
+        typer.echo(
+            f"kept what is of {', '.join(kept)}, which {layout_of(context).params / 'studies'} "
+            f"does not have; --study {kept[0]} prunes it",
+            err=True,
+        )
     if yes:
         for entry in doomed:
             delete(entry)

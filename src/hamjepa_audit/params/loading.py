@@ -30,8 +30,31 @@ _INTEGRATORS = {"leapfrog", "symplectic_euler", "euler"}
 
 
 def study_names(folder: Path) -> list[str]:
-    """The studies below a params folder, sorted."""
-    return sorted(path.stem for path in (folder / "studies").glob("*.yaml"))
+    """The studies below a params folder, sorted.
+
+    Raises:
+        UserError: there is none, so that it is no params folder.
+    """
+    names = sorted(path.stem for path in (folder / "studies").glob("*.yaml"))
+    if not names:
+        raise UserError(
+            f"there are no parameters in {folder.absolute()}: correct --params, or run this in the "
+            f"audit's folder"
+        )
+    return names
+
+
+def require_study(folder: Path, name: str, where: str = "") -> None:
+    """Refuses the name of a study that a params folder does not have; `where` begins the message.
+
+    Raises:
+        UserError: no such study, or no params folder.
+    """
+    allowed = study_names(folder)
+    if name not in allowed:
+        raise UserError(
+            f"{where}no study '{name}' in {folder / 'studies'}: {nearest(name, allowed)}"
+        )
 
 
 def load_study(folder: Path, name: str) -> StudyParams:
@@ -106,17 +129,7 @@ def validate(model: type[_Model], tree: Tree, where: str) -> _Model:
 
 
 def _study_tree(folder: Path, name: str, seen: tuple[str, ...]) -> Tree:
-    if not folder.is_dir():
-        raise UserError(
-            f"there are no parameters in {folder.absolute()}: correct --params, or run this in the "
-            f"audit's folder"
-        )
-    allowed = study_names(folder)
-    if name not in allowed:
-        extending = f"study '{seen[-1]}' extends another: " if seen else ""
-        raise UserError(
-            f"{extending}no study '{name}' in {folder / 'studies'}: {nearest(name, allowed)}"
-        )
+    require_study(folder, name, f"study '{seen[-1]}' extends another: " if seen else "")
     _reject_cycle("study", name, seen)
     tree = read_yaml(folder / "studies" / f"{name}.yaml")
     _require_keys(tree, f"study '{name}'")
