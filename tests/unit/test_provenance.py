@@ -1,9 +1,12 @@
 """Provenance: what tables are made of, which tables, and of which selection."""
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
+import hamjepa_audit
 from hamjepa_audit.bookkeeping import provenance
 from hamjepa_audit.bookkeeping.layout import PROVENANCE
 from hamjepa_audit.bookkeeping.table_provenance import check_selections, write_study_provenance
@@ -18,6 +21,7 @@ from hamjepa_audit.files import (
     write_text,
 )
 from hamjepa_audit.plans.identity import TRAINING_NUMERICS
+from tests.conftest import REPOSITORY
 from tests.tiny import STUDY, audit, edit
 from tests.unit import whole_results
 from tests.unit.fabricated import plan_of
@@ -126,3 +130,31 @@ def test_without_git_nothing_is_said_of_the_tree(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("PATH", "")
     said = provenance.code_and_environment()
     assert said["commit"] is None and said["uncommitted_changes"] is None
+
+
+def in_a_repository(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the package lie two folders below one that is a repository with a commit."""
+    git = ("git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@example.org")
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--allow-empty", "--message", "theirs"], check=True)
+    package = folder / "site-packages" / "hamjepa_audit" / "__init__.py"
+    monkeypatch.setattr(hamjepa_audit, "__file__", str(package))
+
+
+@pytest.mark.parametrize("lock", [True, False])
+@pytest.mark.parametrize("project", ["hamjepa-audit", "another", None])
+def test_a_foreign_repository_around_the_package_is_not_taken_for_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, project: str | None, lock: bool
+) -> None:
+    in_a_repository(tmp_path, monkeypatch)
+    if project is not None:
+        write_text(tmp_path / "pyproject.toml", f'[project]\nname = "{project}"\n')
+    if lock:
+        shutil.copy(REPOSITORY / provenance.LOCK, tmp_path)
+    said = provenance.code_and_environment()
+    of_checkout = [said["commit"], said["uncommitted_changes"], said["lock_sha256"]]
+    if project == "hamjepa-audit" and lock:
+        assert None not in of_checkout
+        assert said["lock_sha256"] == sha256_file(REPOSITORY / provenance.LOCK)
+    else:
+        assert of_checkout == [None, None, None]

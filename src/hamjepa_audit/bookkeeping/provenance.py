@@ -3,6 +3,7 @@
 import hashlib
 import platform
 import subprocess
+import tomllib
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,20 +23,33 @@ PACKAGES = (
 def code_and_environment() -> dict[str, Any]:
     """Version of the code (commit, whether files differ from it), lock digest, packages.
 
-    Commit and changes are None where there is no git or no repository.
+    Commit, changes and lock are None where the package is not in a checkout of this project;
+    commit and changes also where there is no git or no repository.
     """
-    repository = Path(hamjepa_audit.__file__).resolve().parents[2]
-    lock = repository / LOCK
-    changed = _git(repository, "status", "--porcelain", "--", *CODE)
+    checkout = _checkout()
+    changed = checkout and _git(checkout, "status", "--porcelain", "--", *CODE)
     return {
         "version": hamjepa_audit.__version__,
-        "commit": _git(repository, "rev-parse", "HEAD"),
+        "commit": checkout and _git(checkout, "rev-parse", "HEAD"),
         "uncommitted_changes": None if changed is None else bool(changed),
-        "lock_sha256": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.exists() else None,
+        "lock_sha256": checkout and hashlib.sha256((checkout / LOCK).read_bytes()).hexdigest(),
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in PACKAGES},
         "platform": platform.platform(),
     }
+
+
+def _checkout() -> Path | None:
+    """The checkout that the package lies in; None where it is installed without one.
+
+    A site-packages may lie in anybody's repository, whose commit says nothing of this code.
+    """
+    folder = Path(hamjepa_audit.__file__).resolve().parents[2]
+    project = folder / "pyproject.toml"
+    if not (project.is_file() and (folder / LOCK).is_file()):
+        return None
+    named = tomllib.loads(project.read_text()).get("project", {}).get("name")
+    return folder if named == "hamjepa-audit" else None
 
 
 def _git(repository: Path, *command: str) -> str | None:
