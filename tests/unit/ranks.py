@@ -13,11 +13,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from hamjepa_audit.bookkeeping.layout import Layout
+from hamjepa_audit.data.store import Store, verify_store
 from hamjepa_audit.data.streaming import BatchImages, batches
 from hamjepa_audit.data.views import random_views
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.model import build_model
 from hamjepa_audit.params import RunParams, load_study, resolve_run
+from hamjepa_audit.training import session
 from hamjepa_audit.training.device import make_deterministic
 from hamjepa_audit.training.distributed import ALONE, Ranks, joined_ranks
 from hamjepa_audit.training.loop import VIEWS, Trainer
@@ -188,6 +191,25 @@ def wait(folder: Path, ranks: Ranks) -> float:
     return trainer.position.waited
 
 
+def verify(folder: Path, ranks: Ranks) -> list[Any]:
+    """How often a rank hashed a sound store and how many images it has; why not a damaged one."""
+    hashed: list[Path] = []
+
+    def counted(store: Path) -> Store:
+        hashed.append(store)
+        return verify_store(store)
+
+    session.verify_store = counted
+    run, cpu = run_of(folder / "params", "sigreg"), torch.device("cpu")
+    images = session.training_images(Layout(data=folder / "data"), run, cpu, ranks)
+    found: list[Any] = [len(hashed), len(images)]
+    try:
+        session.training_images(Layout(data=folder / "damaged"), run, cpu, ranks)
+    except UserError as error:
+        found.append(str(error))
+    return found
+
+
 TASKS = {
     "in_doubles": in_doubles,
     "as_trained": as_trained,
@@ -195,6 +217,7 @@ TASKS = {
     "fail": fail,
     "lease": lease,
     "wait": wait,
+    "verify": verify,
 }
 
 

@@ -1,19 +1,23 @@
 """Several processes train as one process with the joint batch does, step by step."""
 
 import os
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 
+from hamjepa_audit.data.preparation import prepare
+from hamjepa_audit.data.store import images_file
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.gpu_lease import leased_gpus
 from hamjepa_audit.training.device import make_deterministic
 from hamjepa_audit.training.distributed import Ranks, processes_here
 from hamjepa_audit.training.loop import Trainer
 from hamjepa_audit.training.state import capture
-from tests.tiny import copy_params, files_below
+from tests.tiny import STUDY, copy_params, files_below
+from tests.unit.fabricated import flip_bit
 from tests.unit.ranks import (
     ARMS,
     RANKS,
@@ -153,6 +157,15 @@ def prefixed(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def test_what_the_first_rank_can_not_do_all_ranks_raise(folder: Path) -> None:
     assert run_ranks("fail", folder) == [["rank 0", "rank 0 can't"]] * RANKS
+
+
+def test_the_first_rank_alone_hashes_the_images_and_all_refuse_damaged_ones(folder: Path) -> None:
+    prepare(run_of(folder / "params", "sigreg").data, folder / "raw", folder / "data")
+    shutil.copytree(folder / "data", folder / "damaged")
+    flip_bit(folder / "damaged" / STUDY / images_file("train"), -1, 0)
+    first, second = run_ranks("verify", folder)
+    assert (first[0], second[0]) == (1, 0) and first[1] == second[1] > 0
+    assert first[2] == second[2] and "the train split in" in first[2]
 
 
 def test_the_longest_waiting_of_the_ranks_counts(folder: Path) -> None:

@@ -92,7 +92,7 @@ def pretrain(
         if ranks.first:
             typer.echo(record)
     else:
-        images = training_images(layout, run, where)
+        images = training_images(layout, run, where, ranks)
         pretrain(run, images, where, run_id(run, digest), trial_steps, ranks=ranks)
 
 

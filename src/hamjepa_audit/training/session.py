@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hamjepa_audit.bookkeeping.layout import Layout
 from hamjepa_audit.bookkeeping.provenance import code_and_environment
-from hamjepa_audit.data.store import verify_store
+from hamjepa_audit.data.store import open_store, verify_store
 from hamjepa_audit.data.streaming import StreamedImages, open_images
 from hamjepa_audit.locking import sole_process
 from hamjepa_audit.params.studies import RunParams, StudyParams
@@ -65,7 +65,7 @@ def train_run(
             started=started,
             every_seconds=60 * study.resumption.state_every_minutes,
         )
-        images = training_images(layout, run, device)
+        images = training_images(layout, run, device, ranks)
         along = CheckpointsAlong(layout, name, study.checkpoints.epochs_before(run.epochs))
 
         def restore(trainer: Trainer) -> None:
@@ -100,11 +100,16 @@ def warn_of_waiting(name: str, share: float | None, largest: float) -> None:
 
 
 def training_images(
-    layout: Layout, run: RunParams, device: torch.device
+    layout: Layout, run: RunParams, device: torch.device, ranks: Ranks = ALONE
 ) -> Tensor | StreamedImages:
     """The training images of a run as they were prepared: uint8 on a device, or streamed to it.
+
+    Of several processes the first one alone reads and hashes the whole store.
 
     Raises:
         UserError: they are missing, changed or damaged.
     """
-    return open_images(verify_store(layout.store(run.data.name)).train, device)
+    folder = layout.store(run.data.name)
+    # The digest is small to tell; the store itself would be sent to every process.
+    ranks.from_first(lambda: verify_store(folder).manifest.digest)
+    return open_images(open_store(folder).train, device)
