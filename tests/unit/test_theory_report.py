@@ -110,6 +110,19 @@ def test_a_row_that_fails_is_told_when_everything_is_written(
     assert {path.stem for path in written.glob("*.parquet")} == set(NUMBERS)
     checks = pd.read_parquet(written / "checks.parquet")
     assert checks.loc[~checks["holds"], "check"].tolist() == ["cone", "volume"]
+    assert audit(monkeypatch, capsys, "theory-verdict") == (1, f"{last}\n")
+    status, error = audit(monkeypatch, capsys, "theory", "--no-verdict")
+    assert status == 0 and "cone: FAILS" in error
+
+
+def test_without_numbers_or_failing_rows_the_verdict_says_so(
+    reported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    results = ("--results", str(reported.parent))
+    assert audit(monkeypatch, capsys, *results, "theory-verdict") == (0, "")
+    status, error = audit(monkeypatch, capsys, "--results", str(tmp_path), "theory-verdict")
+    assert status == 2 and "checks.parquet" in error and error.count("\n") == 1
 
 
 def test_claims_without_the_experiment_are_refused(

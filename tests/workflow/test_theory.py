@@ -5,8 +5,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from hamjepa_audit.bookkeeping.layout import Layout
+from hamjepa_audit.bookkeeping.layout import PROVENANCE, Layout
 from hamjepa_audit.bookkeeping.verification import verify_results
+from hamjepa_audit.plans.theory import theory_files, theory_numbers
 from tests.tiny import edit
 from tests.unit.fabricated import flip_bit
 from tests.workflow.conftest import checkout, snakemake
@@ -36,3 +37,19 @@ def test_the_target_needs_no_run_and_follows_its_parameters(tmp_path: Path) -> N
     assert "Nothing to be done" in snakemake(folder, "-n", "results/theory")
     edit(folder / "params/theory.yaml", "spectra.instances", 1)
     assert "theory_report" in snakemake(folder, "-n", "results/theory")
+
+
+@pytest.mark.faults
+def test_a_check_that_fails_fails_the_target_and_what_was_made_stays(tmp_path: Path) -> None:
+    folder = checkout(tmp_path)
+    edit(folder / "params/theory.yaml", "tolerances.cone", 1e-30)
+    said = snakemake(folder, "results/theory", succeeds=False)
+    assert "Error in rule theory_verdict" in said
+    assert "error: 1 of 23 theorems' checks fail: cone; " in said
+    layout = Layout(data=folder / "data", results=folder / "results")
+    made = [*theory_numbers(layout), *theory_files(layout), *layout.provenances()]
+    assert all(path.exists() for path in made) and layout.theory() / PROVENANCE in made
+    verified = verify_results(layout)
+    assert (verified.problems, verified.unchecked) == ([], [])
+    said = snakemake(folder, "results/theory", succeeds=False)
+    assert "1 of 23 theorems' checks fail" in said and "rule theory_report" not in said
