@@ -14,7 +14,7 @@ configfile: "params/config.yaml"
 
 onerror:
     print(
-        "What failed is above. Mend it and give the same command again: what is done stays done, "
+        "What failed is above. Fix it and give the same command again: what is done stays done, "
         "and a run goes on from its last state. Exit status 137 is a killed job, most often one "
         "that took more memory than there is."
     )

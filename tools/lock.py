@@ -42,7 +42,7 @@ ALWAYS_TRUE = (
 
 
 class LockError(Exception):
-    """One problem that the user can mend, as one line."""
+    """One problem that the user can fix, as one line."""
 
 
 @dataclass(frozen=True)
@@ -355,7 +355,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs a subcommand; a problem is printed as one line.
 
     Returns:
-        The exit status: 0, or 2 for anything that the user can mend.
+        The exit status: 0, or 2 for anything that the user can fix.
     """
     options = parse(arguments)
     try:

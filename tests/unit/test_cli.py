@@ -1,4 +1,4 @@
-"""The command line: one clear line for what a user can mend, and nothing left behind."""
+"""The command line: one clear line for what a user can fix, and nothing left behind."""
 
 import json
 from pathlib import Path

@@ -294,7 +294,7 @@ def test_touched_files_and_comments_run_nothing(
     for path in (lock, copy_of_finished / CLAIMS, copy_of_finished / STATISTICS):
         path.write_text(path.read_text() + "# a comment\n")
     if not engine_remembers:
-        # Then nothing but times tells, which `restore` mends.
+        # Then nothing but times tells, which `restore` fixes.
         shutil.rmtree(copy_of_finished / ".snakemake")
         monkeypatch.chdir(copy_of_finished)
         assert audit(monkeypatch, capsys, "restore")[0] == 0

@@ -23,7 +23,7 @@ from hamjepa_audit.plans.theory import TheoryPlan, theory_files, theory_numbers
 
 
 def reporting_user_errors(function):
-    """What the user can mend is shown as one line, not as a traceback."""
+    """What the user can fix is shown as one line, not as a traceback."""
 
     @functools.wraps(function)
     def wrapped(*arguments):

@@ -73,7 +73,7 @@ class Terminated(BaseException):
 
 
 def main() -> None:
-    """Runs a command; what the user can mend is one line on stderr and exit status 2.
+    """Runs a command; what the user can fix is one line on stderr and exit status 2.
 
     A check that fails is one line, too, with exit status 1.
     """

@@ -80,7 +80,7 @@ def require_pinned_digest(source: Source, manifest: Manifest) -> None:
         raise UserError(
             f"'{source.name}' prepared here has the digest {manifest.digest}, but the study pins "
             f"{source.digest}: other raw data, parameters or libraries (here {versions}); "
-            f"mend them, or pin the new digest as data.digest"
+            f"fix them, or pin the new digest as data.digest"
         )
 
 

@@ -142,5 +142,5 @@ def _require_neighbours(ks: list[int], rows: int) -> None:
     if wrong or not ks:
         raise UserError(
             f"knn.neighbours holds {wrong}, but there are {rows} training features: "
-            f"every k must lie between 1 and {rows}; mend the study's knn.neighbours"
+            f"every k must lie between 1 and {rows}; fix the study's knn.neighbours"
         )
