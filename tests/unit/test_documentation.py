@@ -21,9 +21,7 @@ def anchors(page: Path) -> set[str]:
 
 
 def test_the_overview_is_the_published_one() -> None:
-    block = re.search(
-        r"<!-- overview: (\S+) -->\n(.*?)<!-- end -->", README.read_text(), re.DOTALL
-    )
+    block = re.search(r"<!-- overview: (\S+) -->\n(.*?)<!-- end -->", README.read_text(), re.DOTALL)
     assert block is not None
     assert block[2].strip() == (REPOSITORY / block[1]).read_text().strip()
 
