@@ -80,7 +80,7 @@ class ArmObjective(nn.Module):
 
 
 class SIGRegObjective(ArmObjective):
-    """LeJEPA's prediction loss plus weight * SIGReg (protocol, "SIGReg")."""
+    """Weighted sum of LeJEPA's prediction loss and SIGReg (protocol, "SIGReg")."""
 
     def __init__(self, params: SIGRegObjectiveParams, seed: int) -> None:
         super().__init__()

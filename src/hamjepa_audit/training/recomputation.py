@@ -24,7 +24,7 @@ from hamjepa_audit.params.studies import RunParams
 LARGE_FAN_IN = 512
 """Smallest fan-in of convolutions whose outputs are kept: 3x3 with 57 input channels or more.
 
-Stems and shortcuts are below it.
+Stems and shortcuts are below it at the paper's width.
 """
 
 
