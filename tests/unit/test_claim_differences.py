@@ -34,7 +34,7 @@ def test_differences_agree_with_scipy(metrics: pd.DataFrame, found: Audit) -> No
     assert row["probability_of_improvement"] == 1.0
     assert row["p_paper"] == pytest.approx(stats.ttest_1samp(differences, 4.89).pvalue)
     below = stats.ttest_1samp(differences, 1.0, alternative="less").pvalue
-    assert row["p_below_margin"] == pytest.approx(below)
+    assert row["p_h0_margin_or_more"] == pytest.approx(below)
     stated = one(found.claim_differences, claim=f"{name}.2")
     summaries = (differences.mean(), differences.std(ddof=1), 6, 4.88, 0.11, 3)
     welch = stats.ttest_ind_from_stats(*summaries, equal_var=False)
@@ -65,7 +65,7 @@ def test_a_loss_in_the_papers_stead_is_less_than_the_margin(params: AuditParams)
         row = evidence(paired(pairs), sides, paper, 1.0, params)
         losses = np.subtract(*np.transpose(pairs))
         expected = stats.ttest_1samp(losses, 1.0, alternative="less").pvalue
-        assert row["p_below_margin"] == pytest.approx(expected) and expected < 0.001
+        assert row["p_h0_margin_or_more"] == pytest.approx(expected) and expected < 0.001
 
 
 def test_other_metrics_of_the_same_arms_are_other_hypotheses(
@@ -151,7 +151,7 @@ def evidence(
     return difference_evidence(table, params).iloc[0]
 
 
-P = ["p", "p_paper", "p_new_runs", "p_equivalence", "p_below_margin"]
+P = ["p", "p_paper", "p_new_runs", "p_equivalence", "p_h0_margin_or_more"]
 
 
 @settings(max_examples=25, deadline=None)

@@ -130,7 +130,7 @@ def test_a_statement_on_one_seed_is_not_tested(claims: Claims, params: AuditPara
         for seeds in (0, 1)
     }
     assert one(statements[1], statement="norm-pythagoras")["n"] == 1
-    for name in ("p_holds", "p_fails", "p_holds_holm", "p_fails_holm"):
+    for name in ("p_h0_fails", "p_h0_holds", "p_h0_fails_holm", "p_h0_holds_holm"):
         pd.testing.assert_series_equal(statements[0][name], statements[1][name])
 
 

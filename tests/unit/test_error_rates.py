@@ -33,7 +33,7 @@ from hamjepa_audit.statistics.verdicts import (
 
 ALPHA, DRAWS = 0.05, 2000
 PAPER, MARGIN = 6.0, 1.0
-TESTS = ["p", "p_new_runs", "p_equivalence", "p_below_margin"]
+TESTS = ["p", "p_new_runs", "p_equivalence", "p_h0_margin_or_more"]
 SAMPLING = 0.015
 """Three standard errors of a share of 5% in so many draws."""
 SCATTERS = [0.3, 1.0]
@@ -108,7 +108,7 @@ def false_findings(table: pd.DataFrame) -> dict[str, pd.Series]:
         "p": table["truth"] == 0,
         "p_new_runs": table["same"],
         "p_equivalence": edge_of_equal(table),
-        "p_below_margin": table["truth"] >= MARGIN,
+        "p_h0_margin_or_more": table["truth"] >= MARGIN,
     }
     return {name: holds & (table[f"{name}_holm"] < ALPHA) for name, holds in true.items()}
 
@@ -174,8 +174,8 @@ def test_false_verdicts_on_statements(n: int) -> None:
         for _ in range(statements):
             parts = [Part("x", rng.normal(size=n), 0.0), Part("y", 9 + rng.normal(size=n), 0.0)]
             holds, fails = statement_evidence(parts)
-            rows.append({"family": draw, "n": n, "p_holds": holds, "p_fails": fails})
+            rows.append({"family": draw, "n": n, "p_h0_fails": holds, "p_h0_holds": fails})
     table = pd.DataFrame(rows).assign(carried=False, claim=range(len(rows)))
-    found = adjusted(table, ["p_holds", "p_fails"], ["claim"])
+    found = adjusted(table, ["p_h0_fails", "p_h0_holds"], ["claim"])
     verdicts = statement_verdicts(found, ALPHA, 3)["verdict"]
     assert 0.02 < share(table, verdicts != Verdict.INCONCLUSIVE) < STATEMENTS.kinds * ALPHA

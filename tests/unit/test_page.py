@@ -276,9 +276,9 @@ def test_the_decision_tables_shown_are_those_that_decide(table, decide, carried:
             "p_holm": min(p("same"), p("opposite")),
             "p_equivalence_holm": p("equal"),
             "p_new_runs_holm": p("differs"),
-            "p_below_margin_holm": p("below"),
-            "p_holds_holm": p("holds"),
-            "p_fails_holm": p("fails"),
+            "p_h0_margin_or_more_holm": p("below"),
+            "p_h0_fails_holm": p("holds"),
+            "p_h0_holds_holm": p("fails"),
         }
         decided = decide(pd.DataFrame([row]), 0.05, 3)["verdict"].item()
         assert decided == expected, (seeds, holds)

@@ -51,14 +51,15 @@ def test_the_evidence_of_a_claim_is_that_of_its_row(audited: PageContent, kind: 
             row, "new_seed_low", "new_seed_high"
         )
         assert shown["Ours minus the paper's"] == number(row["deviation"], unit)
-        within = f"Equivalence within ±{number(row['margin'], unit)} (TOST): p"
-        assert shown[within] == holm(row, "p_equivalence")
-        assert shown["Could the paper's runs have been ours? p"] == holm(row, "p_new_runs")
+        outside = f"H0: outside ±{number(row['margin'], unit)} of the paper's value (TOST): p"
+        assert shown[outside] == holm(row, "p_equivalence")
+        same = shown["H0: the paper's runs and ours have the same mean: p"]
+        assert same == holm(row, "p_new_runs")
         detectable = f"Smallest difference that {row['n']} seeds find with 80% power"
         assert shown[detectable] == number(row["detectable"], unit)
-        test = "Paired t-test of no difference"
+        test = "H0: no difference: paired t-test"
         if kind == "numbers":
-            test = f"Against the paper's value: {row['test']}"
+            test = f"H0: our mean is the paper's value: {row['test']}"
         assert shown[test].startswith(f"t = {number(row['t'], '')}, p ")
         assert shown[test].endswith(holm(row, "p"))
 
@@ -66,11 +67,12 @@ def test_the_evidence_of_a_claim_is_that_of_its_row(audited: PageContent, kind: 
 def test_a_difference_shows_the_other_tests_of_it_and_its_size(audited: PageContent) -> None:
     for row, entry in entries(audited, "differences"):
         shown = dict(entry.evidence)
-        assert shown["Exact sign-flip test: p"] == p_value(row["p_sign_flip"])
-        assert shown["Exact Wilcoxon signed-rank test: p"] == p_value(row["p_wilcoxon"])
-        assert shown["Against the paper's value: p"] == p_value(row["p_paper"])
-        below = shown["Below the margin in the paper's direction: p"]
-        assert below == holm(row, "p_below_margin")
+        zero = "H0: no difference: exact"
+        assert shown[f"{zero} sign-flip test: p"] == p_value(row["p_sign_flip"])
+        assert shown[f"{zero} Wilcoxon signed-rank test: p"] == p_value(row["p_wilcoxon"])
+        assert shown["H0: our mean is the paper's value: p"] == p_value(row["p_paper"])
+        below = shown["H0: the margin or more in the paper's direction: p"]
+        assert below == holm(row, "p_h0_margin_or_more")
         g, low, high = (number(row[name], "") for name in ("hedges_g", "g_low", "g_high"))
         assert shown["Effect size, Hedges g"] == f"{g} [{low}, {high}]"
         improvement = number(row["probability_of_improvement"], "")
@@ -82,8 +84,8 @@ def test_a_statement_shows_both_its_tests(audited: PageContent) -> None:
     assert found
     for row, entry in found:
         assert entry.evidence == (
-            ("Every part holds: p", holm(row, "p_holds")),
-            ("Some part fails: p", holm(row, "p_fails")),
+            ("H0: some part does not hold: p", holm(row, "p_h0_fails")),
+            ("H0: every part holds: p", holm(row, "p_h0_holds")),
         )
 
 

@@ -177,7 +177,7 @@ def test_as_many_seeds_settle_it(
             }
         )  # fmt: skip
         found = difference_evidence(drawn, params)
-        names = ("p", "p_equivalence", "p_new_runs", "p_below_margin")
+        names = ("p", "p_equivalence", "p_new_runs", "p_h0_margin_or_more")
         found = found.assign(**{f"{name}_holm": found[name] for name in names})
         return float((decide(found, 0.05, 3)["verdict"] != "inconclusive").mean())
 

@@ -87,11 +87,12 @@ def test_other_readings_of_the_mlp_are_told_and_do_not_decide(
     assert found["verdict"] == "reproduced"
     assert "place" not in found["found"]
     told, missing = found["other_readings"].split(BETWEEN_READINGS)
-    assert told.startswith("With mlp_dt_scaled in its place, p = 1 that it holds, ")
+    said = "With mlp_dt_scaled in its place, p = 1 against the hypothesis that it does not hold, "
+    assert told.startswith(said) and " against the hypothesis that it holds: " in told
     assert missing == "Not run in its place: mlp_parameter_matched"
     without = [entry for entry in rows if entry["arm"] != "mlp_dt_scaled"]
     alone = statement("symplectic-drives-knn", without, claims, params)
-    assert alone["p_holds"] == found["p_holds"]
+    assert alone["p_h0_fails"] == found["p_h0_fails"]
 
 
 MEANS = {

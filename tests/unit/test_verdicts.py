@@ -39,7 +39,7 @@ def params(params_folder: Path) -> AuditParams:
 
 def row(n: int = 5, **p: float) -> pd.DataFrame:
     """One claim: the named p-values are small, the others large."""
-    names = ("p", "p_equivalence", "p_new_runs", "p_below_margin", "p_holds", "p_fails")
+    names = ("p", "p_equivalence", "p_new_runs", "p_h0_margin_or_more", "p_h0_fails", "p_h0_holds")
     values = {f"{name}_holm": p.get(name, NO) for name in names}
     base = {"n": n, "paper": 4.0, "mean_difference": p.get("mean", 4.0), "carried": False}
     interval = {"ci_low": 3.9, "ci_high": 4.1, "margin": 1.0}
@@ -89,15 +89,15 @@ def test_an_interval_beyond_the_margin_is_said_though_it_decides_nothing(
         (row(p=YES, p_equivalence=YES, p_new_runs=YES), "reproduced", "carries over"),
         (row(p=YES, p_new_runs=YES), "direction reproduced, size differs", "carries over"),
         (
-            row(p=YES, p_new_runs=YES, p_below_margin=YES, mean=0.3),
+            row(p=YES, p_new_runs=YES, p_h0_margin_or_more=YES, mean=0.3),
             "not reproduced",
             "does not carry over",
         ),
-        (row(p=YES, p_below_margin=YES, mean=0.3), "not reproduced", "does not carry over"),
+        (row(p=YES, p_h0_margin_or_more=YES, mean=0.3), "not reproduced", "does not carry over"),
         (row(p=YES), "inconclusive", "carries over"),
         (row(p=YES, mean=-4.0), "not reproduced", "does not carry over"),
         (row(p=YES, mean=-4.0, p_new_runs=YES), "not reproduced", "does not carry over"),
-        (row(p_below_margin=YES), "not reproduced", "does not carry over"),
+        (row(p_h0_margin_or_more=YES), "not reproduced", "does not carry over"),
         (row(p_new_runs=YES), "inconclusive", "inconclusive"),
         (row(p_equivalence=YES), "inconclusive", "inconclusive"),
         (row(), "inconclusive", "inconclusive"),
@@ -112,11 +112,11 @@ def test_table_of_differences(table: pd.DataFrame, expected: str, direction: str
     ("table", "expected"),
     [
         (row(0), "not run"),
-        (row(2, p_holds=YES), "inconclusive"),
-        (row(p_holds=YES), "reproduced"),
-        (row(p_fails=YES), "not reproduced"),
-        (row(p_holds=YES).assign(carried=True), "carries over"),
-        (row(p_fails=YES).assign(carried=True), "does not carry over"),
+        (row(2, p_h0_fails=YES), "inconclusive"),
+        (row(p_h0_fails=YES), "reproduced"),
+        (row(p_h0_holds=YES), "not reproduced"),
+        (row(p_h0_fails=YES).assign(carried=True), "carries over"),
+        (row(p_h0_holds=YES).assign(carried=True), "does not carry over"),
         (row(), "inconclusive"),
     ],
 )
@@ -131,14 +131,14 @@ def test_a_p_value_at_the_level_shows_nothing() -> None:
 
 def test_the_reason_names_the_opposite_sign_first() -> None:
     """An opposite sign is below the margin in the paper's direction, too."""
-    table = row(p=YES, p_below_margin=YES, mean=-4.0)
+    table = row(p=YES, p_h0_margin_or_more=YES, mean=-4.0)
     for decide in (difference_verdicts, direction_verdicts):
         assert decide(table, 0.05, 3)["reason"].item() == "the sign is the opposite"
 
 
 @given(st.lists(st.floats(0, 1), min_size=6, max_size=6), st.integers(0, 2), st.floats(-9, 9))
 def test_never_a_verdict_from_fewer_than_three_seeds(p: list[float], n: int, mean: float) -> None:
-    names = ("p", "p_equivalence", "p_new_runs", "p_below_margin", "p_holds", "p_fails")
+    names = ("p", "p_equivalence", "p_new_runs", "p_h0_margin_or_more", "p_h0_fails", "p_h0_holds")
     table = row(n, **dict(zip(names, p, strict=True)), mean=mean)
     decisions = (measurement_verdicts, difference_verdicts, direction_verdicts, statement_verdicts)
     for decide in decisions:
@@ -214,7 +214,7 @@ def simulated(
             "margin": [params.difference_margin("knn_top1@20", one) for one in value],
         }
     )
-    tests = ["p", "p_new_runs", "p_equivalence", "p_below_margin"]
+    tests = ["p", "p_new_runs", "p_equivalence", "p_h0_margin_or_more"]
     return adjusted(difference_evidence(table, params), tests, ["claim"])
 
 

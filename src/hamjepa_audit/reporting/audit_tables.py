@@ -26,7 +26,8 @@ def audit_tables(audit: Audit, folder: Path, names: Sequence[str] = Audit._field
     """Writes `claims`, `claim_differences`, `statements` and `paper_consistency`, or some of them.
 
     CSV and Parquet have every column in full precision, Markdown and LaTeX the columns that the
-    verdicts rest on, rounded (see `formatting.number`); p-values there are Holm-adjusted.
+    verdicts rest on, rounded (see `formatting.number`); p-values there are Holm-adjusted, and their
+    headings name the null hypothesis (H0) that a small one speaks against.
 
     Returns:
         The files written, four a table.
@@ -106,8 +107,8 @@ READ = {
         _mean_sd_n("Ours", "mean", "sd", "n"),
         _interval("Interval of ours"),
         _number("Margin", "margin"),
-        _p("p within margin", "p_equivalence_holm"),
-        _p("p not as the paper's", "p_new_runs_holm"),
+        _p("p (H0: outside margin)", "p_equivalence_holm"),
+        _p("p (H0: same as the paper's)", "p_new_runs_holm"),
         *_ENDS,
     ],
     "claim_differences": [
@@ -119,10 +120,10 @@ READ = {
         _mean_sd_n("Ours", "mean_difference", "sd", "n"),
         _interval("Interval of ours"),
         _number("Margin", "margin"),
-        _p("p arms differ", "p_holm"),
-        _p("p within margin", "p_equivalence_holm"),
-        _p("p not as the paper's", "p_new_runs_holm"),
-        _p("p less than margin", "p_below_margin_holm"),
+        _p("p (H0: arms equal)", "p_holm"),
+        _p("p (H0: outside margin)", "p_equivalence_holm"),
+        _p("p (H0: same as the paper's)", "p_new_runs_holm"),
+        _p("p (H0: margin or more)", "p_h0_margin_or_more_holm"),
         Column("Hedges g", lambda row: number(row["hedges_g"], ""), right=True),
         Column("P(better)", lambda row: number(row["probability_of_improvement"], ""), right=True),
         *_ENDS,
@@ -135,8 +136,8 @@ READ = {
         Column("n", lambda row: str(row["n"]), right=True),
         _text("Found", "found"),
         _text("Other readings", "other_readings"),
-        _p("p holds", "p_holds_holm"),
-        _p("p fails", "p_fails_holm"),
+        _p("p (H0: does not hold)", "p_h0_fails_holm"),
+        _p("p (H0: holds)", "p_h0_holds_holm"),
         *_ENDS,
     ],
     "paper_consistency": [
@@ -148,7 +149,7 @@ READ = {
         _text("Compared source", "compared_source"),
         Column("Allowed", lambda row: _plain(row["allowed"]), right=True),
         _interval("Interval"),
-        _p("p", "p"),
+        _p("p (H0 in the note)", "p"),
         _text("Verdict", "verdict"),
         _text("Note", "note"),
     ],

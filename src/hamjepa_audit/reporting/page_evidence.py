@@ -1,4 +1,7 @@
-"""What the page shows as evidence for a verdict: name and value of every test and interval."""
+"""What the page shows as evidence for a verdict: name and value of every test and interval.
+
+A test is named by its null hypothesis (H0), which a small p-value speaks against.
+"""
 
 from collections.abc import Iterator
 
@@ -6,14 +9,16 @@ from hamjepa_audit.params.audit import AuditParams
 from hamjepa_audit.reporting.audit_tables import Row, seeds_text
 from hamjepa_audit.reporting.formatting import interval_text, number, p_value
 
+SAME_MEAN = "H0: the paper's runs and ours have the same mean: p"
+
 
 def of_number(row: Row, params: AuditParams) -> Iterator[tuple[str, str]]:
     """Of a row of the table `claims`; nothing where nothing was run."""
     if not row["n"]:
         return
     yield from _of_any(row, params)
-    yield f"Against the paper's value: {row['test']}", _statistic(row, "p")
-    yield "Could the paper's runs have been ours? p", _with_holm(row, "p_new_runs")
+    yield f"H0: our mean is the paper's value: {row['test']}", _statistic(row, "p")
+    yield SAME_MEAN, _with_holm(row, "p_new_runs")
     yield from _needed(row, params)
 
 
@@ -22,12 +27,15 @@ def of_difference(row: Row, params: AuditParams) -> Iterator[tuple[str, str]]:
     if not row["n"]:
         return
     yield from _of_any(row, params)
-    yield "Paired t-test of no difference", _statistic(row, "p")
-    yield "Exact sign-flip test: p", p_value(row["p_sign_flip"])
-    yield "Exact Wilcoxon signed-rank test: p", p_value(row["p_wilcoxon"])
-    yield "Against the paper's value: p", p_value(row["p_paper"])
-    yield "Could the paper's runs have been ours? p", _with_holm(row, "p_new_runs")
-    yield "Below the margin in the paper's direction: p", _with_holm(row, "p_below_margin")
+    yield "H0: no difference: paired t-test", _statistic(row, "p")
+    yield "H0: no difference: exact sign-flip test: p", p_value(row["p_sign_flip"])
+    yield "H0: no difference: exact Wilcoxon signed-rank test: p", p_value(row["p_wilcoxon"])
+    yield "H0: our mean is the paper's value: p", p_value(row["p_paper"])
+    yield SAME_MEAN, _with_holm(row, "p_new_runs")
+    yield (
+        "H0: the margin or more in the paper's direction: p",
+        _with_holm(row, "p_h0_margin_or_more"),
+    )
     bounds = [number(row[name], "") for name in ("hedges_g", "g_low", "g_high")]
     yield "Effect size, Hedges g", f"{bounds[0]} [{bounds[1]}, {bounds[2]}]"
     yield "Probability of improvement", number(row["probability_of_improvement"], "")
@@ -38,8 +46,8 @@ def of_statement(row: Row) -> Iterator[tuple[str, str]]:
     """Of a row of the table `statements`; nothing where nothing was run."""
     if not row["n"]:
         return
-    yield "Every part holds: p", _with_holm(row, "p_holds")
-    yield "Some part fails: p", _with_holm(row, "p_fails")
+    yield "H0: some part does not hold: p", _with_holm(row, "p_h0_fails")
+    yield "H0: every part holds: p", _with_holm(row, "p_h0_holds")
 
 
 def _of_any(row: Row, params: AuditParams) -> Iterator[tuple[str, str]]:
@@ -48,7 +56,7 @@ def _of_any(row: Row, params: AuditParams) -> Iterator[tuple[str, str]]:
     yield f"{share} interval of one more seed", _interval(row, "new_seed_low", "new_seed_high")
     yield "Ours minus the paper's", number(row["deviation"], row["unit"])
     yield (
-        f"Equivalence within ±{number(row['margin'], row['unit'])} (TOST): p",
+        f"H0: outside ±{number(row['margin'], row['unit'])} of the paper's value (TOST): p",
         _with_holm(row, "p_equivalence"),
     )
 

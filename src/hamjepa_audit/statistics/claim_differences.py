@@ -66,7 +66,7 @@ def difference_claims(seeds: SeedTable, claims: Claims, params: AuditParams) -> 
         for study, epochs in targets(claim.study, claim.epochs, seeds, params)
     ]
     table = with_families(pd.DataFrame(rows), params.families.differences)
-    tests = ["p", "p_new_runs", "p_equivalence", "p_below_margin"]
+    tests = ["p", "p_new_runs", "p_equivalence", "p_h0_margin_or_more"]
     same = ["study", "epochs", "our_metric", "minuend", "subtrahend"]
     table = adjusted(difference_evidence(table, params), tests, same)
     limits = (params.alpha, params.minimum_seeds)
@@ -184,9 +184,9 @@ def difference_evidence(table: pd.DataFrame, params: AuditParams) -> pd.DataFram
         (prediction interval), `t` and `p` (paired t-test of no difference), `hedges_g`, `g_low`,
         `g_high` (paired effect size and exact interval, dimensionless), `deviation` (ours -
         paper's), `p_paper` (Welch or one-sample t, as in `measurement_evidence`), `p_new_runs`,
-        `p_equivalence` (TOST around the printed difference), `p_below_margin` (is any difference
-        in the paper's direction below the margin?), `detectable` (the smallest difference that n
-        seeds find).
+        `p_equivalence` (TOST around the printed difference), `p_h0_margin_or_more` (one-sided, of
+        the hypothesis that the difference in the paper's direction is the margin or more),
+        `detectable` (the smallest difference that n seeds find).
     """
     names = ("mean_difference", "sd", "n", "paper")
     mean, sd, n, paper = (table[name].to_numpy(dtype=float) for name in names)
@@ -210,6 +210,6 @@ def difference_evidence(table: pd.DataFrame, params: AuditParams) -> pd.DataFram
         p_paper=two_sided(fixed),
         p_new_runs=two_sided(new),
         p_equivalence=equivalence(table, "mean_difference"),
-        p_below_margin=shown_below(gain, table["margin"]),
+        p_h0_margin_or_more=shown_below(gain, table["margin"]),
         detectable=detectable(zero, params.alpha, params.power),
     )

@@ -80,11 +80,12 @@ def paper_consistency(claims: Claims, confidence: float) -> pd.DataFrame:
         One row per check; numbers in the row's `unit`. `check` is one of
         - `difference`: a stated difference against that of the stated values; a `best` readout is
           the best of those stated;
-        - `repeated`: a number against the same number elsewhere in the paper, with `p` that a
-          single run is one more seed of the mean it is compared with;
+        - `repeated`: a number against the same number elsewhere in the paper, with `p` of the
+          hypothesis that a single run is one more seed of the mean it is compared with;
         - `best over k`: a best over k against kNN at the k where it was found, or at any k;
         - `implied by spreads`: the difference with the standard error that the spreads of both
-          sides imply if their seeds are unrelated (Welch), with `ci_low`, `ci_high`, `p`;
+          sides imply if their seeds are unrelated (Welch), with `ci_low`, `ci_high`, and `p` of
+          the hypothesis of no difference;
         - `error bar`: claims without one.
         `claim`, `source`, `stated` and `compared` (as printed), `compared_source`, `deviation`
         (stated - compared), `allowed` (largest deviation that rounding explains), `verdict`,
@@ -220,7 +221,7 @@ def _as_new_seed(claim: Numeric, other: Numeric) -> Row:
         return {}
     new = of_mean_and_new_runs(float(other.value), float(other.std), other.n, float(claim.value), 1)
     p = float(two_sided(new))
-    note = f"a single run, against {other.value} ± {other.std} over {other.n} seeds"
+    note = f"H0: a single run is one more seed of {other.value} ± {other.std} ({other.n} seeds)"
     return {"p": p, "note": note}
 
 
@@ -282,8 +283,9 @@ def _welch(minuend: MeasurementClaim, subtrahend: MeasurementClaim, confidence: 
         "p": p,
         "verdict": SIGNIFICANT if p < 1 - confidence else NOT_SIGNIFICANT,
         "note": (
-            f"Welch t = {float(statistic(found)):.3g}, df = {float(found.df):.3g}; differences of "
-            f"unrelated seeds would have a standard deviation of {unpaired:.2g}"
+            f"H0: no difference. Welch t = {float(statistic(found)):.3g}, "
+            f"df = {float(found.df):.3g}; differences of unrelated seeds would have a standard "
+            f"deviation of {unpaired:.2g}"
         ),
     }
 

@@ -37,7 +37,8 @@ def statement_claims(seeds: SeedTable, claims: Claims, params: AuditParams) -> p
         `paper_study`, `paper_epochs`, `carried` (bool: not the paper's study), `family`, `n`
         (seeds, the fewest of its parts), `found` (each part's mean, interval and claimed range),
         `other_readings` (what the same test finds with other readings of an arm, or empty),
-        `p_holds`, `p_fails`, both also Holm-adjusted, `verdict`, `reason`, `seeds_needed` and
+        `p_h0_fails` and `p_h0_holds` (of the hypotheses that it does not hold, and that it holds;
+        see `statement_evidence`), both also Holm-adjusted, `verdict`, `reason`, `seeds_needed` and
         `seeds_considered` (see `with_seeds_needed`; in each part of the statement).
 
     Raises:
@@ -49,11 +50,11 @@ def statement_claims(seeds: SeedTable, claims: Claims, params: AuditParams) -> p
         for study, epochs in targets(claim.study, claim.epochs, seeds, params)
     ]
     table = with_families(pd.DataFrame(rows), params.families.statements)
-    table = adjusted(table, ["p_holds", "p_fails"], ["statement", "study", "epochs"])
+    table = adjusted(table, ["p_h0_fails", "p_h0_holds"], ["statement", "study", "epochs"])
     decided = statement_verdicts(table, params.alpha, params.minimum_seeds)
     missing = table["missing"] != ""
     decided["reason"] = decided["reason"].mask(missing, table["missing"])
-    table = with_seeds_needed(pd.concat([table, decided], axis=1), "p_holds", _ways, params)
+    table = with_seeds_needed(pd.concat([table, decided], axis=1), "p_h0_fails", _ways, params)
     return table.drop(columns=["missing", "parts"])
 
 
@@ -74,26 +75,27 @@ def _row(claim: StatementClaim, runs: Runs) -> dict[str, object]:
         parts = STATEMENTS[claim.id](runs)
     except NotMeasured as reason:
         nothing = {"n": 0, "parts": [], "found": "", "other_readings": ""}
-        untested = {"p_holds": np.nan, "p_fails": np.nan}
+        untested = {"p_h0_fails": np.nan, "p_h0_holds": np.nan}
         return row | nothing | untested | {"missing": str(reason)}
-    holds, fails = statement_evidence(parts)
+    against_failing, against_holding = statement_evidence(parts)
     return row | {
         "n": min(len(part.values) for part in parts),
         "parts": parts,
         "found": _found(parts, runs.params.confidence),
         "other_readings": BETWEEN_READINGS.join(_other_readings(claim.id, runs)),
-        "p_holds": holds,
-        "p_fails": fails,
+        "p_h0_fails": against_failing,
+        "p_h0_holds": against_holding,
         "missing": "",
     }
 
 
 def statement_evidence(parts: list[Part]) -> tuple[float, float]:
-    """P-values that every part holds, and that some part fails.
+    """P-values of two null hypotheses: the statement does not hold, and the statement holds.
 
     Returns:
-        The largest over the bounds of "the mean is not inside"; the smallest over them of "the mean
-        is not outside", times their number. NaN with fewer than two seeds in a part.
+        The first is the largest p-value over the bounds, each of the hypothesis that the mean is
+        not inside; the second is the smallest over the bounds, each of the hypothesis that the
+        mean is inside, times their number. NaN with fewer than two seeds in a part.
     """
     inside, outside = [], []
     for part in parts:
@@ -130,10 +132,11 @@ def _other_readings(statement: str, runs: Runs) -> list[str]:
         except NotMeasured:
             missing.append(arm)
             continue
-        holds, fails = statement_evidence(parts)
+        against_failing, against_holding = statement_evidence(parts)
         told.append(
-            f"With {arm} in its place, p = {holds:.2g} that it holds, {fails:.2g} that it "
-            f"fails: {_found(parts, runs.params.confidence)}"
+            f"With {arm} in its place, p = {against_failing:.2g} against the hypothesis that it "
+            f"does not hold, p = {against_holding:.2g} against the hypothesis that it holds: "
+            f"{_found(parts, runs.params.confidence)}"
         )
     return told + ([f"Not run in its place: {', '.join(missing)}"] if missing else [])
 

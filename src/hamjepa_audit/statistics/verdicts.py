@@ -97,7 +97,7 @@ def difference_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.D
 
     Args:
         table: `n`, `paper`, `mean_difference`, and the adjusted p-values `p_holm` (of no
-            difference), `p_equivalence_holm`, `p_new_runs_holm`, `p_below_margin_holm`.
+            difference), `p_equivalence_holm`, `p_new_runs_holm`, `p_h0_margin_or_more_holm`.
         alpha: level of the tests.
         minimum: seeds below which there is no verdict.
 
@@ -151,14 +151,16 @@ def statement_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.Da
     | enough  | neither          | inconclusive                 | inconclusive        |
 
     Args:
-        table: `n`, `carried` (bool: another study), `p_holds_holm`, `p_fails_holm`.
+        table: `n`, `carried` (bool: another study), `p_h0_fails_holm` (small: it holds),
+            `p_h0_holds_holm` (small: it fails).
         alpha: level of the tests.
         minimum: seeds below which there is no verdict.
 
     Returns:
         `verdict` and `reason`, one row each.
     """
-    holds, fails = (_below(table, f"p_{name}_holm", alpha) for name in ("holds", "fails"))
+    holds = _below(table, "p_h0_fails_holm", alpha)  # rejected: that it does not hold
+    fails = _below(table, "p_h0_holds_holm", alpha)
     carried = table["carried"].to_numpy(dtype=bool)
     rules = [
         Rule(holds & ~carried, Verdict.REPRODUCED, "every part of it is shown"),
@@ -172,7 +174,7 @@ def statement_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.Da
 def _direction(table: pd.DataFrame, alpha: float) -> tuple[NDArray[np.bool_], ...]:
     agrees = (np.sign(table["mean_difference"]) == np.sign(table["paper"])).to_numpy()
     shown = _below(table, "p_holm", alpha)
-    absent = _below(table, "p_below_margin_holm", alpha)
+    absent = _below(table, "p_h0_margin_or_more_holm", alpha)
     return shown & agrees, absent, shown & ~agrees
 
 
