@@ -42,21 +42,34 @@ def test_differences_agree_with_scipy(metrics: pd.DataFrame, found: Audit) -> No
     assert (row["paper_n"], stated["paper_n"]) == (3, 3)
 
 
+@pytest.mark.parametrize("shared", [0.0, 0.5])
 def test_what_is_expected_of_new_seeds_and_of_the_papers_runs(
-    metrics: pd.DataFrame, found: Audit
+    shared: float, metrics: pd.DataFrame, claims: Claims, params: AuditParams
 ) -> None:
-    row = one(found.claim_differences, claim="cifar100-e30-knn_top1@20-hamjepa_q-sigreg_all")
+    """What seeds do to both arms cancels in ours; the paper's runs may be unpaired."""
+    moved = metrics.assign(value=metrics["value"] + shared * metrics["seed"])
+    row = one(
+        difference_claims(SeedTable(moved), claims, params),
+        claim="cifar100-e30-knn_top1@20-hamjepa_q-sigreg_all",
+    )
     sides = [("hamjepa", "q", "knn_top1@20"), ("sigreg", "all", "knn_top1@20")]
-    minuend, subtrahend = (seeds_of(metrics, "cifar100", 30, *side) for side in sides)
-    differences = minuend - subtrahend
+    arms = [seeds_of(moved, "cifar100", 30, *side) for side in sides]
+    differences = arms[0] - arms[1]
     mean, sd = differences.mean(), differences.std(ddof=1)
     assert row["deviation"] == pytest.approx(mean - 4.89)
     reach = stats.t.ppf(0.975, 5) * sd * np.sqrt(1 + 1 / 6)
     assert [row["new_seed_low"], row["new_seed_high"]] == pytest.approx(
         [mean - reach, mean + reach]
     )
-    t = (mean - 4.89) / (sd * np.sqrt(1 / 6 + 1 / 3))  # its value is a mean of three seeds
-    assert row["p_new_runs"] == pytest.approx(2 * stats.t.sf(abs(t), 5))
+    # The paper's value is a mean of three seeds. Without what is shared, the arms happen to move
+    # opposite ways, and pairs scatter more than unpaired runs would.
+    covariance = np.cov(*arms)
+    assert (np.trace(covariance) > sd**2) == (shared > 0)
+    pairs = np.array([[1, -1], [-1, 1]])
+    weighted = (pairs / 6 + (np.eye(2) if shared else pairs) / 3) @ covariance
+    df = 5 * np.trace(weighted) ** 2 / np.trace(weighted @ weighted)
+    t = (mean - 4.89) / np.sqrt(np.trace(weighted))
+    assert row["p_new_runs"] == pytest.approx(2 * stats.t.sf(abs(t), df))
 
 
 def test_a_loss_in_the_papers_stead_is_less_than_the_margin(params: AuditParams) -> None:
@@ -136,12 +149,15 @@ def evidence(
     seeds: SeedTable, sides: str, paper: float, margin: float, params: AuditParams
 ) -> pd.Series:
     first, second = ((arm, "q") for arm in sides)
-    differences = seeds.pairs("s", 1, "knn_top1@20", first, second).differences
+    pairs = seeds.pairs("s", 1, "knn_top1@20", first, second)
+    differences = pairs.differences
     table = pd.DataFrame(
         {
             "n": [len(differences)],
             "mean_difference": differences.mean(),
             "sd": differences.std(ddof=1),
+            "sd_minuend": pairs.minuend.std(ddof=1),
+            "sd_subtrahend": pairs.subtrahend.std(ddof=1),
             "paper": paper,
             "paper_sd": np.nan,
             "paper_n": 1,

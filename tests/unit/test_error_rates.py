@@ -84,6 +84,9 @@ def drawn(family: list[Claim], n: int, sd: float) -> pd.DataFrame:
             "mean": seeds.mean(axis=1),
             "mean_difference": seeds.mean(axis=1),
             "sd": seeds.std(axis=1, ddof=1),
+            # Arms that move opposite ways, whose unpaired differences scatter no more.
+            "sd_minuend": seeds.std(axis=1, ddof=1) / 2,
+            "sd_subtrahend": seeds.std(axis=1, ddof=1) / 2,
             "paper": theirs,
             "paper_sd": np.nan,
             "paper_n": 1,
@@ -155,6 +158,49 @@ def test_false_findings_and_verdicts_in_a_family(family: str, n: int, params: Au
             assert found < decisions.kinds * ALPHA, (decisions.title, sd)
             worst = max(worst, found)
     assert worst > ALPHA - SAMPLING  # none of the families is harmless
+
+
+def papers_runs(
+    n: int, runs: int, correlation: float, ratio: float, paired: bool, params: AuditParams
+) -> pd.DataFrame:
+    """Evidence on many differences, the paper's runs drawn as ours, its arms paired or not.
+
+    Our arms have the standard deviations 1 and `ratio` and the correlation over seeds given.
+    """
+    rng, draws = np.random.default_rng(0), 20_000
+    covariance = np.array([[1, correlation * ratio], [correlation * ratio, ratio**2]])
+    ours = rng.multivariate_normal([PAPER, 0], covariance, size=(draws, n))
+    theirs = covariance if paired else np.diag(np.diag(covariance))
+    paper = rng.multivariate_normal([PAPER, 0], theirs / runs, size=draws)
+    difference = ours[..., 0] - ours[..., 1]
+    table = pd.DataFrame(
+        {
+            "n": n,
+            "mean_difference": difference.mean(axis=1),
+            "sd": difference.std(axis=1, ddof=1),
+            "sd_minuend": ours[..., 0].std(axis=1, ddof=1),
+            "sd_subtrahend": ours[..., 1].std(axis=1, ddof=1),
+            "paper": paper[:, 0] - paper[:, 1],
+            "paper_sd": np.nan,
+            "paper_n": runs,
+            "margin": MARGIN,
+        }
+    )
+    return difference_evidence(table, params)
+
+
+@pytest.mark.parametrize("paired", [True, False], ids=["paired", "unpaired"])
+@pytest.mark.parametrize("n", [3, 5, 10])
+@pytest.mark.parametrize("runs", [1, 3])
+@pytest.mark.parametrize(
+    ("correlation", "ratio"), [(-0.5, 1.0), (0.0, 1.0), (0.5, 1.0), (0.9, 1.0), (0.9, 0.3)]
+)
+def test_the_papers_runs_are_rarely_told_from_ours_if_they_are_as_ours(
+    paired: bool, n: int, runs: int, correlation: float, ratio: float, params: AuditParams
+) -> None:
+    """Whether or not its arms were paired by seed, which it doesn't say."""
+    found = papers_runs(n, runs, correlation, ratio, paired, params)
+    assert float((found["p_new_runs"] < ALPHA).mean()) < ALPHA + 0.006
 
 
 def test_more_than_the_level_is_false_where_several_kinds_of_tests_are(params: AuditParams) -> None:

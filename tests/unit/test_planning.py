@@ -15,6 +15,7 @@ from hamjepa_audit.params.claims import Claims, load_claims
 from hamjepa_audit.reporting.audit_tables import seeds_text
 from hamjepa_audit.statistics.audit import audit
 from hamjepa_audit.statistics.claim_differences import _ways, difference_evidence
+from hamjepa_audit.statistics.comparison import ARMS
 from hamjepa_audit.statistics.hypothesis_tests import Array, of_mean
 from hamjepa_audit.statistics.planning import (
     Planned,
@@ -65,7 +66,8 @@ def test_seeds_have_limits() -> None:
 
 
 def claim(paper_sd: float = np.nan) -> pd.Series:
-    return pd.Series({"sd": 0.8, "margin": 1.0, "paper_sd": paper_sd, "paper_n": 3})
+    spreads = {"sd": 0.8, "sd_minuend": 0.6, "sd_subtrahend": 0.7, "paper_sd": paper_sd}
+    return pd.Series(spreads | {"margin": 1.0, "paper_n": 3})
 
 
 def test_a_difference_from_few_runs_of_the_paper_may_never_be_shown() -> None:
@@ -91,6 +93,17 @@ def test_to_differ_counts_the_papers_error_and_both_sides() -> None:
         assert planned.level == 0.025 and (planned.truth.value == 2.5).all()
         expected = np.sqrt(0.8**2 / seeds + spread**2 / 3)
         assert planned.truth.error == pytest.approx(expected)
+
+
+def test_to_differ_lets_the_papers_arms_be_unpaired() -> None:
+    """Our pairs scatter by 0.8, differences of unrelated runs by sqrt(0.6^2 + 0.7^2)."""
+    (planned,) = to_differ(claim(), 2.5, NUMBERS, 0.05, ARMS)
+    assert planned.truth.error == pytest.approx(np.sqrt(0.8**2 / NUMBERS + (0.6**2 + 0.7**2) / 3))
+    row = claim().to_dict() | {
+        "paper": 4.0, "mean_difference": 6.5, "deviation": 2.5, "carried": False,
+    }  # fmt: skip
+    *_, (_, of_claim) = _ways(pd.Series(row), NUMBERS, 0.05)
+    assert of_claim.truth.error.tolist() == planned.truth.error.tolist()
 
 
 def test_ways_of_a_statement_by_hand() -> None:
@@ -160,6 +173,7 @@ def test_as_many_seeds_settle_it(
     planned = pd.DataFrame(
         {
             "n": [3], "mean_difference": TRUTHS[truth], "sd": 1.5, "paper": 4.0,
+            "sd_minuend": 1.0, "sd_subtrahend": 1.0,
             "paper_sd": np.nan, "paper_n": 300, "margin": 1.0, "carried": carried,
             "family": "one", "verdict": "inconclusive",
         }
@@ -173,6 +187,7 @@ def test_as_many_seeds_settle_it(
         drawn = pd.DataFrame(
             {
                 "n": n, "mean_difference": seeds.mean(axis=1), "sd": seeds.std(axis=1, ddof=1),
+                "sd_minuend": 1.0, "sd_subtrahend": 1.0,
                 "paper": 4.0, "paper_sd": np.nan, "paper_n": 300, "margin": 1.0,
             }
         )  # fmt: skip

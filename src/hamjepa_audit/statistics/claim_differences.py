@@ -8,6 +8,7 @@ import pandas as pd
 from hamjepa_audit.params.audit import AuditParams
 from hamjepa_audit.params.claims import Claims, DifferenceClaim, claim_names
 from hamjepa_audit.statistics.comparison import (
+    ARMS,
     adjusted,
     against_paper,
     equivalence,
@@ -53,8 +54,9 @@ def difference_claims(seeds: SeedTable, claims: Claims, params: AuditParams) -> 
         One row per difference claim and study it is tested on: the paper's, then those of
         `params.stands_for` that have any metrics. As in `measurement_claims`, and: `paper_study`,
         `paper_epochs`, `carried` (bool: not the paper's study, only the sign is judged), `minuend`
-        and `subtrahend` (arm_readout), `note` (what biases it, or empty), `mean_difference`, the
-        columns of `difference_evidence`, and from the seeds `p_sign_flip` and `p_wilcoxon` (exact,
+        and `subtrahend` (arm_readout), `note` (what biases it, or empty), `mean_difference`,
+        `sd_minuend` and `sd_subtrahend` (of each side over the paired seeds, n - 1), the columns
+        of `difference_evidence`, and from the seeds `p_sign_flip` and `p_wilcoxon` (exact,
         two-sided), `probability_of_improvement` (of minuend over subtrahend).
 
     Raises:
@@ -84,8 +86,9 @@ def _ways(row: pd.Series, seeds: Array, level: float) -> list[Way]:
     absent = [Planned(of_mean(row["margin"] - gain, row["sd"], seeds), level)]
     if row["carried"]:
         return [same, opposite, absent]
-    size = [make(row, row["deviation"], seeds, level) for make in (to_equal, to_differ)]
-    return [opposite, absent, *([*same, *shown] for shown in size)]
+    equal = to_equal(row, row["deviation"], seeds, level)
+    differs = to_differ(row, row["deviation"], seeds, level, ARMS)
+    return [opposite, absent, [*same, *equal], [*same, *differs]]
 
 
 def targets(
@@ -164,7 +167,8 @@ def _paper_runs(claim: DifferenceClaim, claims: Claims) -> int:
 
 
 def _of_pairs(pairs: Pairs) -> dict[str, object]:
-    return {
+    spreads = [summary(side, "mean")["sd"] for side in (pairs.minuend, pairs.subtrahend)]
+    return dict(zip(ARMS, spreads, strict=True)) | {
         "p_sign_flip": sign_flip(pairs.differences),
         "p_wilcoxon": wilcoxon(pairs.differences),
         "probability_of_improvement": probability_of_improvement(*pairs),
@@ -175,15 +179,16 @@ def difference_evidence(table: pd.DataFrame, params: AuditParams) -> pd.DataFram
     """Intervals and tests of mean paired differences, against 0 and against the paper's.
 
     Args:
-        table: `n`, `mean_difference`, `sd` (of the differences), `paper`, `paper_sd`, `paper_n`,
-            `margin`.
+        table: `n`, `mean_difference`, `sd` (of the differences), `sd_minuend`, `sd_subtrahend`,
+            `paper`, `paper_sd`, `paper_n`, `margin`.
         params: confidence and power.
 
     Returns:
         The table with `ci_low`, `ci_high` (t interval), `new_seed_low`, `new_seed_high`
         (prediction interval), `t` and `p` (paired t-test of no difference), `hedges_g`, `g_low`,
         `g_high` (paired effect size and exact interval, dimensionless), `deviation` (ours -
-        paper's), `p_paper` (Welch or one-sample t, as in `measurement_evidence`), `p_new_runs`,
+        paper's), `p_paper` (Welch or one-sample t, as in `measurement_evidence`), `p_new_runs`
+        (Welch, or the prediction test, valid whether or not the paper's arms are paired by seed),
         `p_equivalence` (TOST around the printed difference), `p_h0_margin_or_more` (one-sided, of
         the hypothesis that the difference in the paper's direction is the margin or more),
         `detectable` (the smallest difference that n seeds find).
@@ -191,7 +196,7 @@ def difference_evidence(table: pd.DataFrame, params: AuditParams) -> pd.DataFram
     names = ("mean_difference", "sd", "n", "paper")
     mean, sd, n, paper = (table[name].to_numpy(dtype=float) for name in names)
     zero = of_mean(mean, sd, n)
-    fixed, new = against_paper(table, "mean_difference")
+    fixed, new = against_paper(table, "mean_difference", ARMS)
     low, high = interval(mean, sd, n, params.confidence)
     reach = (high - low) / 2 * np.sqrt(1 + n)
     g_low, g_high = effect_size_interval(mean, sd, n, params.confidence)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from hamjepa_audit.statistics.equivalence import tost
 from hamjepa_audit.statistics.hypothesis_tests import (
@@ -14,22 +14,55 @@ from hamjepa_audit.statistics.hypothesis_tests import (
     holm,
     of_mean,
     of_mean_and_new_runs,
+    paired_prediction_test,
     welch,
 )
 
+ARMS = ("sd_minuend", "sd_subtrahend")
+"""Columns of differences: the standard deviations of our two arms over seeds (n - 1)."""
 
-def against_paper(table: pd.DataFrame, mean: str) -> tuple[Estimate, Estimate]:
+
+def against_paper(
+    table: pd.DataFrame, mean: str, arms: Sequence[str] = ()
+) -> tuple[Estimate, Estimate]:
     """Ours minus the paper's, twice: its value as it stands, and as the mean of its few seeds.
 
     Where the paper has a standard deviation both are Welch's. Otherwise the first takes the value
-    for exact, the second lets the paper's seeds scatter as ours do.
+    for exact, the second lets the paper's runs scatter as ours do (see `prediction`).
     """
     ours = (table[mean], table["sd"], table["n"])
     known = table["paper_sd"].notna().to_numpy()
     fixed = of_mean(*ours, table["paper"])
-    new = of_mean_and_new_runs(*ours, table["paper"], table["paper_n"])
+    new = prediction(*ours, table["paper"], table["paper_n"], [table[name] for name in arms])
     both = welch(*ours, table["paper"], table["paper_sd"], table["paper_n"])
     return _chosen(known, both, fixed), _chosen(known, both, new)
+
+
+def prediction(
+    mean: ArrayLike,
+    sd: ArrayLike,
+    n: ArrayLike,
+    value: ArrayLike,
+    runs: ArrayLike,
+    arms: Sequence[ArrayLike],
+) -> Estimate:
+    """How far our mean is from the paper's value, its runs scattering as ours do.
+
+    Nothing says whether the paper's arms were paired by seed, as ours are. Its differences may
+    therefore scatter as those of unpaired runs, ours as those of paired ones.
+
+    Args:
+        mean: ours.
+        sd: its standard deviation over seeds (n - 1), for differences that of the pairs.
+        n: our seeds.
+        value: the paper's.
+        runs: over how many runs that is the mean.
+        arms: for differences the standard deviations of our two arms, otherwise empty.
+    """
+    if not arms:
+        return of_mean_and_new_runs(mean, sd, n, value, runs)
+    minuend, subtrahend = arms
+    return paired_prediction_test(mean, sd, n, value, runs, minuend, subtrahend)
 
 
 def _chosen(first: NDArray[np.bool_], one: Estimate, other: Estimate) -> Estimate:

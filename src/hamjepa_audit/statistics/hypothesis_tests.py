@@ -64,6 +64,62 @@ def of_mean_and_new_runs(
     return Estimate(_floats(mean) - _floats(value), error, size - 1, smallest_p)
 
 
+def paired_prediction_test(
+    mean: ArrayLike,
+    sd: ArrayLike,
+    n: ArrayLike,
+    value: ArrayLike,
+    runs: ArrayLike,
+    sd_minuend: ArrayLike,
+    sd_subtrahend: ArrayLike,
+) -> Estimate:
+    """How far a mean paired difference is from that of `runs` further runs an arm, paired or not.
+
+    As `of_mean_and_new_runs`, but it isn't known whether the further runs are paired. Their
+    difference has the variance of unpaired runs (the sum of the two arms'), or that of paired ones
+    where it is larger, so that the test is valid either way; it is conservative where paired runs
+    scatter less than they are allowed to.
+
+    Args:
+        mean: means of the paired differences, shape (rows,).
+        sd: standard deviations of the differences (n - 1), shape (rows,).
+        n: numbers of pairs, shape (rows,); below 2 the error and df are NaN.
+        value: the means that they are compared with.
+        runs: over how many further runs an arm these are.
+        sd_minuend: standard deviations of the one arm (n - 1), shape (rows,).
+        sd_subtrahend: those of the other.
+
+    Returns:
+        The difference, with Satterthwaite's degrees of freedom.
+    """
+    size, further = _at_least_two(n), _floats(runs)
+    paired, one, other = (_floats(spread) ** 2 for spread in (sd, sd_minuend, sd_subtrahend))
+    error = np.sqrt(paired / size + np.maximum(paired, one + other) / further)
+    smallest_p = 1 / special.binom(size + further, size)
+    df = _paired_prediction_df(paired, one, other, size, further)
+    return Estimate(_floats(mean) - _floats(value), error, df, smallest_p)
+
+
+def _paired_prediction_df(
+    paired: Array, one: Array, other: Array, size: Array, further: Array
+) -> Array:
+    """Degrees of freedom (n - 1) tr(MS)^2 / tr(MSMS) of the variance tr(MS).
+
+    S is the arms' covariance matrix and M = dd'/n + I/runs with d = (1, -1). Welch's formula for
+    independent variances gives too many: all variances are of the same seeds.
+    """
+    covariance = (one + other - paired) / 2
+    squares = (
+        (paired / size) ** 2
+        + 2 * ((one - covariance) ** 2 + (other - covariance) ** 2) / (size * further)
+        + (one**2 + other**2 + 2 * covariance**2) / further**2
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        df = (size - 1) * (paired / size + (one + other) / further) ** 2 / squares
+    # Where the variance of pairs is the larger one (or nothing varies) it is the only one.
+    return np.where((covariance > 0) & (squares > 0), df, size - 1)
+
+
 def welch(
     mean: ArrayLike,
     sd: ArrayLike,

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 
 from hamjepa_audit.params.audit import AuditParams
+from hamjepa_audit.statistics.comparison import prediction
 from hamjepa_audit.statistics.hypothesis_tests import (
     Array,
     Estimate,
     of_mean,
-    of_mean_and_new_runs,
     welch,
 )
 from hamjepa_audit.statistics.power import power_to_show
@@ -99,9 +99,12 @@ def to_equal(row: pd.Series, deviation: float, seeds: Array, level: float) -> Wa
     ]
 
 
-def to_differ(row: pd.Series, deviation: float, seeds: Array, level: float) -> Way:
+def to_differ(
+    row: pd.Series, deviation: float, seeds: Array, level: float, arms: Sequence[str] = ()
+) -> Way:
     """Our mean, `deviation` away from the paper's value, differs from it (see `against_paper`)."""
     distance, sd, runs = abs(deviation), row["sd"], row["paper_n"]
     if np.isnan(row["paper_sd"]):
-        return [Planned(of_mean_and_new_runs(distance, sd, seeds, 0.0, runs), level / 2)]
+        spreads = [row[name] for name in arms]
+        return [Planned(prediction(distance, sd, seeds, 0.0, runs, spreads), level / 2)]
     return [Planned(welch(distance, sd, seeds, 0.0, row["paper_sd"], runs), level / 2)]
