@@ -100,6 +100,7 @@ def test_tables_in_four_formats(found: Audit, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(stored, found.claims, check_dtype=False)
     shown = (tmp_path / "claims.md").read_text()
     assert "31.45 ± 0.27 (3)" in shown and "reproduced" in shown
+    assert "| stated as 0.27 to 0.28 over q, p, qp " in shown and "| stated as about 0 " in shown
     for table, lines in {n: (tmp_path / f"{n}.md").read_text().splitlines() for n in names}.items():
         headings = [heading for heading in lines[0].split("|") if heading.strip().startswith("p")]
         assert headings and all("(H0" in heading for heading in headings), table

@@ -130,6 +130,15 @@ def test_a_claim_opens_to_seeds_runs_and_provenance(audited: PageContent, page: 
     assert "arm.objective.budget.weight" in page and "62 min 3 s" in page
 
 
+def test_how_the_paper_words_a_number_stands_beside_it(audited: PageContent, page: str) -> None:
+    entries = html.unescape(page).split('<details class="claim"')[1:]
+    notes = [claim.note for claim in audited.plan.claims.measurements if claim.note]
+    assert "stated as about 0" in notes
+    for note in notes:
+        (entry,) = (entry for entry in entries if f"{note}</small>" in entry)
+        assert f'(1)<small class="note">{note}</small></span>' in entry.split("</summary>")[0]
+
+
 def test_the_best_of_several_readouts_is_noted_where_it_is_one_sided(page: str) -> None:
     entries = page.split('<details class="claim"')[1:]
     noted = [entry for entry in entries if "the largest of several values is too large" in entry]

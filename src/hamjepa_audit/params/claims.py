@@ -35,6 +35,8 @@ class MeasurementClaim(Params):
     """A number that the paper reports for one arm and readout.
 
     `std` is over `n` seeds; a single run has none. `at_k` is the k where a best over k was found.
+    `note` is a remark shown beside the number, such as the paper's wording where it prints no
+    exact value.
     """
 
     study: Name

@@ -104,6 +104,7 @@ READ = {
         _text("Readout", "readout"),
         _text("Metric", "our_metric"),
         _mean_sd_n("Paper", "paper", "paper_sd", "paper_n"),
+        _text("On the paper's number", "paper_note"),
         _mean_sd_n("Ours", "mean", "sd", "n"),
         _interval("Interval of ours"),
         _number("Margin", "margin"),

@@ -48,6 +48,7 @@ class Entry(NamedTuple):
     arms: tuple[str, ...]
     heading: str
     paper: str
+    paper_note: str
     ours: str
     verdict: Verdict
     reason: str
@@ -237,6 +238,7 @@ class Entries:
             reason=str(row["reason"]),
             source=str(row["source"]),
             carried=carried,
+            paper_note=str(row.get("paper_note", "")),
             note=str(row.get("note", "")),
             **fields,
         )

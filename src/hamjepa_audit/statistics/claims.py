@@ -36,7 +36,8 @@ def measurement_claims(seeds: SeedTable, claims: Claims, params: AuditParams) ->
         One row per measurement claim, in the order of `claims`; numbers in the row's `unit` unless
         said otherwise. What is claimed: `claim` (its name), `study`, `epochs`, `arm`, `readout`,
         `metric`, `our_metric` (what it is compared with), `unit`, `source`, `family`, `paper`,
-        `paper_sd`, `paper_n`, `margin`. Ours: `n` seeds, `mean`, `sd`; the columns of
+        `paper_sd`, `paper_n`, `paper_note` (what is to be known of the value, such as the paper's
+        own words for it, or empty), `margin`. Ours: `n` seeds, `mean`, `sd`; the columns of
         `measurement_evidence`, Holm-adjusted p-values, `verdict`, `reason`, `seeds_needed` and
         `seeds_considered` (see `with_seeds_needed`).
 
@@ -79,6 +80,7 @@ def _measurement_row(
         "our_metric": ours,
         "unit": claim.unit,
         "source": claim.source,
+        "paper_note": claim.note or "",
         "paper": paper,
         "paper_sd": np.nan if claim.std is None else float(claim.std),
         "paper_n": claim.n,
