@@ -230,6 +230,7 @@ def _total_sigreg(case: Case) -> None:
     params = SIGRegObjectiveParams(
         kind="sigreg",
         weight=s["lambda_reg"],
+        prediction_weight=1.0,
         directions=directions.shape[1],
         knots=s["n_points"],
         maximum_frequency=s["t_max"],
@@ -306,6 +307,7 @@ def _leapfrog_params(case: Case, residual_scale: float, stiffness: float) -> Lea
             hidden_layers=hidden_layers,
             residual_scale=residual_scale,
             residual_ramp_epochs=0,
+            trained=True,
         ),
     )
 

@@ -38,6 +38,7 @@ def potential_params(scale: float = 0.5, ramp_epochs: int = 10) -> PotentialPara
         hidden_layers=2,
         residual_scale=scale,
         residual_ramp_epochs=ramp_epochs,
+        trained=True,
     )
 
 

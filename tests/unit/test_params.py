@@ -55,7 +55,7 @@ CIFAR = {
     "predictor": {
         "kind": "leapfrog", "steps": 2, "step_size": 0.05,
         "potential": {"stiffness": 0.1, "hidden_width": 256, "hidden_layers": 2,
-                      "residual_scale": 0.02, "residual_ramp_epochs": 10},
+                      "residual_scale": 0.02, "residual_ramp_epochs": 10, "trained": True},
     },
     "prediction": {"matching": "q", "momentum_weight": 0.2, "backward": "time_reversed"},
     "budget": {"weight": 0.2, "q_target": 1.0, "p_target": 1.0},
@@ -91,7 +91,8 @@ def test_the_papers_cifar_settings(params_folder: Path) -> None:
     assert arms["hamjepa"]["objective"] == {"kind": "phase_space"} | CIFAR
     assert arms["hamjepa"]["clipping"] == {"maximum_norm": 1.0, "scope": "encoder_and_predictor"}
     assert arms["sigreg"]["objective"] == {
-        "kind": "sigreg", "weight": 0.02, "directions": 64, "knots": 9, "maximum_frequency": 3.0,
+        "kind": "sigreg", "weight": 0.02, "prediction_weight": 1.0, "directions": 64,
+        "knots": 9, "maximum_frequency": 3.0,
     }  # fmt: skip
     assert (arms["sigreg"]["state"], arms["sigreg"]["clipping"]) == ("joint", None)
     assert study["encoder"] == {

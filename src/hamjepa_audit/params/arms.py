@@ -12,7 +12,6 @@ from hamjepa_audit.params.base import (
     NonNegative,
     Params,
     Positive,
-    later_field,
 )
 
 Readout = Literal["q", "p", "qp", "all"]
@@ -36,7 +35,7 @@ class PotentialParams(ForceParams):
     If `trained` is false, f keeps its random initial weights.
     """
 
-    trained: bool = later_field(True)
+    trained: bool
 
 
 class IntegratorParams(Params):
@@ -174,7 +173,7 @@ class SIGRegObjectiveParams(Params):
 
     kind: Literal["sigreg"]
     weight: NonNegative
-    prediction_weight: NonNegative = later_field(1.0)
+    prediction_weight: NonNegative
     directions: Count
     knots: Annotated[int, Field(ge=2)]
     maximum_frequency: Positive

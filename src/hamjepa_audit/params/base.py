@@ -1,6 +1,6 @@
 """The base class of all parameter models, and the types they share."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,12 +18,3 @@ class Params(BaseModel):
     """Frozen model; unknown keys, NaN and values of another type are errors, never coerced."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-def later_field(default: Any) -> Any:
-    """A field that was added when there were runs already, to which `default` applies.
-
-    While it has its default, it is left out of the content that a run id is computed from, so that
-    those runs keep their ids. A file sets it only to another value.
-    """
-    return Field(default=default, exclude_if=lambda value: value == default)

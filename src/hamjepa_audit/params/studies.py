@@ -16,7 +16,6 @@ from hamjepa_audit.params.base import (
     Positive,
     Probability,
     Seed,
-    later_field,
 )
 from hamjepa_audit.params.sources import Source
 
@@ -142,7 +141,7 @@ class ProbeParams(Params):
     batch_size: Count
     learning_rate: Positive
     weight_decay: NonNegative
-    betas: Betas = later_field((0.9, 0.999))
+    betas: Betas
     seed: Seed
 
 

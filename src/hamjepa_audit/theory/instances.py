@@ -137,6 +137,7 @@ def potential_params(
         hidden_layers=layers,
         residual_scale=residual_scale,
         residual_ramp_epochs=0,
+        trained=True,
     )
 
 
