@@ -53,7 +53,7 @@ def test_the_manifest_says_what_the_files_hold(pets: Path, tmp_path: Path) -> No
     assert images.flags.c_contiguous
     expected = hashlib.sha256(images.tobytes() + labels.astype("<i8").tobytes()).hexdigest()
     assert tree["train"] == {"rows": 7, "rows_per_class": [3, 4], "sha256": expected}
-    content = {key: tree[key] for key in ("schema_version", "image_size", "classes")}
+    content = {key: tree[key] for key in ("schema_version", "image_size", "shape", "classes")}
     assert tree["digest"] == digest_of(content | {key: tree[key] for key in ("train", "test")})
     assert set(tree["library_versions"]) >= {"pillow", "pyarrow"}
 

@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 
 from hamjepa_audit.data.preparation import prepare
-from hamjepa_audit.data.store import load_manifest, open_store, verify_store
+from hamjepa_audit.data.store import (
+    Shape,
+    content_digest,
+    load_manifest,
+    open_store,
+    verify_store,
+)
 from tests.unit import cats_and_dogs, preparing
 from tests.unit.cats_and_dogs import PARQUET
 from tests.unit.preparing import STORE_FILES, error_of
@@ -112,12 +118,24 @@ def test_a_manifest_whose_counts_do_not_add_up(store_folder: Path, split: str) -
     error_of(lambda: load_manifest(store_folder), f"{split}.rows_per_class", f"add up to {rows}")
 
 
-def test_a_manifest_of_an_earlier_version_has_no_digest_of_itself(store_folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [("sha256", "carries no digest of itself"), ("shape", "key 'shape' is missing")],
+)
+def test_a_manifest_without_one_of_its_keys(store_folder: Path, key: str, words: str) -> None:
     path = store_folder / "manifest.json"
-    manifest, tree = load_manifest(store_folder), json.loads(path.read_text())
-    del tree["sha256"]
+    tree = json.loads(path.read_text())
+    del tree[key]
     path.write_text(json.dumps(tree))
-    assert load_manifest(store_folder) == manifest
+    error_of(lambda: load_manifest(store_folder), path, words, "prepare the data again")
+
+
+def test_squares_and_whole_images_have_other_digests(store_folder: Path) -> None:
+    manifest = load_manifest(store_folder)
+    rest = (manifest.classes, manifest.train, manifest.test)
+    shapes: tuple[Shape, ...] = ("square", "whole")
+    digests = [content_digest(manifest.image_size, shape, *rest) for shape in shapes]
+    assert digests[0] == manifest.digest != digests[1]
 
 
 def test_a_manifest_that_is_no_object(store_folder: Path) -> None:

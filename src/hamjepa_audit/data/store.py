@@ -65,7 +65,7 @@ class Manifest(Params):
     dataset: Name
     source: str
     image_size: Count
-    shape: Shape = "square"
+    shape: Shape
     classes: tuple[str, ...] = Field(min_length=1)
     train: SplitRecord
     test: SplitRecord
@@ -82,7 +82,7 @@ class Manifest(Params):
                 )
             if sum(record.rows_per_class) != record.rows:
                 raise ValueError(f"{split}.rows_per_class does not add up to {record.rows} rows")
-        expected = content_digest(self.image_size, self.classes, self.train, self.test, self.shape)
+        expected = content_digest(self.image_size, self.shape, self.classes, self.train, self.test)
         if self.digest != expected:
             raise ValueError(f"digest is {self.digest} but the manifest's content gives {expected}")
         return self
@@ -146,9 +146,8 @@ def load_manifest(folder: Path) -> Manifest:
         raise UserError(f"{path} must hold a JSON object, found {tree!r}; prepare the data again")
     try:
         content = {key: value for key, value in tree.items() if key != JSON_SEAL}
-        manifest = validate(Manifest, content, str(path))
-        if JSON_SEAL in tree:  # stores of earlier versions of the audit have none
-            read_sealed_json(path)
+        manifest = validate(Manifest, content, str(path))  # says better what is wrong than the seal
+        read_sealed_json(path)
         return manifest
     except UserError as error:
         raise UserError(f"{error}; prepare the data again") from error
@@ -197,20 +196,22 @@ def verify_store(folder: Path) -> Store:
 
 def content_digest(
     image_size: int,
+    shape: Shape,
     classes: tuple[str, ...],
     train: SplitRecord,
     test: SplitRecord,
-    shape: Shape = "square",
 ) -> str:
-    """The digest (SHA-256, hex) that names a store's data; squares go without their shape."""
-    content = {
-        "schema_version": SCHEMA_VERSION,
-        "image_size": image_size,
-        "classes": classes,
-        "train": train.model_dump(mode="json"),
-        "test": test.model_dump(mode="json"),
-    }
-    return digest_of(content if shape == "square" else content | {"shape": shape})
+    """The digest (SHA-256, hex) that names a store's data."""
+    return digest_of(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "image_size": image_size,
+            "shape": shape,
+            "classes": classes,
+            "train": train.model_dump(mode="json"),
+            "test": test.model_dump(mode="json"),
+        }
+    )
 
 
 def labels_sha256(store: Store) -> str:

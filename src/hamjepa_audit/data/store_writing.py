@@ -153,7 +153,7 @@ def write_manifest(
         classes=classes,
         train=train,
         test=test,
-        digest=content_digest(source.image_size, classes, train, test, shape),
+        digest=content_digest(source.image_size, shape, classes, train, test),
         library_versions=library_versions,
     )
     write_sealed_json(folder / MANIFEST, manifest.model_dump(mode="json"))
