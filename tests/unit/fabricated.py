@@ -76,12 +76,22 @@ def write_record(layout: Layout, run: RunParams, data_digest: str) -> None:
         "data_digest": data_digest,
         "training_numerics": TRAINING_NUMERICS,
         "files": {path.name: sha256_file(path) for path in files},
+        "version": "0.1.0",
+        "commit": "0123456789abcdef",
+        "uncommitted_changes": False,
+        "lock_sha256": "0" * 64,
+        "python": "3.11.9",
         "packages": {"torch": "2.14.1"},
-        "device": {"type": "cpu"},
+        "platform": "Linux",
+        "device": {"type": "cpu", "name": "x86_64", "cores": 2},
         "determinism": {"threads": 1},
+        "runs_per_gpu": None,
         "epoch_seconds": [1.5, 2.0 + key.seed],
         "started": "2026-01-01T00:00:00+00:00",
+        "resumed": [],
         "ended": "2026-01-01T00:01:00+00:00",
+        "data_wait_share": None,
+        "peak_memory": {"host_bytes": 1},
     }
     write_sealed_json(layout.record(key.run_id), record)
 

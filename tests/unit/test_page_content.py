@@ -9,7 +9,7 @@ from hamjepa_audit.reporting.audit_tables import Row
 from hamjepa_audit.reporting.formatting import ABSENT, number, p_value
 from hamjepa_audit.reporting.page import PageContent, page_context
 from hamjepa_audit.reporting.page_claims import Entries, Entry
-from hamjepa_audit.reporting.page_studies import conditions, findings, to_baseline
+from hamjepa_audit.reporting.page_studies import NOT_RECORDED, conditions, findings, to_baseline
 from hamjepa_audit.statistics.seeds import SeedTable
 from tests.unit import audited as pages
 from tests.unit.audited import COMMIT
@@ -174,6 +174,15 @@ def test_a_run_says_what_it_was_made_on_and_how_long_it_took(embedded: PageConte
             "optimisation.batch_size": "512",
             "optimisation.betas": "0.9, 0.999",
         }
+
+
+def test_a_run_of_an_installed_package_has_no_commit_and_no_lock(embedded: PageContent) -> None:
+    runs = embedded.metrics[["study", "arm", "epochs", "seed", "run_id"]].drop_duplicates()
+    without = {"commit": None, "uncommitted_changes": None, "lock_sha256": None}
+    records = {name: record | without for name, record in embedded.records.items()}
+    params = [tables.params for tables in embedded.studies]
+    for condition in conditions(params, runs, records, embedded.titles):
+        assert {(run.commit, run.lock) for run in condition.runs} == {(NOT_RECORDED, NOT_RECORDED)}
 
 
 def test_runs_are_listed_by_their_seeds(embedded: PageContent) -> None:

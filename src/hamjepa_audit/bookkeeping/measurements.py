@@ -60,10 +60,10 @@ def training_times(layout: Layout, run_ids: Iterable[str]) -> pa.Table:
 
 
 def _machine(record: Record) -> str:
-    """What a run's time depends on besides the run, as far as its record says."""
+    """What a run's time depends on besides the run."""
     device = record["device"]
-    shared = record.get("runs_per_gpu")
-    return canonical_json([device["type"], device.get("name"), shared, record["determinism"]])
+    shared = record["runs_per_gpu"]
+    return canonical_json([device["type"], device["name"], shared, record["determinism"]])
 
 
 def require_origin(

@@ -76,7 +76,7 @@ def recorded_run_id(record: Record) -> str:
 def differences(first: Record, second: Record) -> list[Difference]:
     """What two runs were made of or on differently, key by key."""
     flat = [
-        {key: value for name in COMPARED for key, value in _leaves(name, record.get(name))}
+        {key: value for name in COMPARED for key, value in _leaves(name, record[name])}
         for record in (first, second)
     ]
     return [

@@ -152,7 +152,7 @@ def _require_forms(path: Path) -> None:
 def _of_studies(plans: Sequence[StudyPlan]) -> dict[str, Any]:
     """What the runs of studies were made of and on."""
     records = [read_record(plan.layout, run) for plan in plans for run in plan.runs]
-    environments = [{name: record.get(name) for name in ENVIRONMENT} for record in records]
+    environments = [{name: record[name] for name in ENVIRONMENT} for record in records]
     distinct = [one for place, one in enumerate(environments) if one not in environments[:place]]
     return {
         "params": {plan.study.name: plan.study.model_dump(mode="json") for plan in plans},
@@ -165,8 +165,8 @@ def _of_studies(plans: Sequence[StudyPlan]) -> dict[str, Any]:
 
 
 def _of_run(record: Record, environment: int) -> dict[str, Any]:
-    told = {name: record.get(name) for name in OF_RUN}
-    return told | {"resumed": len(record.get("resumed", [])), "environment": environment}
+    told = {name: record[name] for name in OF_RUN}
+    return told | {"resumed": len(record["resumed"]), "environment": environment}
 
 
 def sealed_files(path: Path) -> list[Path]:

@@ -195,7 +195,7 @@ def conditions(
                 rows = runs[(runs[["study", "arm", "epochs"]] == list(where)).all(axis=1)]
                 if rows.empty:
                     continue
-                found = [records.get(name, {}) for name in rows["run_id"]]
+                found = [records.get(name) for name in rows["run_id"]]
                 yield Condition(
                     anchor=condition_anchor(*where),
                     arm=titles.arm(arm.name),
@@ -207,7 +207,7 @@ def conditions(
                             rows["run_id"], rows["seed"], found, strict=True
                         )
                     ),
-                    parameters=tuple(_parameters(found[0].get("params", {}))),
+                    parameters=tuple(_parameters(found[0]["params"] if found[0] else {})),
                 )
 
 
@@ -216,25 +216,23 @@ def condition_anchor(study: str, arm: str, epochs: int) -> str:
     return f"runs-{study}-{arm}-e{epochs}"
 
 
-def _run(run_id: str, seed: int, record: Record) -> Run:
-    device = record.get("device", {})
-    commit = str(record.get("commit") or NOT_RECORDED)[:SHORT]
-    name = f"{device['name']} ({device['type']})" if "name" in device else device.get("type")
+def _run(run_id: str, seed: int, record: Record | None) -> Run:
+    if record is None:
+        return Run(run_id, seed, *[NOT_RECORDED] * 5)
+    device, commit = record["device"], (record["commit"] or NOT_RECORDED)[:SHORT]
     return Run(
         run_id=run_id,
         seed=seed,
-        commit=commit + (" with changes" if record.get("uncommitted_changes") else ""),
-        lock=str(record.get("lock_sha256") or NOT_RECORDED)[:SHORT],
-        device=name or NOT_RECORDED,
-        torch=record.get("packages", {}).get("torch", NOT_RECORDED),
+        commit=commit + (" with changes" if record["uncommitted_changes"] else ""),
+        lock=(record["lock_sha256"] or NOT_RECORDED)[:SHORT],
+        device=f"{device['name']} ({device['type']})",
+        torch=record["packages"]["torch"],
         took=_duration(record),
     )
 
 
 def _duration(record: Record) -> str:
     """Of training alone: a run may have been interrupted for days."""
-    if "epoch_seconds" not in record:
-        return NOT_RECORDED
     minutes, seconds = divmod(round(sum(record["epoch_seconds"])), 60)
     return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
