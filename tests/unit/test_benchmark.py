@@ -14,7 +14,8 @@ from hamjepa_audit.model import build_model
 from hamjepa_audit.objectives.arms import PhaseSpaceObjective
 from hamjepa_audit.objectives.floors import orthonormal_directions
 from hamjepa_audit.params import StudyParams, load_study
-from hamjepa_audit.params.loading import read_yaml, validate
+from hamjepa_audit.params.loading import validate
+from hamjepa_audit.params.reading import read_yaml
 
 CPU = torch.device("cpu")
 CHANCE = 4_000_000

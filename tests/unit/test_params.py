@@ -15,7 +15,8 @@ from hamjepa_audit.params.audit import AuditParams
 from hamjepa_audit.params.base import Params
 from hamjepa_audit.params.config import ConfigParams
 from hamjepa_audit.params.generated import GeneratedParams
-from hamjepa_audit.params.loading import merge, read_yaml, validate
+from hamjepa_audit.params.loading import merge, validate
+from hamjepa_audit.params.reading import read_yaml
 from hamjepa_audit.params.sources import ImageFolderParams
 from hamjepa_audit.params.theory import TheoryParams
 from hamjepa_audit.plans.identity import run_id, study_runs
@@ -151,9 +152,20 @@ def test_ablations_differ_from_hamjepa_in_the_predictor_alone(
         ("studies/digits.yaml", "optimisation.batch_sise", 3,
          "unknown key 'optimisation.batch_sise': did you mean 'batch_size'?"),
         ("arms/hamjepa.yaml", "objective.budget.wieght", 1.0,
-         "unknown key 'arms.identity.objective.budget.wieght': did you mean 'weight'?"),
+         "unknown key 'arms.hamjepa.objective.budget.wieght': did you mean 'weight'?"),
         ("arms/hamjepa.yaml", "clipping.scop", "encoder",
-         "unknown key 'arms.identity.clipping.scop': did you mean 'scope'?"),
+         "unknown key 'arms.hamjepa.clipping.scop': did you mean 'scope'?"),
+        ("studies/digits.yaml", "arm_overrides.hamjepa.objective.budget.wieght", 1.0,
+         "unknown key 'arm_overrides.hamjepa.objective.budget.wieght': did you mean 'weight'?"),
+        ("studies/digits.yaml", "arm_overrides.hamjepa.objective.predictor.steps", "two",
+         "arm_overrides.hamjepa.objective.predictor.steps is 'two': input should be a valid int"),
+        ("studies/digits.yaml", "arm_overrides.hamjepa.objective.variance_floor.parts", ["q", "x"],
+         "arm_overrides.hamjepa.objective.variance_floor.parts.1 is 'x': input should be 'q' or"),
+        ("studies/digits.yaml", "arm_overrides.sigreg.objective.prediction_weight", 0.5,
+         "arm_overrides.sigreg.objective: prediction_weight is 0.5 but weight is 0.02"),
+        ("arms/sigreg.yaml", "objective.knots", 1, "arms.sigreg.objective.knots is 1: input"),
+        ("arms/sigreg.yaml", "objective", {"kind": "sigreg"},
+         "key 'arms.sigreg.objective.weight' is missing: give it a value"),
         ("studies/digits.yaml", "data.tset_fraction", 0.1,
          "unknown key 'data.tset_fraction': did you mean 'test_fraction'?"),
         ("studies/digits.yaml", "optimisation.batch_size", "many",

@@ -8,7 +8,8 @@ from hamjepa_audit.bookkeeping.layout import Layout
 from hamjepa_audit.bookkeeping.verification import verify_results
 from hamjepa_audit.files import read_json, read_sealed_json
 from hamjepa_audit.params import load_study
-from hamjepa_audit.params.loading import read_yaml, validate
+from hamjepa_audit.params.loading import validate
+from hamjepa_audit.params.reading import read_yaml
 from hamjepa_audit.params.theory import TheoryParams
 from hamjepa_audit.plans.study import ALL_STEPS, StudyPlan
 from tests.conftest import REPOSITORY

@@ -29,7 +29,8 @@ def bench(
     from hamjepa_audit.benchmark.preparation import preparation as preparation_rows
     from hamjepa_audit.benchmark.report import benchmark, write_benchmark
     from hamjepa_audit.params import load_study
-    from hamjepa_audit.params.loading import read_yaml, validate
+    from hamjepa_audit.params.loading import validate
+    from hamjepa_audit.params.reading import read_yaml
     from hamjepa_audit.training.device import leased_device, make_deterministic
 
     layout = layout_of(context)

@@ -26,7 +26,8 @@ def generate(
 
     from hamjepa_audit.data.generated import write_image_folder
     from hamjepa_audit.params.generated import GeneratedParams
-    from hamjepa_audit.params.loading import read_yaml, validate
+    from hamjepa_audit.params.loading import validate
+    from hamjepa_audit.params.reading import read_yaml
 
     path = layout_of(context).params / "generated.yaml"
     params = validate(GeneratedParams, read_yaml(path), str(path))

@@ -8,7 +8,8 @@ from pydantic import Field, model_validator
 
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.params.base import Count, Fraction, Name, Params, Positive
-from hamjepa_audit.params.loading import read_yaml, validate
+from hamjepa_audit.params.loading import validate
+from hamjepa_audit.params.reading import read_yaml
 
 Level = Annotated[float, Field(gt=0, lt=1)]
 Column = Literal["study", "epochs"]

@@ -15,7 +15,8 @@ from pydantic import Field, model_validator
 
 from hamjepa_audit.params.arms import Readout
 from hamjepa_audit.params.base import Count, Name, Params
-from hamjepa_audit.params.loading import UniqueKeyLoader, read_yaml, validate
+from hamjepa_audit.params.loading import validate
+from hamjepa_audit.params.reading import UniqueKeyLoader, read_yaml
 
 Unit = Literal["percent", "dimensionless"]
 Metric = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*(@([1-9][0-9]*|best))?$")]

@@ -1,7 +1,7 @@
 """What is wrong with a parameter, in one line that names it as its file does."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pydantic import ValidationError
@@ -11,18 +11,28 @@ from hamjepa_audit.params.base import Params
 
 Location = tuple[int | str, ...]
 Schema = dict[str, Any]
+Place = Callable[[list[str]], list[str]]
+"""From the keys of a merged tree to those of the file that they come from."""
 
 
-def explain(model: type[Params], tree: dict[str, Any], invalid: ValidationError) -> str:
+def explain(
+    model: type[Params], tree: dict[str, Any], invalid: ValidationError, place: Place = list
+) -> str:
     """Key, value, and what is allowed, of the first thing that is wrong with a tree of parameters.
 
     An unknown key comes first: where it is misspelt, another one is missing, too.
+
+    Args:
+        model: what the tree is to be.
+        tree: the parameters.
+        invalid: what is wrong with them.
+        place: says where a key is written, if that is not where the tree has it.
     """
     errors = invalid.errors(include_url=False)
     error = next((found for found in errors if found["type"] == "extra_forbidden"), errors[0])
     location = error["loc"]
     keys, _ = _find(model, location)
-    path = ".".join(_named(tree, keys)) or "parameters"
+    path = ".".join(place(list(_named(tree, keys)))) or "parameters"
     match error["type"]:
         case "extra_forbidden":
             _, parent = _find(model, location[:-1])

@@ -9,21 +9,21 @@ HamJEPA's (see widths).
 """
 
 import json
-from collections.abc import Hashable
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import ValidationError
 
 from hamjepa_audit.errors import UserError, nearest
 from hamjepa_audit.params.arms import ArmParams
 from hamjepa_audit.params.base import Params
-from hamjepa_audit.params.explanation import explain
+from hamjepa_audit.params.explanation import Place, explain
+from hamjepa_audit.params.reading import Tree, read_yaml
 from hamjepa_audit.params.studies import RunParams, StudyParams
 from hamjepa_audit.params.widths import FOLLOWED, Word, with_width, word_of
 
-Tree = dict[str, Any]
 _Model = TypeVar("_Model", bound=Params)
 _INTEGRATORS = {"leapfrog", "symplectic_euler", "euler"}
 """Kinds whose settings have the same names and meaning."""
@@ -81,11 +81,17 @@ def load_study(folder: Path, name: str) -> StudyParams:
     trees = [_arm_tree(folder, arm, overrides, where, ()) for arm in arms]
     words = {arm["name"]: word for arm in trees if (word := word_of(arm, where))}
     tree["arms"] = [_numbered(arm, words.get(arm["name"])) for arm in trees]
-    study = validate(StudyParams, tree | {"name": name}, where)
+    place = partial(_as_written, folder, overrides)
+    study = validate(StudyParams, tree | {"name": name}, where, place)
     if not words:
         return study
-    followed = _arm_tree(folder, FOLLOWED, overrides, where, ())
-    return _with_widths(study, words, validate(ArmParams, followed, f"{where}: arm '{FOLLOWED}'"))
+    followed = validate(
+        ArmParams,
+        _arm_tree(folder, FOLLOWED, overrides, where, ()),
+        where,
+        lambda keys: place(["arms", FOLLOWED, *keys]),
+    )
+    return _with_widths(study, words, followed)
 
 
 def resolve_run(study: StudyParams, arm: str, epochs: int, seed: int) -> RunParams:
@@ -117,15 +123,25 @@ def resolve_run(study: StudyParams, arm: str, epochs: int, seed: int) -> RunPara
     return validate(RunParams, tree, f"run of study '{study.name}'")
 
 
-def validate(model: type[_Model], tree: Tree, where: str) -> _Model:
-    """Validates `tree` as a `model`; raises UserError with the first problem in one line."""
+def validate(model: type[_Model], tree: Tree, where: str, place: Place = list) -> _Model:
+    """Validates `tree` as a `model`; an error names the first problem in one line.
+
+    Args:
+        model: the parameter model.
+        tree: the parameters.
+        where: what the parameters belong to, for the start of the message.
+        place: see `explain`.
+
+    Raises:
+        UserError: a key is unknown or missing, or a value of the wrong type or out of range.
+    """
     try:
         # Through JSON, because strict validation of JSON accepts a list for a tuple.
         return model.model_validate_json(json.dumps(tree))
     except TypeError as error:
         raise UserError(f"{where}: {error}; put the value in quotes") from error
     except ValidationError as error:
-        raise UserError(f"{where}: {explain(model, tree, error)}") from error
+        raise UserError(f"{where}: {explain(model, tree, error, place)}") from error
 
 
 def _study_tree(folder: Path, name: str, seen: tuple[str, ...]) -> Tree:
@@ -170,6 +186,34 @@ def _arm_tree(folder: Path, name: str, overrides: Tree, where: str, seen: tuple[
     if parent is not None:
         tree = merge(_arm_tree(folder, parent, overrides, where, (*seen, name)), tree)
     return merge(tree, overrides.get(name, {})) | {"name": name}
+
+
+def _as_written(folder: Path, overrides: Tree, keys: list[str]) -> list[str]:
+    """The keys of a study's tree, an arm's with the arm or the override that they are written in.
+
+    An arm inherits, so that this may be an arm that it extends, or an override of that one.
+    """
+    if keys[:1] != ["arms"]:
+        return keys
+    arm, rest = keys[1] if len(keys) > 1 else None, keys[2:]
+    while rest and arm is not None:
+        tree = read_yaml(folder / "arms" / f"{arm}.yaml")
+        for part, written in (("arm_overrides", overrides.get(arm)), ("arms", tree)):
+            if _has(written, rest):
+                return [part, arm, *rest]
+        arm = tree.get("extends")
+    return keys
+
+
+def _has(tree: Any, keys: Sequence[str]) -> bool:
+    """Whether a tree has what some keys name; a list is written at once, with all its items."""
+    for key in keys:
+        if isinstance(tree, list):
+            return True
+        if not isinstance(tree, dict) or key not in tree:
+            return False
+        tree = tree[key]
+    return True
 
 
 def _numbered(arm: Tree, word: Word | None) -> Tree:
@@ -225,43 +269,3 @@ def _replaces(old: Tree, new: Tree) -> bool:
     if {old.get("kind"), new.get("kind")} <= _INTEGRATORS:
         return False
     return any(tag in new and new[tag] != old.get(tag) for tag in ("kind", "source"))
-
-
-class UniqueKeyLoader(yaml.SafeLoader):
-    """YAML loader that rejects duplicate keys; the plain loader keeps the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Constructs one mapping of a file."""
-        seen: set[Hashable] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, Hashable):
-                continue  # the base class rejects it
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key '{key}' is given twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def read_yaml(path: Path, loader: type[UniqueKeyLoader] = UniqueKeyLoader) -> Tree:
-    """Reads a YAML file that holds one mapping.
-
-    Args:
-        path: the file.
-        loader: YAML loader, which decides how scalars are read.
-
-    Raises:
-        UserError: the file is missing, not YAML, not a mapping, or has a duplicate key.
-    """
-    try:
-        tree = yaml.load(path.read_text(), Loader=loader)
-    except FileNotFoundError as error:
-        raise UserError(f"missing parameter file {path}; create it or correct its name") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        said = " ".join(str(error).replace('in "<unicode string>", ', "in ").split())
-        raise UserError(f"{path} is not valid YAML: {said}") from error
-    if not isinstance(tree, dict):
-        raise UserError(f"{path} must hold a mapping of keys to values, found {tree!r}")
-    return tree

@@ -6,7 +6,8 @@ from typing import Annotated
 from pydantic import Field
 
 from hamjepa_audit.params.base import Count, Fraction, NonNegative, Params, Positive, Seed
-from hamjepa_audit.params.loading import read_yaml, validate
+from hamjepa_audit.params.loading import validate
+from hamjepa_audit.params.reading import read_yaml
 
 Dimension = Annotated[int, Field(ge=2)]
 Several = Annotated[tuple[Dimension, ...], Field(min_length=1)]

@@ -1,0 +1,51 @@
+"""YAML files of parameters, read: one mapping, each of its keys once."""
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import yaml
+
+from hamjepa_audit.errors import UserError
+
+Tree: TypeAlias = dict[str, Any]
+
+
+class UniqueKeyLoader(yaml.SafeLoader):
+    """YAML that refuses a key given twice, where the plain loader keeps the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """One mapping of a file."""
+        seen: set[Hashable] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                continue  # what it is made into refuses it
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key '{key}' is given twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path, loader: type[UniqueKeyLoader] = UniqueKeyLoader) -> Tree:
+    """A YAML file that holds one mapping.
+
+    Args:
+        path: the file.
+        loader: what its scalars are read by.
+
+    Raises:
+        UserError: missing, not YAML, a key given twice, or not a mapping.
+    """
+    try:
+        tree = yaml.load(path.read_text(), Loader=loader)
+    except FileNotFoundError as error:
+        raise UserError(f"missing parameter file {path}; create it or correct its name") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        said = " ".join(str(error).replace('in "<unicode string>", ', "in ").split())
+        raise UserError(f"{path} is not valid YAML: {said}") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} must hold a mapping of keys to values, found {tree!r}")
+    return tree
