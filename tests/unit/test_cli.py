@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from hamjepa_audit.cli.main import PANELS, main
 from tests.tiny import SEEDS, STUDY, audit, copy_params, edit, files_below
 
 RUN = ("--study", STUDY, "--epochs", "2", "--threads", "1")
@@ -259,6 +260,17 @@ def test_a_command_without_arguments_shows_its_help_and_no_empty_error(
 ) -> None:
     for arguments in ((), ("runs",), ("params",)):
         assert audit(monkeypatch, capsys, *arguments) == (2, "")
+
+
+def test_the_help_groups_the_steps_in_the_order_of_the_workflow(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["hamjepa-audit", "--help"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    told = capsys.readouterr().out
+    places = [told.index(f"─ {name} ─") for name in ("Options", *PANELS)]
+    assert not stopped.value.code and places == sorted(places) and "─ Commands ─" not in told
 
 
 def test_a_manifest_that_can_not_be_read(

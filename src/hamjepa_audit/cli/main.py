@@ -38,21 +38,27 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(parameters.app, name="params")
-app.add_typer(inspection.app, name="runs")
-for command in (
-    *benchmark.COMMANDS,
-    *runs.COMMANDS,
-    *evaluation.COMMANDS,
-    *reports.COMMANDS,
-    *gain.COMMANDS,
-    *audit.COMMANDS,
-    *report.COMMANDS,
-    *inspection.COMMANDS,
-    *publication.COMMANDS,
-    *theory.COMMANDS,
-):
-    app.command()(command)
+LOOKING = "Looking into parameters and results"
+PANELS = {
+    "Data and training": runs.COMMANDS,
+    "Measuring": evaluation.COMMANDS,
+    "Tables, figures, verdicts": (
+        *reports.COMMANDS,
+        *gain.COMMANDS,
+        *audit.COMMANDS,
+        *report.COMMANDS,
+    ),
+    LOOKING: (*inspection.COMMANDS, *publication.COMMANDS),
+    "Theory": theory.COMMANDS,
+    "Benchmark": benchmark.COMMANDS,
+}
+"""What --help lists together, in the order of the workflow."""
+
+for panel, commands in PANELS.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
+app.add_typer(parameters.app, name="params", rich_help_panel=LOOKING)
+app.add_typer(inspection.app, name="runs", rich_help_panel=LOOKING)
 
 
 @app.callback()
