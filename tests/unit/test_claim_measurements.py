@@ -9,6 +9,7 @@ from statsmodels.stats.weightstats import DescrStatsW
 
 from hamjepa_audit.params.audit import AuditParams
 from hamjepa_audit.statistics.audit import Audit
+from hamjepa_audit.statistics.claims import NEAR_ZERO
 from hamjepa_audit.statistics.comparison import adjusted
 from tests.unit import paper_audit
 from tests.unit.paper_audit import one, seeds_of
@@ -94,3 +95,9 @@ def test_holm_families_are_those_declared(found: Audit) -> None:
     rows = found.claim_differences[found.claim_differences["family"] == "cifar100-30"]
     smallest = rows["p"].min()
     assert rows["p_holm"].min() == pytest.approx(3 * smallest)
+
+
+def test_a_margin_that_is_not_below_the_value_is_noted(found: Audit) -> None:
+    noted = found.claims[found.claims["note"] != ""]
+    assert set(noted["note"]) == {NEAR_ZERO} and set(noted["metric"]) == {"cosine_mean"}
+    assert sorted(noted["paper"]) == [0.0, 0.006, 0.01699, 0.042, 0.047]  # 0.053 is above 0.05

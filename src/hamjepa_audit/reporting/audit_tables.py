@@ -111,6 +111,7 @@ READ = {
         _p("p (H0: outside margin)", "p_equivalence_holm"),
         _p("p (H0: same as the paper's)", "p_new_runs_holm"),
         *_ENDS,
+        _text("Note", "note"),
     ],
     "claim_differences": [
         *_WHERE,

@@ -23,6 +23,9 @@ from hamjepa_audit.statistics.seeds import SeedTable
 from hamjepa_audit.statistics.summaries import interval
 from hamjepa_audit.statistics.verdicts import measurement_verdicts
 
+NEAR_ZERO = "the margin is not below the paper's value: equal within it says no more than near zero"
+"""What is noted of a claim whose value is too small for its margin to say much."""
+
 
 def measurement_claims(seeds: SeedTable, claims: Claims, params: AuditParams) -> pd.DataFrame:
     """Every number that the paper reports, beside ours.
@@ -37,9 +40,9 @@ def measurement_claims(seeds: SeedTable, claims: Claims, params: AuditParams) ->
         said otherwise. What is claimed: `claim` (its name), `study`, `epochs`, `arm`, `readout`,
         `metric`, `our_metric` (what it is compared with), `unit`, `source`, `family`, `paper`,
         `paper_sd`, `paper_n`, `paper_note` (what is to be known of the value, such as the paper's
-        own words for it, or empty), `margin`. Ours: `n` seeds, `mean`, `sd`; the columns of
-        `measurement_evidence`, Holm-adjusted p-values, `verdict`, `reason`, `seeds_needed` and
-        `seeds_considered` (see `with_seeds_needed`).
+        own words for it, or empty), `margin`, `note` (NEAR_ZERO where it applies). Ours: `n` seeds,
+        `mean`, `sd`; the columns of `measurement_evidence`, Holm-adjusted p-values, `verdict`,
+        `reason`, `seeds_needed` and `seeds_considered` (see `with_seeds_needed`).
 
     Raises:
         UserError: a metric has no margin.
@@ -70,6 +73,7 @@ def _measurement_row(
         seeds.values(claim.study, claim.epochs, claim.arm, claim.readout, ours), dtype=float
     )
     paper = float(claim.value)
+    margin = params.margin(claim.metric, paper)
     return {
         "claim": name,
         "study": claim.study,
@@ -84,7 +88,8 @@ def _measurement_row(
         "paper": paper,
         "paper_sd": np.nan if claim.std is None else float(claim.std),
         "paper_n": claim.n,
-        "margin": params.margin(claim.metric, paper),
+        "margin": margin,
+        "note": NEAR_ZERO if margin >= abs(paper) else "",
         **summary(values, "mean"),
     }
 
