@@ -1,6 +1,7 @@
 """Seeds needed: always more than there are, and enough to settle what they are said to settle."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from hamjepa_audit.params.claims import Claims, load_claims
 from hamjepa_audit.reporting.audit_tables import seeds_text
 from hamjepa_audit.statistics.audit import audit
 from hamjepa_audit.statistics.claim_differences import _ways, difference_evidence
-from hamjepa_audit.statistics.comparison import ARMS
+from hamjepa_audit.statistics.comparison import ARMS, adjusted
 from hamjepa_audit.statistics.hypothesis_tests import Array, of_mean
 from hamjepa_audit.statistics.planning import (
     Planned,
@@ -31,6 +32,7 @@ from hamjepa_audit.statistics.verdicts import difference_verdicts, direction_ver
 from tests.unit.synthetic_claims import as_the_paper
 
 NUMBERS = np.arange(3.0, 1001.0)
+TESTS = ["p", "p_new_runs", "p_equivalence", "p_h0_margin_or_more"]
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +104,7 @@ def test_to_differ_lets_the_papers_arms_be_unpaired() -> None:
     row = claim().to_dict() | {
         "paper": 4.0, "mean_difference": 6.5, "deviation": 2.5, "carried": False,
     }  # fmt: skip
-    *_, (_, of_claim) = _ways(pd.Series(row), NUMBERS, 0.05)
+    *_, (_, of_claim) = _ways(pd.Series(row), NUMBERS, dict.fromkeys(TESTS, 0.05))
     assert of_claim.truth.error.tolist() == planned.truth.error.tolist()
 
 
@@ -112,11 +114,12 @@ def test_ways_of_a_statement_by_hand() -> None:
         Part("x", np.array([1.0, 2.0, 3.0]), 0.5, 4.0),
         Part("y", np.array([5.0, 7.0]), high=9),
     ]
-    kept, *broken = ways_of_statement(pd.Series({"parts": parts}), np.array([4.0]), 0.03)
+    levels = {"p_h0_fails": 0.04, "p_h0_holds": 0.03}
+    kept, *broken = ways_of_statement(pd.Series({"parts": parts}), np.array([4.0]), levels)
     distances = [1.5, 2.0, 3.0]
     assert [test.truth.value.item() for test in kept] == distances
     assert [test.truth.error.item() for test in kept] == pytest.approx([0.5, 0.5, 2**0.5 / 2])
-    assert [test.level for test in kept] == [0.03] * 3
+    assert [test.level for test in kept] == [0.04] * 3
     assert [test.truth.value.item() for (test,) in broken] == [-distance for distance in distances]
     assert [test.level for (test,) in broken] == pytest.approx([0.01] * 3)
 
@@ -125,26 +128,41 @@ def test_ways_of_a_difference_by_hand() -> None:
     row = claim().to_dict() | {
         "paper": -4.0, "mean_difference": -3.0, "deviation": 1.0, "carried": True,
     }  # fmt: skip
-    same, opposite, absent = _ways(pd.Series(row), np.array([4.0]), 0.04)
+    levels = dict(zip(TESTS, (0.04, 0.01, 0.02, 0.03), strict=True))
+    same, opposite, absent = _ways(pd.Series(row), np.array([4.0]), levels)
     found = [(test.truth.value.item(), test.level) for (test,) in (same, opposite, absent)]
-    assert found == [(3.0, 0.02), (-3.0, 0.02), (1.0 - 3.0, 0.04)]
+    assert found == [(3.0, 0.02), (-3.0, 0.02), (1.0 - 3.0, 0.03)]
+    own = _ways(pd.Series(row | {"carried": False}), np.array([4.0]), levels)
+    assert [[test.level for test in way] for way in own] == [
+        [0.02], [0.03], [0.02, 0.02, 0.02], [0.02, 0.005],
+    ]  # fmt: skip
 
 
 def inconclusive(families: str, n: int = 3) -> pd.DataFrame:
-    return pd.DataFrame({"verdict": "inconclusive", "n": n, "family": list(families), "p": 0.5})
+    claims = {"claim": range(len(families)), "family": list(families), "p": 0.5}
+    return pd.DataFrame({"verdict": "inconclusive", "n": n} | claims)
 
 
-def one_sign(row: pd.Series, seeds: Array, level: float) -> list[Way]:
-    return [[Planned(of_mean(0.8, 1.0, seeds), level / 2)]]
+def one_sign(row: pd.Series, seeds: Array, levels: Mapping[str, float]) -> list[Way]:
+    return [[Planned(of_mean(0.8, 1.0, seeds), levels["p"] / 2)]]
+
+
+def seeds_needed(table: pd.DataFrame, params: AuditParams) -> "pd.Series[float]":
+    return with_seeds_needed(table, ["p"], ["claim"], one_sign, params)["seeds_needed"]
 
 
 def test_seeds_needed_are_those_of_holms_first_step(params: AuditParams) -> None:
-    needed = with_seeds_needed(inconclusive("aaaab"), "p", one_sign, params)["seeds_needed"]
+    needed = seeds_needed(inconclusive("aaaab"), params)
     expected = [
         math.ceil(TTestPower().solve_power(effect_size=0.8, alpha=0.05 / tests, power=0.8))
         for tests in (4, 1)
     ]
     assert needed.tolist() == [expected[0]] * 4 + [expected[1]]
+    # Stated twice, or not tested: none of these makes the family larger, for Holm either.
+    more = inconclusive("aaaaaaa").assign(claim=[0, 1, 2, 3, 3, 3, 4], p=[0.5] * 6 + [np.nan])
+    assert seeds_needed(more, params).tolist()[:6] == [expected[0]] * 6
+    small = adjusted(more.assign(p=[0.01, *more["p"][1:]]), ["p"], ["claim"])
+    assert small["p_holm"][0] == pytest.approx(4 * 0.01)
 
 
 def test_seeds_needed_are_one_more_at_least_and_as_many_as_considered_at_most(
@@ -152,8 +170,7 @@ def test_seeds_needed_are_one_more_at_least_and_as_many_as_considered_at_most(
 ) -> None:
     def needed(n: int, most: int) -> float:
         limited = params.model_copy(update={"maximum_seeds": most})
-        table = with_seeds_needed(inconclusive("a", n), "p", one_sign, limited)
-        return float(table["seeds_needed"].item())
+        return float(seeds_needed(inconclusive("a", n), limited).item())
 
     assert needed(50, 1000) == 51  # there are enough, and it is open all the same
     enough = int(needed(3, 1000))
@@ -179,7 +196,8 @@ def test_as_many_seeds_settle_it(
         }
     )  # fmt: skip
     planned = difference_evidence(planned, params)
-    needed = with_seeds_needed(planned, "p", _ways, params)["seeds_needed"].item()
+    needed = with_seeds_needed(planned.assign(claim=0), TESTS, ["claim"], _ways, params)
+    needed = needed["seeds_needed"].item()
 
     def settled(n: int) -> float:
         noise = np.random.default_rng(n).normal(size=(4000, n))
@@ -192,8 +210,7 @@ def test_as_many_seeds_settle_it(
             }
         )  # fmt: skip
         found = difference_evidence(drawn, params)
-        names = ("p", "p_equivalence", "p_new_runs", "p_h0_margin_or_more")
-        found = found.assign(**{f"{name}_holm": found[name] for name in names})
+        found = found.assign(**{f"{name}_holm": found[name] for name in TESTS})
         return float((decide(found, 0.05, 3)["verdict"] != "inconclusive").mean())
 
     assert settled(int(needed)) > 0.79

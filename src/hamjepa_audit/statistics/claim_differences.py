@@ -1,6 +1,6 @@
 """The differences that the paper states against those of our runs, paired by seed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -74,20 +74,21 @@ def difference_claims(seeds: SeedTable, claims: Claims, params: AuditParams) -> 
     limits = (params.alpha, params.minimum_seeds)
     direction = direction_verdicts(table, *limits)
     decided = direction.where(table["carried"], difference_verdicts(table, *limits))
-    return with_seeds_needed(pd.concat([table, decided], axis=1), "p", _ways, params)
+    return with_seeds_needed(pd.concat([table, decided], axis=1), tests, same, _ways, params)
 
 
-def _ways(row: pd.Series, seeds: Array, level: float) -> list[Way]:
-    """To each line of `difference_verdicts`, and of `direction_verdicts` on another study."""
+def _ways(row: pd.Series, seeds: Array, levels: Mapping[str, float]) -> list[Way]:
+    """The ways to each line of `difference_verdicts`, or of `direction_verdicts`."""
     gain = np.sign(row["paper"]) * row["mean_difference"]
     same, opposite = (
-        [Planned(of_mean(side * gain, row["sd"], seeds), level / 2)] for side in (1.0, -1.0)
+        [Planned(of_mean(side * gain, row["sd"], seeds), levels["p"] / 2)] for side in (1.0, -1.0)
     )
-    absent = [Planned(of_mean(row["margin"] - gain, row["sd"], seeds), level)]
+    below = of_mean(row["margin"] - gain, row["sd"], seeds)
+    absent = [Planned(below, levels["p_h0_margin_or_more"])]
     if row["carried"]:
         return [same, opposite, absent]
-    equal = to_equal(row, row["deviation"], seeds, level)
-    differs = to_differ(row, row["deviation"], seeds, level, ARMS)
+    equal = to_equal(row, row["deviation"], seeds, levels["p_equivalence"])
+    differs = to_differ(row, row["deviation"], seeds, levels["p_new_runs"], ARMS)
     return [opposite, absent, [*same, *equal], [*same, *differs]]
 
 

@@ -4,6 +4,8 @@ The unit of analysis is the pretraining seed. Evidence functions take and return
 that one claim and a thousand simulated ones are treated alike.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
@@ -56,13 +58,17 @@ def measurement_claims(seeds: SeedTable, claims: Claims, params: AuditParams) ->
     tests = ["p", "p_new_runs", "p_equivalence"]
     table = adjusted(measurement_evidence(table, params), tests, ["claim"])
     decided = measurement_verdicts(table, params.alpha, params.minimum_seeds)
-    return with_seeds_needed(pd.concat([table, decided], axis=1), "p", _ways, params)
+    table = pd.concat([table, decided], axis=1)
+    return with_seeds_needed(table, tests, ["claim"], _ways, params)
 
 
-def _ways(row: pd.Series, seeds: Array, level: float) -> list[Way]:
-    """To each line of `measurement_verdicts`."""
+def _ways(row: pd.Series, seeds: Array, levels: Mapping[str, float]) -> list[Way]:
+    """The ways to each line of `measurement_verdicts`."""
     deviation = row["deviation"]
-    return [to_equal(row, deviation, seeds, level), to_differ(row, deviation, seeds, level)]
+    return [
+        to_equal(row, deviation, seeds, levels["p_equivalence"]),
+        to_differ(row, deviation, seeds, levels["p_new_runs"]),
+    ]
 
 
 def _measurement_row(

@@ -106,8 +106,25 @@ def adjusted(
     """
     result = table.copy()
     for name in columns:
-        tests = table.groupby(["family", *hypothesis, name], sort=False, dropna=False).ngroup()
+        tests = _tests(table, name, hypothesis)
         first = ~tests.duplicated()
         once = holm(table.loc[first, name], table.loc[first, "family"])
         result[f"{name}_holm"] = once[tests]  # numbered in the order of their first rows
     return result
+
+
+def family_sizes(
+    table: pd.DataFrame, columns: Sequence[str], hypothesis: Sequence[str]
+) -> pd.DataFrame:
+    """How many tests `adjusted` corrects each row's p-values for: as many rows, and `columns`."""
+
+    def sizes(name: str) -> "pd.Series[int]":
+        first = table[table[name].notna() & ~_tests(table, name, hypothesis).duplicated()]
+        return table["family"].map(first["family"].value_counts())
+
+    return pd.DataFrame({name: sizes(name) for name in columns})
+
+
+def _tests(table: pd.DataFrame, name: str, hypothesis: Sequence[str]) -> "pd.Series[int]":
+    """The number of each row's test, the same for one that is stated twice."""
+    return table.groupby(["family", *hypothesis, name], sort=False, dropna=False).ngroup()

@@ -5,14 +5,14 @@ paper's value would give fewer seeds than there are wherever ours and the paper'
 is no promise: the mean of few seeds is itself uncertain.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from hamjepa_audit.params.audit import AuditParams
-from hamjepa_audit.statistics.comparison import prediction
+from hamjepa_audit.statistics.comparison import family_sizes, prediction
 from hamjepa_audit.statistics.hypothesis_tests import (
     Array,
     Estimate,
@@ -37,12 +37,17 @@ class Planned(NamedTuple):
 Way = Sequence[Planned]
 """The tests that together give a verdict."""
 
-Ways = Callable[[pd.Series, Array, float], Sequence[Way]]
-"""Of a claim's row, the numbers of seeds (numbers,) and the level: each way to a verdict."""
+Ways = Callable[[pd.Series, Array, Mapping[str, float]], Sequence[Way]]
+"""Returns each way to a verdict, given a claim's row, the numbers of seeds that are considered,
+shape (numbers,), and the level of each column of p-values."""
 
 
 def with_seeds_needed(
-    table: pd.DataFrame, tested: str, ways: Ways, params: AuditParams
+    table: pd.DataFrame,
+    tests: Sequence[str],
+    hypothesis: Sequence[str],
+    ways: Ways,
+    params: AuditParams,
 ) -> pd.DataFrame:
     """The table with the seeds at which its inconclusive claims would be settled.
 
@@ -50,8 +55,9 @@ def with_seeds_needed(
     must succeed together may fail together no more often than `params.power` allows (Bonferroni).
 
     Args:
-        table: `verdict`, `n`, `family`, the p-values `tested`, and what `ways` reads.
-        tested: a column of p-values, NaN where a claim was not tested.
+        table: `verdict`, `n`, `family`, the p-values `tests`, and what `ways` reads.
+        tests: the columns of p-values, NaN where a claim was not tested.
+        hypothesis: as in `adjusted`: tests that are stated twice count once in a family.
         ways: the ways to a verdict.
         params: level, power, and from how many to how many seeds are considered.
 
@@ -60,16 +66,16 @@ def with_seeds_needed(
         always more than `n`; infinite if more than `seeds_considered`; NaN where the verdict is not
         "inconclusive" or a spread over seeds is missing.
     """
-    known = table[tested].notna()
-    sizes = table.loc[known, "family"].value_counts()
+    known = table[list(tests)].notna().all(axis=1)
+    sizes = family_sizes(table, tests, hypothesis)
     wanted = known & (table["verdict"] == Verdict.INCONCLUSIVE)
     needed = np.full(len(table), np.nan)
     for place in np.flatnonzero(wanted):
         row = table.iloc[place]
         fewest = max(row["n"] + 1, params.minimum_seeds)
         seeds = np.arange(fewest, params.maximum_seeds + 1, dtype=float)
-        level = params.alpha / sizes[row["family"]]
-        needed[place] = fewest_seeds(ways(row, seeds, level), seeds, params.power)
+        levels = {name: params.alpha / sizes[name].iloc[place] for name in tests}
+        needed[place] = fewest_seeds(ways(row, seeds, levels), seeds, params.power)
     return table.assign(seeds_needed=needed, seeds_considered=params.maximum_seeds)
 
 

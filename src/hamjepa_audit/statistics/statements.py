@@ -5,6 +5,8 @@ range. It holds if every part is shown to (intersection-union test: no correctio
 1982), and fails if one part is shown not to (Bonferroni over all bounds).
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
@@ -50,11 +52,12 @@ def statement_claims(seeds: SeedTable, claims: Claims, params: AuditParams) -> p
         for study, epochs in targets(claim.study, claim.epochs, seeds, params)
     ]
     table = with_families(pd.DataFrame(rows), params.families.statements)
-    table = adjusted(table, ["p_h0_fails", "p_h0_holds"], ["statement", "study", "epochs"])
+    tests, same = ["p_h0_fails", "p_h0_holds"], ["statement", "study", "epochs"]
+    table = adjusted(table, tests, same)
     decided = statement_verdicts(table, params.alpha, params.minimum_seeds)
     missing = table["missing"] != ""
     decided["reason"] = decided["reason"].mask(missing, table["missing"])
-    table = with_seeds_needed(pd.concat([table, decided], axis=1), "p_h0_fails", _ways, params)
+    table = with_seeds_needed(pd.concat([table, decided], axis=1), tests, same, _ways, params)
     return table.drop(columns=["missing", "parts"])
 
 
@@ -109,17 +112,16 @@ def statement_evidence(parts: list[Part]) -> tuple[float, float]:
     return float(np.max(inside)), float(np.minimum(1.0, len(outside) * np.min(outside)))
 
 
-def _ways(row: pd.Series, seeds: Array, level: float) -> list[Way]:
-    """To each line of `statement_verdicts`: every bound is shown to be kept, or one broken."""
+def _ways(row: pd.Series, seeds: Array, levels: Mapping[str, float]) -> list[Way]:
+    """The ways to each line of `statement_verdicts`: all bounds shown to be kept, or one broken."""
     bounds = [
         (side * (found["mean"] - bound), found["sd"])
         for part, found in ((part, summary(part.values, "mean")) for part in row["parts"])
         for side, bound in part.bounds
     ]
-    kept = [Planned(of_mean(distance, sd, seeds), level) for distance, sd in bounds]
-    broken = [
-        [Planned(of_mean(-distance, sd, seeds), level / len(bounds))] for distance, sd in bounds
-    ]
+    kept = [Planned(of_mean(distance, sd, seeds), levels["p_h0_fails"]) for distance, sd in bounds]
+    level = levels["p_h0_holds"] / len(bounds)
+    broken = [[Planned(of_mean(-distance, sd, seeds), level)] for distance, sd in bounds]
     return [kept, *broken]
 
 
