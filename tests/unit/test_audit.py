@@ -1,5 +1,6 @@
 """The audit as a whole: what it does without runs, its tables, its command and its time."""
 
+import re
 import resource
 import subprocess
 import sys
@@ -140,6 +141,9 @@ def test_the_command_takes_many_files_and_no_torch(
     )
     assert done.stderr.splitlines()[-1] == "False"
     assert "'moon'" in done.stderr
+    (told,) = (line for line in done.stdout.splitlines() if line.startswith("statements: "))
+    # Of nine, the one that holds by construction is not counted.
+    assert sum(int(number) for number in re.findall(r"\d+", told)) == 8
     table = pd.read_parquet(tmp_path / "o/claims.parquet")
     assert (table["n"] == 6).all()
 

@@ -33,6 +33,8 @@ def test_statements_hold_on_the_papers_numbers(found: Audit) -> None:
         "qp-redundant": "inconclusive",
         "same-wall-clock": "not run",
     }
+    noted = found.statements[found.statements["note"] != ""]
+    assert set(noted["statement"]) == {"norm-pythagoras"} and noted["by_construction"].all()
     reasons = found.statements.set_index("statement")["reason"]
     assert "checkpoints" in reasons["rank-tracks-accuracy"]
     assert TRAINING_SECONDS in reasons["same-wall-clock"]

@@ -141,6 +141,7 @@ READ = {
         _p("p (H0: does not hold)", "p_h0_fails_holm"),
         _p("p (H0: holds)", "p_h0_holds_holm"),
         *_ENDS,
+        _text("Note", "note"),
     ],
     "paper_consistency": [
         _text("Check", "check"),

@@ -106,6 +106,7 @@ def page_context(content: PageContent) -> dict[str, Any]:
         "groups": groups,
         "kinds": KINDS,
         "counts": _counts(entries),
+        "by_construction": sorted({e.heading for e in entries if e.by_construction}),
         "stated": _stated(content.tables.claim_differences),
         "choices": _choices(entries, names, titles),
         "consistency": content.tables.paper_consistency.to_dict("records"),
@@ -132,10 +133,14 @@ class Counts(NamedTuple):
 
 
 def _counts(entries: Sequence[Entry]) -> dict[str, Counts]:
-    """On the paper's own studies, and on others; of the latter nothing if there are none."""
+    """On the paper's own studies, and on others; of the latter nothing if there are none.
+
+    Without what holds by construction, which says nothing about the paper.
+    """
+    telling = [entry for entry in entries if not entry.by_construction]
     parts = {
-        "own": [entry for entry in entries if not entry.carried],
-        "carried": [entry for entry in entries if entry.carried],
+        "own": [entry for entry in telling if not entry.carried],
+        "carried": [entry for entry in telling if entry.carried],
     }
     return {name: _counted_by_kind(part) for name, part in parts.items() if part}
 

@@ -56,6 +56,7 @@ class Entry(NamedTuple):
     source: str
     carried: str
     note: str
+    by_construction: bool
     parts: tuple[str, ...]
     other_readings: tuple[str, ...]
     evidence: tuple[tuple[str, str], ...]
@@ -240,6 +241,7 @@ class Entries:
             carried=carried,
             paper_note=str(row.get("paper_note", "")),
             note=str(row.get("note", "")),
+            by_construction=bool(row.get("by_construction", False)),
             **fields,
         )
 

@@ -222,6 +222,12 @@ STATEMENTS: dict[str, Callable[..., list[Part]]] = {
 }
 """The test of each statement of claims.yaml, by its id."""
 
+BY_CONSTRUCTION = {
+    "norm-pythagoras": "it holds by construction, whatever was trained: for every image the "
+    "squared norm of qp is the sum of those of q and p, which only the averaging of norms blurs"
+}
+"""Statements whose verdict says nothing about the paper, and why."""
+
 OTHER_READINGS: dict[str, tuple[str, ...]] = {
     "symplectic-drives-knn": ("mlp_parameter_matched", "mlp_dt_scaled")
 }

@@ -18,7 +18,13 @@ from hamjepa_audit.statistics.comparison import adjusted, summary, with_families
 from hamjepa_audit.statistics.hypothesis_tests import Array, of_mean, shown_above, shown_below
 from hamjepa_audit.statistics.planning import Planned, Way, with_seeds_needed
 from hamjepa_audit.statistics.seeds import NotMeasured, SeedTable
-from hamjepa_audit.statistics.statement_parts import OTHER_READINGS, STATEMENTS, Part, Runs
+from hamjepa_audit.statistics.statement_parts import (
+    BY_CONSTRUCTION,
+    OTHER_READINGS,
+    STATEMENTS,
+    Part,
+    Runs,
+)
 from hamjepa_audit.statistics.summaries import interval
 from hamjepa_audit.statistics.verdicts import statement_verdicts
 
@@ -36,8 +42,10 @@ def statement_claims(seeds: SeedTable, claims: Claims, params: AuditParams) -> p
 
     Returns:
         One row per statement and study: `statement` (its id), `says`, `source`, `study`, `epochs`,
-        `paper_study`, `paper_epochs`, `carried` (bool: not the paper's study), `family`, `n`
-        (seeds, the fewest of its parts), `found` (each part's mean, interval and claimed range),
+        `paper_study`, `paper_epochs`, `carried` (bool: not the paper's study), `by_construction`
+        (bool: it can hardly fail, so that its verdict says nothing about the paper) and `note`
+        (why, or empty), `family`, `n` (seeds, the fewest of its parts), `found` (each part's mean,
+        interval and claimed range),
         `other_readings` (what the same test finds with other readings of an arm, or empty),
         `p_h0_fails` and `p_h0_holds` (of the hypotheses that it does not hold, and that it holds;
         see `statement_evidence`), both also Holm-adjusted, `verdict`, `reason`, `seeds_needed` and
@@ -73,6 +81,8 @@ def _row(claim: StatementClaim, runs: Runs) -> dict[str, object]:
         "paper_study": claim.study,
         "paper_epochs": claim.epochs,
         "carried": runs.study != claim.study,
+        "by_construction": claim.id in BY_CONSTRUCTION,
+        "note": BY_CONSTRUCTION.get(claim.id, ""),
     }
     try:
         parts = STATEMENTS[claim.id](runs)
