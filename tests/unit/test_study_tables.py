@@ -17,7 +17,7 @@ from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import read_parquet, sha256_file
 from hamjepa_audit.reporting.formatting import displayed, latex
 from hamjepa_audit.reporting.order import in_reading_order
-from hamjepa_audit.reporting.tables import overview, study_tables, write_tables
+from hamjepa_audit.reporting.tables import OF_DIFFERENCES, overview, study_tables, write_tables
 from hamjepa_audit.statistics import summarise
 from tests.unit import synthetic
 
@@ -112,6 +112,17 @@ def test_tables_carry_a_line_on_their_origin_that_changes_no_number(tmp_path: Pa
                 assert set(table.schema.metadata) == {b"origin", FORMS}
                 assert table.schema.metadata[b"origin"] == b"made of x"
                 assert table.equals(read_parquet(before))  # but for the metadata
+
+
+def test_differences_say_what_their_intervals_are_of(tmp_path: Path) -> None:
+    study_tables(synthetic.metrics(), ORDER, 0.95, tmp_path)
+    for ending, start in (("md", ""), ("tex", "% ")):
+        noted = {
+            name: f"\n{start}{OF_DIFFERENCES}\n"
+            in f"\n{(tmp_path / f'{name}.{ending}').read_text()}"
+            for name in ("seeds", "summary", "differences", "overview")
+        }
+        assert noted == dict.fromkeys(noted, False) | {"differences": True}
 
 
 def test_a_table_knows_the_digests_of_its_other_forms(tmp_path: Path) -> None:

@@ -16,6 +16,13 @@ from hamjepa_audit.statistics import paired_differences, per_seed, summarise
 
 ROW = ["arm", "epochs", "readout"]
 
+OF_DIFFERENCES = (
+    "Each interval and each p (paired t-test, H0: no difference) is for its row by itself, not "
+    "corrected for the number of rows. They cover the choice of pretraining seeds, not that of "
+    "test images."
+)
+"""What is to be known of the table `differences`."""
+
 
 def study_tables(
     metrics: pd.DataFrame,
@@ -47,7 +54,8 @@ def study_tables(
     summary = summarise(metrics, confidence)
     written = write_tables(in_reading_order(per_seed(metrics), arm_order), folder, "seeds", origin)
     written += write_tables(in_reading_order(summary, arm_order), folder, "summary", origin)
-    written += write_tables(in_reading_order(differences, arm_order), folder, "differences", origin)
+    differences = in_reading_order(differences, arm_order)
+    written += write_tables(differences, folder, "differences", origin, OF_DIFFERENCES)
     wide = overview(summary, arm_order)
     return written + write_displayed(
         wide, overview_displayed(wide, summary), folder, "overview", origin
@@ -55,14 +63,19 @@ def study_tables(
 
 
 def write_tables(
-    frame: pd.DataFrame, folder: Path, name: str, origin: str | None = None
+    frame: pd.DataFrame,
+    folder: Path,
+    name: str,
+    origin: str | None = None,
+    note: str | None = None,
 ) -> list[Path]:
     """Writes `frame` as NAME.csv, NAME.md, NAME.tex and NAME.parquet, each atomically.
 
     CSV (floats by repr; NaN is an empty field) and Parquet carry every digit. Markdown and LaTeX
     (a booktabs tabular) carry rounded numbers: in rows whose `unit` is percent 2 decimals,
     otherwise 4 significant digits, `p` 3 significant digits or '<0.001'. All but CSV carry
-    `origin`, where readers of the numbers do not meet it.
+    `origin`, where readers of the numbers do not meet it. `note` stands below the Markdown table,
+    and as a comment in LaTeX.
 
     Returns:
         The four files.
@@ -70,7 +83,7 @@ def write_tables(
     Raises:
         UserError: a file can't be written.
     """
-    return write_displayed(frame, displayed(frame), folder, name, origin)
+    return write_displayed(frame, displayed(frame), folder, name, origin, note)
 
 
 def overview(summary: pd.DataFrame, arm_order: Sequence[str]) -> pd.DataFrame:
@@ -121,7 +134,12 @@ def overview_displayed(wide: pd.DataFrame, summary: pd.DataFrame) -> Display:
 
 
 def write_displayed(
-    frame: pd.DataFrame, shown: Display, folder: Path, name: str, origin: str | None = None
+    frame: pd.DataFrame,
+    shown: Display,
+    folder: Path,
+    name: str,
+    origin: str | None = None,
+    note: str | None = None,
 ) -> list[Path]:
     """NAME.csv and NAME.parquet of `frame`, NAME.md and NAME.tex of what is `shown` of it.
 
@@ -130,10 +148,11 @@ def write_displayed(
     Returns:
         The files, each written atomically.
     """
+    below = (note, origin and f"<!-- {origin} -->")
     texts = {
         f"{name}.csv": frame.to_csv(index=False, lineterminator="\n"),
-        f"{name}.md": markdown(shown) + (f"\n<!-- {origin} -->\n" if origin else ""),
-        f"{name}.tex": (f"% {origin}\n" if origin else "") + latex(shown),
+        f"{name}.md": markdown(shown) + "".join(f"\n{line}\n" for line in below if line),
+        f"{name}.tex": "".join(f"% {line}\n" for line in (origin, note) if line) + latex(shown),
     }
     for file, text in texts.items():
         write_text(folder / file, text)
