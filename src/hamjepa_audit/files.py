@@ -9,7 +9,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -136,17 +136,22 @@ def read_json(source: Path) -> Any:
         UserError: the file is missing or is not JSON.
     """
     try:
-        return json.loads(source.read_text())
+        return json.loads(source.read_text(), parse_constant=_refuse_constant)
     except FileNotFoundError as error:
         raise UserError(f"missing file {source}; run the step that makes it") from error
     except OSError as error:
         raise UserError(
             f"can't read {source}: {error.strerror}; check its permissions and the disk"
         ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # of the syntax, the encoding, or a constant
         raise UserError(
             f"{source} is not JSON ({error}); delete it and run its step again"
         ) from error
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    """NaN and infinities, which Python's reader takes and JSON does not have."""
+    raise ValueError(f"{name} is no number")
 
 
 def write_sealed_json(target: Path, content: dict[str, Any], *, durable: bool = True) -> None:

@@ -1,0 +1,177 @@
+"""Files that are whole or absent, and what is left of processes that were killed."""
+
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from hamjepa_audit.errors import UserError
+from hamjepa_audit.files import (
+    CHUNK,
+    PARQUET_MARK,
+    atomic_folder,
+    atomic_path,
+    read_json,
+    read_parquet,
+    read_sealed_json,
+    sha256_file,
+    write_bytes,
+    write_json,
+    write_parquet,
+    write_sealed_json,
+    write_text,
+)
+
+pytestmark = pytest.mark.faults
+HOST = "node.cluster"
+
+
+@pytest.fixture
+def ended(monkeypatch: pytest.MonkeyPatch) -> int:
+    """A process of this host that is no more; the host's name has a dot."""
+    monkeypatch.setattr(socket, "gethostname", lambda: HOST)
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_what_a_killed_process_left_is_deleted_and_nothing_else(ended: int, tmp_path: Path) -> None:
+    """Not what one that lives is writing, nor one of another host, which may live."""
+    for target in (tmp_path / "a[1].json", tmp_path / "folder"):
+        names = [f"{HOST}.{os.getpid()}.1a2b", f"elsewhere.{ended}.1a2b", "notes", "json.old.1"]
+        kept = [tmp_path / f".{target.name}.{name}" for name in names]
+        kept.append(tmp_path / f".b{target.name}.{HOST}.{ended}.1a2b")
+        left = [tmp_path / f".{target.name}.{HOST}.{ended}.{name}" for name in ("file", "folder")]
+        for path in (*kept, left[0]):
+            path.touch()
+        (left[1] / "deep").mkdir(parents=True)
+        if target.suffix:
+            write_text(target, "{}")
+        else:
+            with atomic_folder(target):
+                pass
+        assert target.exists() and all(path.exists() for path in kept)
+        assert not any(path.exists() for path in left)
+
+
+def test_what_a_process_of_another_user_is_writing_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(process: int, _: int) -> None:
+        raise PermissionError(1, "Operation not permitted", str(process))
+
+    monkeypatch.setattr(os, "kill", refuse)
+    theirs = tmp_path / f".file.{socket.gethostname()}.1.1a2b"
+    theirs.touch()
+    write_text(tmp_path / "file", "mine")
+    assert theirs.exists()
+
+
+def test_what_fails_leaves_the_file_as_it_was_and_nothing_beside_it(tmp_path: Path) -> None:
+    """Nor does it hide why a folder could not be made."""
+    target = tmp_path / "file"
+    write_text(target, "before")
+    with pytest.raises(ZeroDivisionError), atomic_path(target) as temporary:
+        temporary.write_text(str(1 / 0))
+    with pytest.raises(UserError, match=f"can't write {target / 'below'}: "):
+        write_text(target / "below", "a file is in the folder's place")
+    assert list(tmp_path.iterdir()) == [target] and target.read_text() == "before"
+
+
+def test_a_file_takes_its_name_once_its_bytes_are_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless the caller can tell when it was cut short."""
+    target, there = tmp_path / "file", []
+    monkeypatch.setattr(os, "fsync", lambda _: there.append(target.exists()))
+    write_bytes(target, b"content", durable=False)
+    assert there == []
+    target.unlink()
+    write_bytes(target, b"content")
+    assert there == [False] and target.exists()
+
+
+@pytest.mark.parametrize("failing", ["mkdir", "replace"])
+def test_a_folder_that_can_not_be_made_or_moved_is_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, failing, refuse)
+    told = f"can't write {tmp_path / 'folder'}: Permission denied; check the folder's permissions"
+    with pytest.raises(UserError, match=told), atomic_folder(tmp_path / "folder"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_digest_of_a_file_is_of_all_its_bytes(tmp_path: Path) -> None:
+    path, content = tmp_path / "file", bytes(range(256)) * (CHUNK // 128) + b"end"
+    path.write_bytes(content)
+    assert sha256_file(path) == hashlib.sha256(content).hexdigest()
+    with pytest.raises(UserError, match=f"can't read {tmp_path}: Is a directory"):
+        sha256_file(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"5", "carries no digest of itself"),
+        (b'["sha256"]', "carries no digest of itself"),
+        (b'{"a": 1}', "carries no digest of itself"),
+        (b'{"a": "\xff"}', "is not JSON"),
+        (b'{"a": NaN, "sha256": "0"}', "is not JSON"),
+        (b'{"a": -Infinity, "sha256": "0"}', "is not JSON"),
+    ],
+)
+def test_what_was_not_written_as_sealed_json_is_one_clear_line(
+    tmp_path: Path, content: bytes, told: str
+) -> None:
+    path = tmp_path / "run.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=told):
+        read_sealed_json(path)
+
+
+def test_sealed_json_must_be_the_text_that_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    write_sealed_json(path, {"a": 1})
+    path.write_text(json.dumps(read_json(path)))
+    with pytest.raises(UserError, match="changed or damaged"):
+        read_sealed_json(path)
+
+
+def test_nothing_that_is_no_number_is_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "file", {"loss": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_columns_are_read_in_the_order_of_the_schema_and_metadata_with_them(tmp_path: Path) -> None:
+    path, schema = tmp_path / "rows.parquet", pa.schema([("a", pa.int64()), ("b", pa.string())])
+    write_parquet(path, pa.table({"b": ["x"], "a": [1]}).replace_schema_metadata({"of": "runs"}))
+    table = read_parquet(path, schema)
+    assert table.schema.names == ["a", "b"] and table.schema.metadata == {b"of": b"runs"}
+    for names, told in (("a", r"lacks the columns \['b'\]"), ("abc", r"\['c'\] besides")):
+        write_parquet(path, pa.table({name: [1] for name in names}))
+        with pytest.raises(UserError, match=told):
+            read_parquet(path, schema)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_table_of_which_one_mark_of_the_seal_is_damaged_is_not_read(
+    tmp_path: Path, which: int
+) -> None:
+    path = tmp_path / "rows.parquet"
+    write_parquet(path, pa.table({"a": [1]}))
+    content = path.read_bytes()
+    place = [content.find(PARQUET_MARK), content.rfind(PARQUET_MARK)][which]
+    path.write_bytes(content[:place] + b"?" + content[place + 1 :])
+    with pytest.raises(UserError, match="do not match"):
+        read_parquet(path)
