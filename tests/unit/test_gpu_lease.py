@@ -44,10 +44,10 @@ class Holder:
         assert self.process.stdout
         return self.process.stdout.readline().strip()
 
-    def waits(self) -> bool:
+    def waits(self, for_: str = "a GPU: ") -> bool:
         """Whether it says that it waits; blocks until it says anything."""
         assert self.process.stderr
-        return self.process.stderr.readline().startswith("waiting for ")
+        return self.process.stderr.readline().startswith(f"waiting for {for_}")
 
     def end(self) -> None:
         self.process.communicate()
@@ -157,7 +157,7 @@ def test_jobs_of_several_gpus_that_start_together_do_not_wait_for_each_other(
 def test_who_waits_for_several_gpus_holds_none(tmp_path: Path) -> None:
     with held(1, 1, tmp_path, "0"):
         several = Holder(tmp_path, 1, "0", "1", count=2)
-        assert several.waits()
+        assert several.waits(for_="2 GPUs of 0, 1 on which nothing runs")
         with held(1, 1, tmp_path, "0", "1") as gpus:
             assert gpus == ["1"]
     assert several.gpu() == "0 1"
@@ -247,7 +247,9 @@ def test_no_gpu_is_leased_where_none_is_asked_for_or_allowed(
         assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("command", ["pretrain", "extract", "knn", "probe"])
+@pytest.mark.parametrize(
+    "command", ["pretrain", "extract", "knn", "probe", "trajectory", "dynamics"]
+)
 def test_every_step_that_computes_on_a_gpu_leases_one(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -260,7 +262,7 @@ def test_every_step_that_computes_on_a_gpu_leases_one(
     for module in (device, distributed):
         monkeypatch.setattr(module, "leased_device", refuse)
     monkeypatch.setattr("hamjepa_audit.plans.study.data_digest", lambda *_: 64 * "0")
-    run = ["--study", "digits", "--arm", "sigreg", "--epochs", "12", "--threads", "1"]
+    run = ["--study", "digits", "--arm", "hamjepa", "--epochs", "12", "--threads", "1"]
     status, stderr = audit(
         monkeypatch, capsys, "--params", str(params_folder), command, *run,
         *(["--seed", "0"] if command == "pretrain" else []), "--device", "cuda",
