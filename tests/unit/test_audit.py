@@ -2,6 +2,7 @@
 
 import re
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from hamjepa_audit.bookkeeping.metrics import METRICS_SCHEMA
 from hamjepa_audit.errors import UserError
@@ -19,6 +21,7 @@ from hamjepa_audit.params.claims import Claims
 from hamjepa_audit.reporting.audit_tables import audit_tables
 from hamjepa_audit.statistics.audit import Audit, audit, without_claims
 from hamjepa_audit.statistics.hypothesis_tests import MOST_SIGNS
+from tests.tiny import audit as run_command, edit
 from tests.unit import paper_audit
 from tests.unit.synthetic_claims import as_the_paper
 
@@ -146,6 +149,31 @@ def test_the_command_takes_many_files_and_no_torch(
     assert sum(int(number) for number in re.findall(r"\d+", told)) == 8
     table = pd.read_parquet(tmp_path / "o/claims.parquet")
     assert (table["n"] == 6).all()
+
+
+def test_the_command_tests_the_claims_that_it_is_given_and_leaves_out_what_it_is_told_to(
+    metrics: pd.DataFrame,
+    params_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Those of the parameters unless another file is named."""
+    rows = parquet(metrics[metrics["study"] == "cifar100"], tmp_path / "rows.parquet")
+    folder = Path(shutil.copytree(params_folder, tmp_path / "settings"))
+    monkeypatch.chdir(tmp_path)
+    fewer = tmp_path / "fewer.yaml"
+    shutil.copy(folder / "paper/claims.yaml", fewer)
+    edit(fewer, "measurements", yaml.safe_load(fewer.read_text())["measurements"][:28])
+    command = ("--params", str(folder), "audit", "--metrics", str(rows), "--out")
+    for name, options, tested, consistency in (
+        ("a", (), 93, True),
+        ("b", ("--claims", str(fewer), "--without-consistency"), 28, False),
+    ):
+        out = tmp_path / name
+        assert run_command(monkeypatch, capsys, *command, str(out), *options)[0] == 0
+        assert len(pd.read_csv(out / "claims.csv")) == tested
+        assert (out / "paper_consistency.csv").exists() == consistency
 
 
 def processor_seconds() -> float:

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from hamjepa_audit.benchmark import plain
+from hamjepa_audit.benchmark import plain, report
 from hamjepa_audit.benchmark.parts import Bench, BenchmarkParams, compare_parts
 from hamjepa_audit.benchmark.preparation import preparation
 from hamjepa_audit.benchmark.report import SCHEMA, benchmark, run_with, write_benchmark
@@ -16,6 +16,7 @@ from hamjepa_audit.objectives.floors import orthonormal_directions
 from hamjepa_audit.params import StudyParams, load_study
 from hamjepa_audit.params.loading import validate
 from hamjepa_audit.params.reading import read_yaml
+from tests.tiny import audit
 
 CPU = torch.device("cpu")
 CHANCE = 4_000_000
@@ -129,3 +130,38 @@ def test_preparation_holds_no_images(params: BenchmarkParams) -> None:
     rows = list(preparation(size, threads=1))
     few, many = (row["value"] for row in rows if row["unit"] == "bytes")
     assert many - few < 1000 * (images - images // 10) + CHANCE, f"{many - few:,.0f} bytes more"
+
+
+def test_the_command_times_what_it_is_told_to(
+    params_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As often, on the device and into the folder; preparation only when it is asked for."""
+    row = dict.fromkeys(SCHEMA.names, "") | {"value": 1.0, "batch_size": 0, "width": 0}
+    made: list[object] = []
+
+    def timed(_: object, params: BenchmarkParams, where: torch.device) -> list[dict[str, object]]:
+        made.append((params.repeats, where.type))
+        return [row | {"part": "objective"}]
+
+    def written(rows: list[dict[str, object]], _: object, folder: Path) -> None:
+        made.append(([x["part"] for x in rows], folder))
+
+    monkeypatch.setattr(report, "benchmark", timed)
+    monkeypatch.setattr(report, "write_benchmark", written)
+    monkeypatch.setattr(
+        "hamjepa_audit.benchmark.preparation.preparation",
+        lambda *_: [row | {"part": "preparation"}],
+    )
+    places = ("--params", str(params_folder), "--results", "there", "bench", "--device", "cpu")
+    assert audit(monkeypatch, capsys, *places)[0] == 0
+    repeats = read_yaml(params_folder / "benchmark.yaml")["repeats"]
+    assert made == [(repeats, "cpu"), (["objective"], Path("there/bench"))]
+    made.clear()
+    options = ("--repeats", f"{repeats + 1}", "--preparation", "--out", str(tmp_path))
+    assert audit(monkeypatch, capsys, *places, *options)[0] == 0
+    assert made == [(repeats + 1, "cpu"), (["objective", "preparation"], tmp_path)]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert audit(monkeypatch, capsys, *places[:-1], "cuda")[0] == 2

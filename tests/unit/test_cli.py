@@ -1,6 +1,8 @@
 """The command line: one clear line for what a user can fix, and nothing left behind."""
 
 import json
+import signal
+from importlib import import_module
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,8 +11,12 @@ import pytest
 import yaml
 
 from hamjepa_audit.cli.main import PANELS, main
+from hamjepa_audit.errors import UserError
+from hamjepa_audit.training import device
 from tests.tiny import SEEDS, STUDY, audit, copy_params, edit, files_below
 
+MAIN = import_module("hamjepa_audit.cli.main")  # its name below the package is the function's
+MEASURING = ("extract", "knn", "probe", "geometry", "trajectory", "dynamics")
 RUN = ("--study", STUDY, "--epochs", "2", "--threads", "1")
 
 
@@ -106,6 +112,13 @@ def no_write_permission(place: Path) -> None:
         (nothing, ("tables", "--study", "digit"), "did you mean 'digits'?"),
         (nothing, ("pretrain", "--studdy", STUDY), "No such option"),
         (nothing, ("pretrain", *RUN, "--arm", "hamjepa", "--seed", "one"), "--seed"),
+        (nothing, ("pretrain", *RUN, "--arm", "hamjepa", "--seed", "0", "--runs-per-gpu", "0"),
+         "--runs-per-gpu"),
+        (nothing, ("pretrain", *RUN, "--arm", "hamjepa", "--seed", "0", "--trial-steps", "0"),
+         "--trial-steps"),
+        (nothing, ("knn", *RUN, "--arm", "hamjepa", "--threads", "0"), "--threads"),
+        (nothing, ("prepare", "--study", STUDY, "--threads", "0"), "--threads"),
+        (nothing, ("dynamics", *RUN, "--arm", "sigreg"), "'sigreg' of study 'digits' has no pred"),
     ],
 )  # fmt: skip
 def test_bad_input_gives_one_line_and_leaves_nothing_behind(
@@ -191,8 +204,6 @@ def test_params_show_and_schema(
 ) -> None:
     import sys
 
-    from hamjepa_audit.cli.main import main
-
     outputs = []
     for command in (["show", "--study", "cifar100", "--arm", "hamjepa"], ["schema"]):
         monkeypatch.setattr(sys, "argv", ["hamjepa-audit", "params", *command])
@@ -203,6 +214,56 @@ def test_params_show_and_schema(
     assert shown["arm"]["objective"]["predictor"]["step_size"] == 0.05
     assert shown["epochs"] == 30
     assert json.loads(outputs[1])["title"] == "StudyParams"
+
+
+def test_params_are_shown_of_the_run_that_is_asked_for(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the schema is written where it is asked for."""
+    monkeypatch.setattr(
+        "sys.argv",
+        ["hamjepa-audit", "params", "show", "--study", "cifar100", "--arm", "sigreg",
+         "--epochs", "80", "--seed", "2"],
+    )  # fmt: skip
+    with pytest.raises(SystemExit):
+        main()
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert (shown["arm"]["name"], shown["epochs"], shown["seed"]) == ("sigreg", 80, 2)
+    assert audit(monkeypatch, capsys, "params", "schema", "--out", "schema.json") == (0, "")
+    assert json.loads((place / "schema.json").read_text())["title"] == "StudyParams"
+
+
+def test_raw_and_prepared_data_lie_where_the_options_say(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use_parquet(place, ([0, 1], [0, 1]))
+    (place / "data" / "raw").rename(place / "pictures")
+    (place / "data").rmdir()
+    (place / "params").rename(place / "settings")
+    folders = ("--params", "settings", "--raw", "pictures", "--data", "stores")
+    assert audit(monkeypatch, capsys, *folders, "prepare", "--study", STUDY)[0] == 0
+    assert (place / "stores" / STUDY / "manifest.json").exists()
+    assert not (place / "data").exists()
+
+
+@pytest.mark.parametrize("command", ["pretrain", *MEASURING, "theory", "bench"])
+def test_every_command_that_computes_has_as_many_threads_as_it_is_given(
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+) -> None:
+    """Another number may round differently."""
+
+    def refuse(threads: int | None) -> None:
+        raise UserError(f"{threads} threads")
+
+    monkeypatch.setattr(device, "make_deterministic", refuse)
+    monkeypatch.setattr("hamjepa_audit.plan.data_digest", lambda *_: 64 * "0")
+    run = [] if command in ("theory", "bench") else [*RUN[:-2], "--arm", "hamjepa"]
+    run += ["--seed", "0", "--device", "cpu"] if command == "pretrain" else []
+    status, stderr = audit(monkeypatch, capsys, command, *run, "--threads", "3")
+    assert (status, stderr) == (2, "error: 3 threads\n")
 
 
 def test_commands_without_torch_do_not_import_it() -> None:
@@ -252,6 +313,53 @@ def test_lost_memory_and_lost_disks_are_one_line_each(
         status, stderr = audit(monkeypatch, capsys, *command)
         assert status == 1 and stderr.count("\n") == 1
         assert stderr.startswith("error: ") and expected in stderr
+
+
+@pytest.mark.faults
+def test_only_lost_memory_is_called_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """That of the machine or of a GPU; any other failure of PyTorch's is shown as it is."""
+    import torch
+
+    def failing_with(error: Exception) -> None:
+        def fail(**_: object) -> None:
+            raise error
+
+        monkeypatch.setattr(MAIN, "app", fail)
+
+    for error, reason in (
+        (MemoryError(), "no memory left"),
+        (torch.OutOfMemoryError("CUDA out of memory.\nSee above"), "CUDA out of memory."),
+    ):
+        failing_with(error)
+        status, stderr = audit(monkeypatch, capsys)
+        assert status == 1 and stderr.startswith(f"error: out of memory ({reason}); lower the")
+    failing_with(RuntimeError("shapes do not match"))
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        main()
+
+
+@pytest.mark.faults
+def test_who_is_told_to_end_twice_still_tidies_up(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tidied = []
+
+    def told_twice(**_: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+            tidied.append(True)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(MAIN, "app", told_twice)
+    try:
+        status, stderr = audit(monkeypatch, capsys)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert status == 143 and stderr.startswith("error: terminated (SIGTERM);") and tidied
 
 
 @pytest.mark.faults

@@ -260,6 +260,47 @@ def test_list_is_plain_text_where_no_terminal_is(
     assert all(line.split("\t")[0] == "current" for line in lines)
 
 
+def test_what_is_of_other_studies_is_neither_listed_nor_pruned(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(place / "params/arms/sigreg.yaml", "objective.weight", 0.05)
+    before = files_below(place)
+    for command in (("list",), ("prune", "--yes")):
+        status, listed, _ = run_command(
+            monkeypatch, capsys, "runs", *command, "--study", "cifar100"
+        )
+        assert (status, listed) == (0, "state\tkind\tpath\n")
+    assert files_below(place) == before
+
+
+def test_a_terminal_shows_all_of_a_table_whatever_stands_in_it(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Brackets, too, which the library that draws it takes for markup."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    _, listed, _ = run_command(monkeypatch, capsys, "runs", "list")
+    runs = list(plan_of(LAYOUT, STUDY).runs)
+    assert all(str(LAYOUT.run(name)) in listed for name in runs)
+    record = {key: x for key, x in read_json(LAYOUT.record(runs[0])).items() if key != "sha256"}
+    write_sealed_json(LAYOUT.record(runs[0]), record | {"packages": [True]})
+    _, printed, _ = run_command(monkeypatch, capsys, "runs", "diff", *runs[:2])
+    assert "[true]" in printed
+
+
+def test_verify_names_the_damaged_files_of_a_study(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On stdout, and says how many there are."""
+    record = LAYOUT.record(next(iter(plan_of(LAYOUT, STUDY).runs)))
+    record.write_text(record.read_text().replace("sigreg", "sigrge", 1))
+    status, named, stderr = run_command(monkeypatch, capsys, "verify", "--study", STUDY)
+    assert status == 2 and str(record) in named
+    assert f"error: {len(named.splitlines())} mismatches below results;" in stderr
+    named = run_command(monkeypatch, capsys, "verify", "--study", f"{STUDY}_controls")[1]
+    assert str(record) not in named
+
+
 def test_show_prints_the_record(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -270,10 +311,18 @@ def test_show_prints_the_record(
     assert yaml.safe_load(shown) == {key: expected[key] for key in expected if key != "sha256"}
     for name in (str(LAYOUT.run(run)), run[:-1]):
         assert run_command(monkeypatch, capsys, "runs", "show", name)[:2] == (0, shown)
+    LAYOUT.run(f"{run}-before").mkdir()
+    assert run_command(monkeypatch, capsys, "runs", "show", run)[:2] == (0, shown)
+    LAYOUT.run(f"{run}-before").rmdir()
     status, _, stderr = run_command(monkeypatch, capsys, "runs", "show", f"{run[:-1]}x")
     assert status == 2 and f"did you mean '{run}'?" in stderr
     status, _, stderr = run_command(monkeypatch, capsys, "runs", "show", STUDY)
     assert status == 2 and f"begins the names of {RUNS} runs" in stderr
+    for there_are_none in (lambda: None, LAYOUT.runs().mkdir):
+        shutil.rmtree(LAYOUT.runs(), ignore_errors=True)
+        there_are_none()
+        status, _, stderr = run_command(monkeypatch, capsys, "runs", "show", run)
+        assert status == 2 and "there are none yet" in stderr
 
 
 @pytest.mark.parametrize("command", [("verify",), ("runs", "list")])

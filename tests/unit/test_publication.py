@@ -81,6 +81,20 @@ def test_published_runs_are_adopted_as_done(
     assert files[0].exists()
 
 
+def test_a_study_is_published_and_adopted_below_the_results_unless_told_otherwise(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for out in ((), ("--out", str(PUBLISHED))):
+        assert audit(monkeypatch, capsys, "publish", "--study", STUDY, *out) == (0, "")
+    assert files_below(PUBLISHED) == files_below(LAYOUT.results / "published" / STUDY)
+    assert verify_results(Layout(results=LAYOUT.results / "published" / STUDY)).problems == []
+    for folder in (LAYOUT.runs(), LAYOUT.evaluations()):
+        shutil.rmtree(folder)
+    status, stderr = audit(monkeypatch, capsys, "adopt", "--study", STUDY)
+    runs = len(plan_of(LAYOUT, STUDY).runs)
+    assert (status, stderr) == (0, f"took over {runs} of {runs} runs\n")
+
+
 def test_only_what_the_parameters_ask_for_is_adopted(published: Layout) -> None:
     edit(LAYOUT.params / "arms/sigreg.yaml", "objective.weight", 0.05)
     plan = plan_of(LAYOUT, STUDY)

@@ -134,6 +134,13 @@ def test_claims_without_the_experiment_are_refused(
     monkeypatch.chdir(tmp_path)
     status, error = audit(monkeypatch, capsys, "theory")
     assert status == 2 and "has no toy_transport" in error and error.count("\n") == 1
+    assert audit(monkeypatch, capsys, "theory-report")[1] == error
+    # Those of another file are taken where it is named.
+    others = tmp_path / "others.yaml"
+    others.write_text("paper: {}")
+    for command in ("theory", "theory-report"):
+        status, error = audit(monkeypatch, capsys, command, "--claims", str(others))
+        assert status == 2 and str(others) in error
     edit(folder / "theory.yaml", "gibbs.coordinate", 3)
     status, error = audit(monkeypatch, capsys, "theory")
     assert status == 2 and "did you mean 'coordinates'?" in error
