@@ -259,7 +259,7 @@ def test_every_command_that_computes_has_as_many_threads_as_it_is_given(
         raise UserError(f"{threads} threads")
 
     monkeypatch.setattr(device, "make_deterministic", refuse)
-    monkeypatch.setattr("hamjepa_audit.plan.data_digest", lambda *_: 64 * "0")
+    monkeypatch.setattr("hamjepa_audit.plans.study.data_digest", lambda *_: 64 * "0")
     run = [] if command in ("theory", "bench") else [*RUN[:-2], "--arm", "hamjepa"]
     run += ["--seed", "0", "--device", "cpu"] if command == "pretrain" else []
     status, stderr = audit(monkeypatch, capsys, command, *run, "--threads", "3")
