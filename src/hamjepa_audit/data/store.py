@@ -1,12 +1,12 @@
-"""The prepared store: one folder of immutable uint8 images, their labels, and a manifest.
+"""The prepared store: a folder of immutable uint8 images, their labels, and a manifest.
 
-The store of a data set is the folder `<data root>/<dataset name>/`, which holds
+The store of a data set is the folder `<data root>/<dataset name>/`, which contains
 
-- `train_images.npy`, `test_images.npy`: uint8 (N, 3, S, S), C order; or, where images of all
-  shapes are kept whole, uint8 (bytes,), one image (height, width, 3) after the other;
-- `train_sizes.npy`, `test_sizes.npy`, with whole images only: int32 (N, 2), height and width;
+- `train_images.npy`, `test_images.npy`: uint8 (N, 3, S, S), C order; or, for whole images of
+  varying shape, uint8 (bytes,), one image (height, width, 3) after the other;
+- `train_sizes.npy`, `test_sizes.npy`, for whole images only: int32 (N, 2), height and width;
 - `train_labels.npy`, `test_labels.npy`: int64 (N,), little-endian;
-- `manifest.json`, written last: a folder without it is no store.
+- `manifest.json`, written last: a folder without it is not a complete store.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from hamjepa_audit.params.loading import validate
 from hamjepa_audit.params.sources import Sha256
 
 SCHEMA_VERSION = 1
-"""Raised by hand when the layout of the files or the content of the digest changes."""
+"""Incremented manually when the file layout or the content of the digest changes."""
 
 MANIFEST = "manifest.json"
 IMAGE_DTYPE = np.dtype("|u1")
@@ -44,9 +44,9 @@ Shape: TypeAlias = Literal["square", "whole"]
 
 
 class SplitRecord(Params):
-    """What the manifest says of one split.
+    """The manifest's entry for one split.
 
-    `sha256` is of the image bytes, the sizes where there are any, and the label bytes.
+    `sha256` covers the image bytes, the sizes if there are any, and the label bytes.
     """
 
     rows: Count
@@ -55,10 +55,10 @@ class SplitRecord(Params):
 
 
 class Manifest(Params):
-    """What a store holds.
+    """Description of a store's content.
 
-    `digest` names the data: it covers all that decides what a row is, and neither the names that
-    the data set and its source go by nor the versions of the libraries that decoded it.
+    `digest` identifies the data. It covers everything that determines the content of a row, but not
+    the names of the data set and its source, nor the versions of the libraries that decoded it.
     """
 
     schema_version: Annotated[int, Field(ge=SCHEMA_VERSION, le=SCHEMA_VERSION)]
@@ -98,7 +98,7 @@ class Split:
 
 @dataclass(frozen=True)
 class WholeSplit:
-    """One split of images of all shapes, read-only memory maps.
+    """One split of images of varying shape, read-only memory maps.
 
     Attributes:
         pixels: uint8 (bytes,), one image (height, width, 3) after the other.
@@ -112,7 +112,7 @@ class WholeSplit:
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
-        """(N + 1,) byte that each image starts at, and the end of the last."""
+        """(N + 1,) byte offset of each image's start, and of the end of the last image."""
         return np.concatenate([[0], np.cumsum(image_bytes(self.sizes))])
 
 
@@ -127,7 +127,7 @@ class Store:
 
 
 def image_bytes(sizes: Sizes) -> NDArray[np.int64]:
-    """Bytes (N,) of images of sizes (N, 2)."""
+    """Numbers of bytes (N,) of images of sizes (N, 2)."""
     return CHANNELS * sizes.astype(np.int64).prod(axis=1)
 
 
@@ -136,7 +136,7 @@ def load_manifest(folder: Path) -> Manifest:
 
     Raises:
         UserError: it is missing, not JSON, changed since it was written, of another schema version,
-            or contradicts itself.
+            or inconsistent.
     """
     path = folder / MANIFEST
     if not path.exists():
@@ -146,7 +146,7 @@ def load_manifest(folder: Path) -> Manifest:
         raise UserError(f"{path} must hold a JSON object, found {tree!r}; prepare the data again")
     try:
         content = {key: value for key, value in tree.items() if key != JSON_SEAL}
-        manifest = validate(Manifest, content, str(path))  # says better what is wrong than the seal
+        manifest = validate(Manifest, content, str(path))  # its messages say more than the seal's
         read_sealed_json(path)
         return manifest
     except UserError as error:
@@ -160,7 +160,7 @@ def open_store(folder: Path) -> Store:
         Memory maps whose shapes and types agree with the manifest.
 
     Raises:
-        UserError: a file is missing, truncated, or of another shape or type than the manifest says.
+        UserError: a file is missing or truncated, or its shape or type differs from the manifest.
     """
     manifest = load_manifest(folder)
     return Store(
@@ -172,13 +172,13 @@ def open_store(folder: Path) -> Store:
 
 
 def verify_store(folder: Path) -> Store:
-    """Opens a store and recomputes its hashes, a few megabytes at a time.
+    """Opens a store and verifies its hashes, a few megabytes at a time.
 
     Returns:
-        The opened store, whose bytes are those that the manifest describes.
+        The opened store, whose bytes agree with the manifest.
 
     Raises:
-        UserError: as `open_store`, or the bytes of a split are not those that were prepared.
+        UserError: as for `open_store`, or a split's bytes have changed since they were prepared.
     """
     store = open_store(folder)
     for name, split, record in (
@@ -201,7 +201,7 @@ def content_digest(
     train: SplitRecord,
     test: SplitRecord,
 ) -> str:
-    """The digest (SHA-256, hex) that names a store's data."""
+    """The digest (SHA-256, hex) that identifies a store's data."""
     return digest_of(
         {
             "schema_version": SCHEMA_VERSION,
@@ -215,7 +215,7 @@ def content_digest(
 
 
 def labels_sha256(store: Store) -> str:
-    """SHA-256 (hex) of the labels' bytes, training's then test's; the manifest has none of them."""
+    """SHA-256 (hex) of the bytes of training labels, then test labels; not in the manifest."""
     digest = hashlib.sha256()
     for split in (store.train, store.test):
         _hash_rows(split.labels, digest.update)
@@ -233,7 +233,7 @@ def labels_file(split: SplitName) -> str:
 
 
 def sizes_file(split: SplitName) -> str:
-    """The name of a split's file of sizes, which only stores of whole images have."""
+    """The name of a split's file of sizes; only stores of whole images have one."""
     return f"{split}_sizes.npy"
 
 
@@ -254,7 +254,7 @@ def _open_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDA
     if not path.is_file():
         raise UserError(f"missing file {path}, which {MANIFEST} describes; prepare the data again")
     try:
-        # Not np.load, which would also take archives of several arrays.
+        # Not np.load, which would also accept archives of several arrays.
         array = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError, EOFError) as error:
         raise UserError(
