@@ -1,7 +1,7 @@
 """`python tools/alone.py LOCK COMMAND...`: runs a command while holding a file lock.
 
-The lock ends with the command, however that ends; who comes second says so and waits. Needs nothing
-but Python: it also guards the making of the environment.
+The lock is released when the command ends, however it ends; a second caller prints a message and
+waits. Needs only the standard library, because it also guards the build of the environment.
 """
 
 import fcntl
@@ -10,7 +10,7 @@ import sys
 
 
 def run_alone(lock: str, command: list[str]) -> None:
-    """Becomes the command once the lock is free."""
+    """Replaces this process by the command once the lock is free."""
     held = os.open(lock, os.O_CREAT | os.O_RDWR)
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -5,9 +5,9 @@
     python tools/lock.py check [--installed]   compare the lock with pyproject.toml and with the
                                                running environment
 
-The lock is a conda environment file whose `pip:` list holds one line a package, each with its
-version and the hashes of its files: conda hands that list to pip, and so does the Makefile.
-Only the standard library is needed, apart from `check`, which uses `packaging` (it is locked).
+The lock is a conda environment file whose `pip:` list holds one line per package, with its version
+and the hashes of its files. Both conda and the Makefile pass that list to pip. Only the standard
+library is needed, except by `check`, which uses `packaging` (a locked package).
 """
 
 import argparse
@@ -34,7 +34,7 @@ PIN = re.compile(
     r"(?: ; (?P<marker>(?:(?! --hash=).)+))?"
     r"(?P<hashes>(?: --hash=sha256:[0-9a-f]{64})+)"
 )
-# True wherever the lock has to hold (tool.uv.environments), so only noise in a marker.
+# True wherever the lock has to work (tool.uv.environments), so redundant in a marker.
 ALWAYS_TRUE = (
     "python_full_version < '3.12'",
     "(sys_platform == 'darwin' or sys_platform == 'linux')",
@@ -42,7 +42,7 @@ ALWAYS_TRUE = (
 
 
 class LockError(Exception):
-    """One problem that the user can fix, as one line."""
+    """A problem that the user can fix, described in one line."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +56,15 @@ class Pin:
 
 
 def normalised(name: str) -> str:
-    """A package's name as PEP 503 compares it."""
+    """A package's name, normalised as in PEP 503."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def read_text(path: Path) -> str:
-    """The text of a file that has to be there.
+    """The text of a required file.
 
     Raises:
-        LockError: it isn't, or it can't be read.
+        LockError: the file is missing or can't be read.
     """
     try:
         return path.read_text(encoding="utf-8")
@@ -89,7 +89,7 @@ def read_project(path: Path) -> dict[str, Any]:
 
 
 def loose_requirements(document: dict[str, Any]) -> list[str]:
-    """Every requirement that pyproject.toml states: to run, to develop and to build."""
+    """All requirements in pyproject.toml: for running, development and building."""
     project = document["project"]
     extras: dict[str, list[str]] = project.get("optional-dependencies", {})
     build: list[str] = document.get("build-system", {}).get("requires", [])
@@ -97,9 +97,9 @@ def loose_requirements(document: dict[str, Any]) -> list[str]:
 
 
 def requirements_digest(document: dict[str, Any]) -> str:
-    """The sha256 of all that the lock is resolved from.
+    """The SHA-256 of everything that the lock is resolved from.
 
-    It is taken of the parsed values, so a new comment or order of keys doesn't ask for a new lock.
+    It covers the parsed values, so changed comments or order of keys don't require a new lock.
     """
     project = document["project"]
     inputs = {
@@ -113,7 +113,7 @@ def requirements_digest(document: dict[str, Any]) -> str:
 
 
 def lock_lines(path: Path) -> list[str]:
-    """The lines of the lock's `pip:` list, not yet looked into.
+    """The lines of the lock's `pip:` list, not yet parsed.
 
     Raises:
         LockError: the file can't be read or has no such list.
@@ -145,7 +145,7 @@ def read_pins(path: Path) -> list[Pin]:
 
 
 def simplified(line: str) -> str:
-    """A line of uv's, with one space between its parts and no condition that is always true."""
+    """A line of uv's output with single spaces and without conditions that are always true."""
     requirement, *hashes = line.replace("\\", " ").split(" --hash=")
     pin, _, marker = (part.strip() for part in requirement.partition(" ; "))
     conditions = [part for part in marker.split(" and ") if part and part not in ALWAYS_TRUE]
@@ -155,15 +155,15 @@ def simplified(line: str) -> str:
 
 
 def resolve(project: Path, uv: str, pins: list[Pin]) -> list[str]:
-    """Resolves pyproject.toml with uv into one line a package, sorted by name.
+    """Resolves pyproject.toml with uv into one line per package, sorted by name.
 
     Args:
-        project: pyproject.toml.
-        uv: the program.
-        pins: what uv keeps as long as it satisfies the requirements.
+        project: path of pyproject.toml.
+        uv: the uv program.
+        pins: pins that uv keeps if they satisfy the requirements.
 
     Raises:
-        LockError: uv is missing or found no solution (its own message is printed before).
+        LockError: uv is missing or found no solution (it prints its own message first).
     """
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "requirements.txt"
@@ -212,7 +212,7 @@ def render(name: str, digest: str, lines: list[str]) -> str:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a file so that no reader ever sees a part of it.
+    """Writes a file atomically, so that no reader sees a partial file.
 
     Raises:
         LockError: the folder can't be written to, or the disk is full.
@@ -243,7 +243,7 @@ def make(project: Path, lock: Path, uv: str, upgrade: bool) -> None:
 
 
 def print_requirements(lock: Path, names: list[str]) -> None:
-    """Prints the lock as pip requirements: all of it, or only the packages named.
+    """Prints the lock as pip requirements: all of it, or only the named packages.
 
     Raises:
         LockError: a named package isn't in the lock.
@@ -261,7 +261,7 @@ def print_requirements(lock: Path, names: list[str]) -> None:
 
 
 def project_problems(document: dict[str, Any], lock: Path) -> Iterator[str]:
-    """What in the lock disagrees with pyproject.toml, one line each."""
+    """Yields the lock's disagreements with pyproject.toml, one line each."""
     from packaging.requirements import Requirement
 
     pins = read_pins(lock)
@@ -295,7 +295,7 @@ def installed_versions() -> set[tuple[str, str]]:
 
 
 def installed_problems(project_name: str, lock: Path) -> Iterator[str]:
-    """Where the running environment differs from the lock, one line each."""
+    """Yields the running environment's differences from the lock, one line each."""
     from packaging.markers import Marker
 
     remedy = "run `make environment`"
@@ -312,10 +312,10 @@ def installed_problems(project_name: str, lock: Path) -> Iterator[str]:
 
 
 def check(project: Path, lock: Path, installed: bool) -> int:
-    """Prints what disagrees with the lock.
+    """Prints everything that disagrees with the lock.
 
     Returns:
-        The exit status: 0, or 2 after at least one problem.
+        The exit status: 0, or 2 if there is a problem.
     """
     document = read_project(project)
     try:
@@ -355,7 +355,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs a subcommand; a problem is printed as one line.
 
     Returns:
-        The exit status: 0, or 2 for anything that the user can fix.
+        The exit status: 0, or 2 for a problem that the user can fix.
     """
     options = parse(arguments)
     try:

@@ -1,6 +1,6 @@
-"""Publishes the study in results/tables, and its overview in the README: nobody types it.
+"""Publishes the study in results/tables, and copies its overview into the README.
 
-`python tools/publish.py STUDY` after `make tables`.
+Run `python tools/publish.py STUDY` after `make tables`.
 """
 
 import re
@@ -18,7 +18,7 @@ README = Path("README.md")
 
 
 def main() -> None:
-    """Publishes the study that the command line names."""
+    """Publishes the study named on the command line."""
     if len(sys.argv) != 2:
         raise UserError("give one study: python tools/publish.py STUDY")
     layout, study = Layout(), load_study(Layout.params, sys.argv[1])
@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def put_overview(overview: Path) -> None:
-    """Replaces what the README shows of an overview, if it does."""
+    """Replaces the README's copy of an overview, if it has one."""
     begin, end = f"<!-- overview: {overview.as_posix()} -->\n", "<!-- end -->"
     block = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
     shown = f"{begin}{overview.read_text().strip()}\n{end}"
