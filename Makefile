@@ -1,9 +1,9 @@
-# The front door. `make` or `make help` lists the targets.
+# The main entry point. `make` or `make help` lists the targets.
 #
-# Every target that runs something first makes sure that .venv holds exactly the packages of
-# environment.lock.yml; the file's content decides, not its time.
+# Every target that runs something first makes sure that .venv has exactly the packages of
+# environment.lock.yml, going by the file's content, not its modification time.
 
-# Variables for the command line: make test PYTEST_ARGS="-k floors"; make tables STUDIES=cifar100
+# Variables to set on the command line: make test PYTEST_ARGS="-k floors"; make tables STUDIES=cifar100
 PYTHON ?= $(shell python3.11 -c "" 2>/dev/null && echo python3.11 || echo python3)
 INSTALLER ?= uv
 CORES ?= all
@@ -20,11 +20,11 @@ INSTALLED_LOCK := $(VENV)/installed.lock.yml
 INSTALLED_PROJECT := $(VENV)/installed.pyproject.toml
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
-# --no-deps: the lock is complete. --no-build-isolation: what a source archive is built with
-# comes from the lock, too, instead of being downloaded unpinned.
+# --no-deps: the lock is complete. --no-build-isolation: build dependencies of source archives come
+# from the lock, too, instead of being downloaded unpinned.
 PIP_INSTALL := $(PIP) install --require-hashes --no-deps --no-build-isolation
-# --compile-bytecode: every job imports PyTorch, which compiled takes half the time.
-# --system-certs: as pip does, so that a proxy that the machine trusts is trusted.
+# --compile-bytecode: every job imports PyTorch, which takes half the time with bytecode.
+# --system-certs: trust the system's certificates as pip does, for instance a proxy's.
 UV_SYNC := $(BIN)/uv pip sync --compile-bytecode --system-certs --require-hashes --no-build-isolation --python $(BIN)/python
 LOCKED := $(BIN)/python tools/lock.py --lock $(VENV)/pending.lock.yml requirements
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile
@@ -32,11 +32,11 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist 
 PACKAGES_STAND := cmp -s $(LOCK) $(INSTALLED_LOCK) && $(BIN)/python -c "" 2>/dev/null
 PROJECT_STANDS := cmp -s pyproject.toml $(INSTALLED_PROJECT)
 
-# One make at a time builds the environment, and one runs the graph.
+# Only one make at a time may build the environment, and only one may run the graph.
 ALONE := $(PYTHON) tools/alone.py
 GRAPH_ALONE := $(ALONE) .snakemake.lock
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
-# After the target: `--config` would take it for one of its settings.
+# Put these after the target, which `--config` would otherwise take for one of its settings.
 SNAKEMAKE_OPTIONS := $(if $(STUDIES),--config studies='[$(STUDIES)]') $(SNAKEMAKE_ARGS)
 
 define CHECK_OPTIONS
@@ -47,7 +47,7 @@ case "$(INSTALLER)" in uv | pip) ;; *) echo \
     "INSTALLER=$(INSTALLER): no such installer, allowed: uv, pip; choose one of them" >&2; exit 2;; esac
 endef
 
-# The rules call `hamjepa-audit` and `python`: those of the environment, with its packages only.
+# The rules' `hamjepa-audit` and `python` must be the environment's, with its packages only.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONPATH
 
@@ -95,13 +95,13 @@ lock: ## pin what pyproject.toml asks for; UPGRADE=1 takes the newest versions
 clean-environment: ## remove .venv
 	rm -rf $(VENV) $(VENV).lock
 
-# What `report` runs while it alone runs the graph.
+# The part of `report` that runs under the graph's lock.
 pages:
 	$(SNAKEMAKE) results/report $(SNAKEMAKE_OPTIONS)
 	$(SNAKEMAKE) --report results/report/workflow.html results/report $(SNAKEMAKE_OPTIONS)
 
-# What `environment` runs, one make at a time. Each half leaves its mark last, so a half-built
-# environment is never taken for a finished one; the mark is a copy of what was installed from.
+# The part of `environment` that runs under a lock. Each half writes its marker file last, so that an
+# unfinished environment never counts as complete; the marker is a copy of the file installed from.
 build:
 	@{ $(PACKAGES_STAND); } || $(MAKE) --no-print-directory packages
 	@$(PROJECT_STANDS) || $(MAKE) --no-print-directory project

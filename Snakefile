@@ -1,7 +1,7 @@
 """The audit: data -> runs -> features -> measurements -> tables and figures.
 
-`snakemake --cores all results/tables` audits the studies of params/config.yaml; others with
-`--config studies='[cifar100]'`.
+`snakemake --cores all results/tables` audits the studies listed in params/config.yaml, or others
+given by `--config studies='[cifar100]'`.
 """
 
 from snakemake.utils import min_version
@@ -30,7 +30,7 @@ include: "workflow/rules/theory.smk"
 include: "workflow/rules/gain.smk"
 
 
-# Here, because Snakemake takes no default target from what is included.
+# Here, because Snakemake ignores a default target in an included file.
 rule:
     name:
         "results/tables"

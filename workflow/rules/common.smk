@@ -1,4 +1,4 @@
-"""What the rules share: the studies' parameters and plans."""
+"""Code that the rules share: the studies' parameters and plans."""
 
 import functools
 import tempfile
@@ -23,7 +23,7 @@ from hamjepa_audit.plans.theory import TheoryPlan, theory_files, theory_numbers
 
 
 def reporting_user_errors(function):
-    """What the user can fix is shown as one line, not as a traceback."""
+    """Wraps a function so that a UserError is shown as one line, without a traceback."""
 
     @functools.wraps(function)
     def wrapped(*arguments):
@@ -39,18 +39,18 @@ CONFIG = reporting_user_errors(validate)(ConfigParams, dict(config), "configurat
 LAYOUT = Layout(raw=Path(CONFIG.raw))
 STUDIES = CONFIG.studies
 
-# Jobs that compute ask for a GPU where there is one, or where the configuration says so because
-# this machine only submits them.
+# Compute jobs request a GPU if this machine has one, or if the configuration asks for it because
+# this machine only submits jobs.
 GPU_JOB = {"cpu": 0, "cuda": 1, "auto": min(1, gpu_count())}[CONFIG.device]
 
-# The last options of a command that computes on a device.
+# The trailing options of commands that compute on a device.
 ON_DEVICE = (
     f"--device {CONFIG.device} --runs-per-gpu {CONFIG.runs_per_gpu}"
     " --threads {threads} > {log} 2>&1"
 )
 
-# On this machine as many GPU jobs run at a time as its GPUs have places, unless `--resources gpu=N`
-# says otherwise; on a cluster (Snakemake counts nodes there, not cores) its scheduler decides.
+# On this machine, concurrent GPU jobs are limited to the places on its GPUs, unless `--resources
+# gpu=N` is given. On a cluster (where Snakemake counts nodes, not cores) the scheduler decides.
 ON_THIS_MACHINE = workflow.is_main_process and workflow.global_resources["_nodes"].value is None
 if workflow.is_main_process:
     if ON_THIS_MACHINE:
@@ -62,22 +62,23 @@ if workflow.is_main_process:
             "`--config device=cuda` makes them ask for one"
         )
 
-# Names of a run and of the runs of one arm, as hamjepa_audit.plans.identity puts them together.
+# Names of a run and of a batch (the runs of one arm), in the format of hamjepa_audit.plans.identity.
 RUN = "{study}-{arm}-e{epochs}-s{seed}-{digest}"
 BATCH = "{study}-{arm}-e{epochs}-{digest}"
 KINDS = ("metrics", "curves", "history")
 TABLE_FILES = [f"{name}.{ending}" for name in TABLES for ending in TABLE_FORMS]
 
 
-# Where a dry run writes what it must not change below results/; deleted when Snakemake ends.
+# Where a dry run writes files that it must not change in results/; deleted when Snakemake exits.
 ASIDE = tempfile.TemporaryDirectory(prefix="hamjepa-audit-")
 
 
 def noted(path, content):
-    """The JSON file that says what outputs are made of; it is new only when that changes.
+    """Writes a JSON file that lists what outputs depend on, only if the content changes.
 
-    Without it Snakemake's metadata would decide. Where no job will run (`-n`, `--dag`, `--summary`)
-    a changed one is written elsewhere, so that the same jobs are announced and nothing changes.
+    Rules take it as input, so that they don't rely on Snakemake's metadata. If no job will run
+    (`-n`, `--dag`, `--summary`), changed content is written to a temporary folder, so that the same
+    jobs are announced but nothing is modified. Returns the path.
     """
     runs_jobs = workflow.executor_plugin is not None and not workflow.dryrun
     if runs_jobs or (path.exists() and canonical_json(read_json(path)) == canonical_json(content)):
@@ -95,12 +96,12 @@ def study(name):
 @functools.cache
 @reporting_user_errors
 def plan_for(name, digest):
-    """Plan of a study for a digest of its data."""
+    """Plan of a study for the digest of its data."""
     return StudyPlan(LAYOUT, study(name), digest)
 
 
 def plan(name):
-    """Plan of a study; unless its parameters pin the data, they have to be prepared first."""
+    """Plan of a study; unless its parameters pin the data's digest, the data are prepared first."""
     digest = study(name).data.digest
     if digest is None:
         checkpoints.prepare.get(dataset=study(name).data.name)
@@ -109,7 +110,7 @@ def plan(name):
 
 
 def prepared_data(wildcards):
-    """The data of a run that the parameters ask for, and of no other; adopted ones need none."""
+    """The data of a run, which must be one of the study's runs; adopted runs need none."""
     run = RUN.format(**wildcards)
     if run not in plan(wildcards.study).runs:
         raise WorkflowError(
@@ -133,20 +134,20 @@ def batch(wildcards):
 
 
 def checkpoints_of(wildcards):
-    """The checkpoints of a batch; runs that were adopted need none."""
+    """The checkpoints of a batch; adopted runs need none."""
     of_batch = batch(wildcards)
     return [] if of_batch.adopted else [LAYOUT.checkpoint(name) for name in of_batch.run_ids]
 
 
 def training_gpus(wildcards):
-    """What a run asks for: a place on a GPU, or all places of each of several."""
+    """GPU resources of a run: one place on a GPU, or for several GPUs, all places of each."""
     gpus = study(wildcards.study).gpus
     places = CONFIG.runs_per_gpu if ON_THIS_MACHINE and gpus > 1 else 1
     return GPU_JOB * gpus * places
 
 
 def launcher(wildcards):
-    """What starts the processes of a run that several GPUs train, and nothing for one."""
+    """The torchrun prefix of the command for a run on several GPUs; empty for one."""
     gpus = GPU_JOB * study(wildcards.study).gpus
     return f"torchrun --standalone --nproc-per-node {gpus} --no-python " if gpus > 1 else ""
 
@@ -157,23 +158,23 @@ def features_of(wildcards):
 
 
 def selection(wildcards):
-    """Which runs and measurements a study is made of."""
+    """The file that lists a study's runs and measurements."""
     return selection_of(wildcards.study)
 
 
 def selection_of(name):
-    """The selection of a study by name, for rules without a wildcard for it."""
+    """The selection of a study by its name, for rules without a `study` wildcard."""
     return noted(LAYOUT.selection(name), plan(name).selection())
 
 
 def measurements(wildcards):
-    """All that is known of a study's runs."""
+    """All measurements and histories of a study's runs."""
     chosen = plan(wildcards.study)
     return chosen.measurements(*ALL_STEPS) + chosen.histories()
 
 
 def records(wildcards):
-    """What the runs of a study were made of and on."""
+    """The records of a study's runs: their inputs and circumstances."""
     return [LAYOUT.record(run) for run in plan(wildcards.study).runs]
 
 
@@ -183,7 +184,7 @@ def all_selections(wildcards):
 
 
 def all_records(wildcards):
-    """What the runs of all studies were made of and on."""
+    """The records of all studies' runs."""
     return [LAYOUT.record(run) for name in STUDIES for run in plan(name).runs]
 
 
@@ -200,34 +201,34 @@ def audit_plan():
 
 
 def claims_selection(wildcards):
-    """Which claims are tested, and how."""
+    """The file that lists which claims are tested, and how."""
     return noted(LAYOUT.claims_selection(), audit_plan().selection())
 
 
 def studies_selection(wildcards):
-    """Which studies are audited together."""
+    """The file that lists the studies that are audited together."""
     return noted(LAYOUT.studies(), sorted(STUDIES))
 
 
 def page_selection(wildcards):
-    """Which titles and captions the page shows."""
+    """The file that lists the titles and captions that the page shows."""
     return noted(LAYOUT.page_selection(), reporting_user_errors(selected_for_page)(LAYOUT))
 
 
 @functools.cache
 @reporting_user_errors
 def theory_plan():
-    """How the theorems are checked."""
+    """The plan of the theorems' checks."""
     return TheoryPlan.load(LAYOUT)
 
 
 def theory_selection(wildcards):
-    """What the checks are made of."""
+    """The file that lists what the theorems' checks depend on."""
     return noted(LAYOUT.theory_selection(), theory_plan().selection())
 
 
 def figure_files(name):
-    """The figures of a study: what was measured, arm beside arm."""
+    """The figures of a study that compare the arms' measurements."""
     return [
         path
         for epochs in study(name).epochs
@@ -236,7 +237,7 @@ def figure_files(name):
 
 
 def audit_figure_files(name):
-    """The figures of a study: the paper's claims beside it, and what its seeds can show."""
+    """The figures of a study beside the paper's claims, and of what its seeds can detect."""
     return [
         path
         for epochs in study(name).epochs
@@ -245,7 +246,7 @@ def audit_figure_files(name):
 
 
 def gain_files(name):
-    """Table and figures of what carries the gain, where a study has the arms for it."""
+    """Table and figures of what carries the gain, if the study has the arms for it."""
     figures = gain_figures(study(name))
     tables = [LAYOUT.tables(name) / f"{GAIN}.{form}" for form in TABLE_FORMS if figures]
     return tables + [
@@ -254,7 +255,7 @@ def gain_files(name):
 
 
 def _drawn(name, epochs, figures):
-    """Figures as PNG and PDF; Snakemake's report shows the former, each with its caption."""
+    """Paths of figures as PNG and PDF; Snakemake's report shows the PNG with its caption."""
     for figure in figures:
         stem = LAYOUT.figures(name) / f"{figure}_e{epochs}"
         yield report(

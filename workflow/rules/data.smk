@@ -1,4 +1,4 @@
-"""Images become one immutable store a data set."""
+"""Prepares one immutable store of images per data set."""
 
 SOURCES = {study(name).data.name: study(name).data for name in STUDIES}
 STUDY_OF_DATASET = {study(name).data.name: name for name in STUDIES}
@@ -12,7 +12,7 @@ for name in STUDIES:
 
 
 def source_description(wildcards):
-    """What the prepared data are made of."""
+    """The file that describes the source of the prepared data."""
     source = SOURCES[wildcards.dataset]
     content = source.model_dump(mode="json", exclude={"digest"})
     return noted(LAYOUT.source(wildcards.dataset), content)
@@ -39,7 +39,7 @@ checkpoint prepare:
         LAYOUT.results / "logs/prepare/{dataset}.log",
     conda:
         "../../environment.lock.yml"
-    # On a cluster its profile may give more; no byte depends on it.
+    # A cluster's profile may set more; the output doesn't depend on the number.
     threads: workflow.cores if ON_THIS_MACHINE else 1
     params:
         study=lambda wildcards: STUDY_OF_DATASET[wildcards.dataset],

@@ -1,6 +1,7 @@
-"""Frozen encoders are measured, all seeds of an arm in one job.
+"""Measures frozen encoders, all seeds of an arm in one job.
 
-Files are named by the content that decides their numbers, so their times don't matter (ancient).
+Files are named by a digest of everything that determines their numbers, so their modification times
+are ignored (`ancient`).
 """
 
 OF_BATCH = "--study {wildcards.study} --arm {wildcards.arm} --epochs {wildcards.epochs}"

@@ -1,4 +1,4 @@
-"""What carries the gain: a table and figures of the studies that have the arms for it."""
+"""What carries the gain: a table and figures for the studies that have the arms for it."""
 
 for _name in STUDIES:
     if gain_files(_name):

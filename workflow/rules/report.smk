@@ -1,4 +1,4 @@
-"""Figures, the page, and what a person asks for by these names."""
+"""Figures and the page, with the targets `results/figures` and `results/report`."""
 
 
 rule:
@@ -9,7 +9,7 @@ rule:
         [gain_files(name) for name in STUDIES],
 
 
-# One rule a study: the names of its figures depend on its numbers of epochs.
+# One rule per study, because the names of its figures depend on its numbers of epochs.
 for _name in STUDIES:
 
     rule:
@@ -18,7 +18,7 @@ for _name in STUDIES:
         input:
             selection=lambda wildcards, name=_name: selection_of(name),
             tables=[LAYOUT.study_table(_name, kind) for kind in KINDS],
-            # Figures along training show the metric that the paper's effective rank is tested on.
+            # Figures along training show the metric that is compared with the paper's effective rank.
             claims=claims_selection if has_trajectories(study(_name)) else [],
         output:
             figure_files(_name),

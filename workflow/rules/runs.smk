@@ -1,4 +1,4 @@
-"""One job a run: an arm, a number of epochs, a seed."""
+"""Pretraining: one job per run, which is an arm with a number of epochs and a seed."""
 
 
 rule:

@@ -1,4 +1,4 @@
-"""Measurements become long tables, and long tables statistics."""
+"""Collects measurements into long tables, and computes statistics from these."""
 
 
 rule collect:

@@ -1,4 +1,4 @@
-"""The theorems that the paper rests on, checked numerically: of no study, and no run is needed."""
+"""Numerical checks of the theorems that the paper relies on; independent of studies and runs."""
 
 THEORY_FILES = [*theory_files(LAYOUT), LAYOUT.theory() / PROVENANCE]
 THEORY_VERDICT = LAYOUT.results / "logs/theory_verdict.txt"
@@ -40,7 +40,7 @@ rule theory_report:
         "hamjepa-audit theory-report > {log} 2>&1"
 
 
-# By itself and last, since a job that fails loses its outputs: numbers, tables and figures stay.
+# A separate, last rule, because a failed job loses its outputs: numbers, tables and figures stay.
 rule theory_verdict:
     input:
         theory_numbers(LAYOUT),
