@@ -1,4 +1,4 @@
-"""A real Chromium without a window, spoken to over its debugging pipe; network off."""
+"""A headless Chromium without network, controlled through its debugging pipe."""
 
 import base64
 import contextlib
@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 TIMEOUT = 60.0
-"""Seconds that Chromium has for an answer."""
+"""Seconds to wait for an answer from Chromium."""
 
 
 class Chromium:
-    """One page in one browser. Every request that it makes is noted in `requests`."""
+    """One page in one browser; `requests` lists the URLs that it requests."""
 
     def __init__(self, program: str, profile: Path) -> None:
         to_browser, self._write = os.pipe()
@@ -48,7 +48,7 @@ class Chromium:
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
-        """The answer to one command of the DevTools protocol."""
+        """Sends a command of the DevTools protocol; returns the answer."""
         self._last += 1
         message: dict[str, Any] = {"id": self._last, "method": method, "params": params}
         if self._session:
@@ -62,14 +62,14 @@ class Chromium:
             self._note(answer)
 
     def open(self, page: Path) -> None:
-        """Opens a file and waits until it is loaded."""
+        """Opens a file, and waits until it is loaded."""
         self.requests.clear()
         self.call("Page.navigate", url=page.resolve().as_uri())
         while self.evaluate("document.readyState") != "complete":
             time.sleep(0.05)
 
     def evaluate(self, script: str) -> Any:
-        """The value of a JavaScript expression; a promise is waited for."""
+        """Value of a JavaScript expression; promises are awaited."""
         result = self.call(
             "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True
         )
@@ -77,7 +77,7 @@ class Chromium:
         return result["result"].get("value")
 
     def show(self, width: int, scheme: str = "light", media: str = "") -> None:
-        """As wide as a screen of so many pixels, light or dark, or as print."""
+        """Emulates a screen `width` pixels wide, light or dark, or another medium like print."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width, height=900, deviceScaleFactor=1, mobile=width < 600,
@@ -86,7 +86,7 @@ class Chromium:
         self.call("Emulation.setEmulatedMedia", media=media, features=features)
 
     def screenshot(self, target: Path, height: int | None = None) -> None:
-        """The page from its top, all of it or so many pixels, as PNG."""
+        """Saves the page as PNG, up to `height` pixels from the top if given."""
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
         clip = {
             "x": 0, "y": 0, "width": size["width"], "height": min(height or 1e9, size["height"]),
@@ -96,12 +96,12 @@ class Chromium:
         target.write_bytes(base64.b64decode(picture["data"]))
 
     def pdf(self, target: Path) -> None:
-        """The page printed on A4."""
+        """Prints the page on A4, as PDF."""
         paper = self.call("Page.printToPDF", paperWidth=8.27, paperHeight=11.69)
         target.write_bytes(base64.b64decode(paper["data"]))
 
     def press(self, key: str, code: int, text: str = "") -> None:
-        """One key, down and up."""
+        """Presses and releases a key."""
         for kind in ("keyDown", "keyUp"):
             self.call(
                 "Input.dispatchKeyEvent",
@@ -110,7 +110,7 @@ class Chromium:
             )  # fmt: skip
 
     def close(self) -> None:
-        """Ends the browser."""
+        """Closes the browser."""
         self._session = ""
         with contextlib.suppress(AssertionError, OSError, EOFError):
             self.call("Browser.close")
@@ -142,7 +142,7 @@ class Chromium:
 
 
 def _as_3_and_4(reading: int, writing: int) -> None:
-    """Chromium reads from descriptor 3 and writes to 4, whatever lay there."""
+    """Moves the pipes to descriptors 3 (read by Chromium) and 4 (written), whatever was there."""
     spare = fcntl.fcntl(reading, fcntl.F_DUPFD, 10), fcntl.fcntl(writing, fcntl.F_DUPFD, 10)
     for descriptor, place in zip(spare, (3, 4), strict=True):
         os.dup2(descriptor, place)
@@ -150,7 +150,7 @@ def _as_3_and_4(reading: int, writing: int) -> None:
 
 @contextlib.contextmanager
 def chromium(program: str, profile: Path) -> Iterator[Chromium]:
-    """A browser that is closed in the end."""
+    """Yields a browser, and closes it at the end."""
     browser = Chromium(program, profile)
     try:
         yield browser

@@ -1,7 +1,7 @@
-"""The page in a real Chromium with the network off: accessible, readable, usable by keyboard.
+"""The page in a real Chromium without network: accessibility, layout, use by keyboard, print.
 
 Needs Chromium (apt-get install chromium) and axe-core (npm install --no-save axe-core, or --axe
-FILE); `pytest tests/browser --screenshots DIR` also writes pictures to look at.
+FILE); `pytest tests/browser --screenshots DIR` also saves screenshots.
 """
 
 import re
@@ -95,7 +95,7 @@ def test_a_phone_scrolls_tables_and_not_the_page(browser: Chromium, page: Path) 
     browser.open(page)
     browser.evaluate(OPEN_ALL)
     assert browser.evaluate("document.documentElement.scrollWidth") == PHONE
-    # The verdicts come first and fit as they are.
+    # The verdicts come first and fit without scrolling.
     cut = "[...document.querySelectorAll('.counts')].map(t => t.parentElement)"
     cut += ".filter(box => box.scrollWidth > box.clientWidth).length"
     assert browser.evaluate(cut) == 0
@@ -148,7 +148,7 @@ def test_without_javascript_nothing_is_missing(browser: Chromium, page: Path) ->
 
 
 def test_the_printed_verdicts_can_be_read(opened: Chromium, tmp_path: Path) -> None:
-    """Every claim with its verdict and what it opens to is in the text of the PDF."""
+    """The text of the PDF has every claim with its verdict and its details."""
     reader = shutil.which("pdftotext")
     if reader is None:
         pytest.skip(
@@ -167,7 +167,7 @@ def test_the_printed_verdicts_can_be_read(opened: Chromium, tmp_path: Path) -> N
         reason = told.split(":", 1)[1].split(".")[0].strip()
         assert re.sub(r"\s", "", reason) in re.sub(r"\s", "", words), reason
     counts = Counter(verdict for _, verdict, _ in claims)
-    for verdict, count in counts.items():  # before its reason, besides the badges
+    for verdict, count in counts.items():  # before each reason; badges are not counted
         assert len(re.findall(rf"{verdict}:", words)) >= count
 
 

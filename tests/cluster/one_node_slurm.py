@@ -1,9 +1,9 @@
-"""A Slurm of one node, for a while: its own folder, keys and ports; no systemd, root or not.
+"""A temporary one-node Slurm with its own folder, keys and ports; needs neither systemd nor root.
 
     python tests/cluster/one_node_slurm.py [--cpus N] [--checkout FOLDER]
 
-starts one, audits the embedded study on it with workflow/profiles/slurm, says what became of every
-Slurm job, and stops it. It needs Debian's slurmctld, slurmd, slurm-client and munge, and the
+starts it, audits the embedded study on it with workflow/profiles/slurm, reports the state of every
+Slurm job, and stops it. It requires Debian's slurmctld, slurmd, slurm-client and munge, and the
 project's environment.
 """
 
@@ -31,24 +31,25 @@ SECONDS_TO_START = 60
 
 
 def missing_programs() -> list[str]:
-    """The programs that a Slurm of one node needs and this machine lacks."""
+    """Required programs that this machine lacks."""
     return [program for program in PROGRAMS if shutil.which(program) is None]
 
 
 @contextlib.contextmanager
 def one_node_slurm(folder: Path, cpus: int, gpus: int = 0) -> Iterator[dict[str, str]]:
-    """Starts Slurm in a new `folder` and stops it, with all of its jobs, when the block is left.
+    """Starts Slurm in a new `folder`; stops it, with all of its jobs, at the end of the block.
 
     Args:
-        folder: created for configuration, state and logs; a short path, as those of sockets are.
-        cpus: how many the node has, says Slurm.
-        gpus: fake GPUs: Slurm hands them out and sets CUDA_VISIBLE_DEVICES, no job can use them.
+        folder: created for configuration, state and logs; the paths of sockets must be short.
+        cpus: number of CPUs that the node is configured with.
+        gpus: number of fake GPUs: Slurm assigns them and sets CUDA_VISIBLE_DEVICES, but no job can
+            use them.
 
     Yields:
-        The environment in which Slurm's commands find it.
+        The environment variables with which Slurm's commands find it.
 
     Raises:
-        RuntimeError: the node was not ready in time; with the ends of the logs.
+        RuntimeError: the node was not ready in time; the message has the ends of the logs.
     """
     folder.mkdir(parents=True)
     _configure(folder, cpus, gpus)
@@ -122,7 +123,7 @@ PartitionName=all Nodes={host} Default=YES MaxTime=INFINITE State=UP
 
 
 def _srun_that_finds_it(folder: Path) -> Path:
-    """A folder with an srun for within jobs, where the executor plugin removes SLURM_CONF."""
+    """Makes a folder with an srun for use in jobs, where the executor plugin unsets SLURM_CONF."""
     script = folder / "bin" / "srun"
     script.parent.mkdir()
     script.write_text(
@@ -133,7 +134,7 @@ def _srun_that_finds_it(folder: Path) -> Path:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
+    """Ports that are currently free."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -144,7 +145,7 @@ def _free_ports(count: int) -> list[int]:
 @contextlib.contextmanager
 def _daemon(command: list[str], folder: Path, environment: Mapping[str, str]) -> Iterator[None]:
     with (folder / f"{command[0]}.out").open("wb") as output:
-        # A session of its own: Ctrl-C ends the test, which then ends the daemons in their order.
+        # In its own session: Ctrl-C stops only the test, which then stops the daemons in order.
         process = subprocess.Popen(
             command, env=environment, stdout=output, stderr=output, start_new_session=True
         )
@@ -175,7 +176,7 @@ def _wait_until_idle(folder: Path, environment: Mapping[str, str]) -> None:
 
 
 def _cancel_all(environment: Mapping[str, str]) -> None:
-    """Cancels what still runs and waits until it is gone."""
+    """Cancels the jobs that still run, and waits for their end."""
     jobs = slurm(environment, "squeue", "--noheader", "--format=%i", check=False).split()
     if not jobs:
         return
@@ -195,19 +196,19 @@ def slurm(environment: Mapping[str, str], *command: str, check: bool = True) -> 
 
 
 class Job(NamedTuple):
-    """What Slurm says of a job."""
+    """A job as Slurm reports it."""
 
     rule: str
     state: str
     gpus: int
-    """That it asked for."""
+    """Number of requested GPUs."""
 
 
 def audit_on(environment: Mapping[str, str], checkout: Path, *arguments: str) -> str:
-    """Runs Snakemake with the Slurm profile in a checkout; everything that it printed.
+    """Runs Snakemake with the Slurm profile in a checkout; returns its output.
 
     Raises:
-        RuntimeError: it failed.
+        RuntimeError: Snakemake failed.
     """
     result = subprocess.run(
         [sys.executable, "-m", "snakemake", "--workflow-profile", PROFILE,
@@ -222,7 +223,7 @@ def audit_on(environment: Mapping[str, str], checkout: Path, *arguments: str) ->
 
 
 def jobs_of(environment: Mapping[str, str]) -> list[Job]:
-    """All jobs that Slurm has had."""
+    """All jobs that Slurm has seen."""
     lines = slurm(
         environment, "squeue", "--states=all", "--noheader", "--sort=i",
         "--Format=comment:200,state:20,tres-per-job:40",
@@ -239,7 +240,7 @@ def jobs_of(environment: Mapping[str, str]) -> list[Job]:
 
 
 def copy_checkout(folder: Path) -> Path:
-    """The workflow and its parameters, as they are here, in a new folder without results."""
+    """Copies the workflow and its parameters to a new folder without results."""
     for name in ("params", "workflow"):
         shutil.copytree(REPOSITORY / name, folder / name)
     for name in ("Snakefile", "environment.lock.yml"):
@@ -253,7 +254,7 @@ def main() -> None:
     parser.add_argument("--cpus", type=int, default=os.cpu_count(), help="of the node")
     parser.add_argument("--checkout", type=Path, help="a new folder to audit in, which is kept")
     options = parser.parse_args()
-    # As for Ctrl-C: what is running is stopped on the way out.
+    # As for Ctrl-C, running processes are stopped before the exit.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if missing := missing_programs():
         sys.exit(f"not installed: {', '.join(missing)}; install slurmctld, slurmd and munge")

@@ -1,4 +1,4 @@
-"""Golden cases: inputs, outputs and gradients computed independently, and how to compare."""
+"""Golden cases: independently computed inputs, outputs and gradients, and their comparison."""
 
 import json
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass
 class Case:
-    """One golden case. `checked` collects what was compared, so that nothing is forgotten."""
+    """One golden case; `checked` collects the names of compared arrays, so that none is missed."""
 
     name: str
     component: str
@@ -28,7 +28,7 @@ class Case:
         return tensor.clone().requires_grad_(requires_grad)
 
     def check(self, name: str, actual: Tensor | np.ndarray | float) -> None:
-        """|actual - expected| <= atol + rtol * max|expected|, as the cases' index defines."""
+        """Asserts |actual - expected| <= atol + rtol * max|expected|, as defined in the index."""
         expected = self.arrays[name]
         value = actual.detach().numpy() if isinstance(actual, Tensor) else np.asarray(actual)
         prefix = "grad_" if name.startswith("grad_") else ""
@@ -41,12 +41,12 @@ class Case:
         self.checked.add(name)
 
     def expected_names(self) -> set[str]:
-        """What a runner has to check."""
+        """Names of the arrays that a runner has to check."""
         return {name for name in self.arrays if name.startswith(("exp_", "grad_"))}
 
 
 def load_cases(folder: Path) -> list[Case]:
-    """All cases below `folder`, float64."""
+    """All cases in `folder`, float64."""
     index = json.loads((folder / "index.json").read_text())
     return [_load(folder, entry) for entry in index["cases"]]
 

@@ -104,7 +104,7 @@ def _logdet_floor(case: Case) -> None:
     case.check("exp_eigmax_frac", spectrum.top_share)
     covariance = torch.cov((x @ directions).T).reshape(k, k)
     case.check("exp_trace", covariance.trace() + k * scalars["eps"])
-    # Both halves of the state are x: the floor of one is half the sum.
+    # Both halves of the state are x, so the floor of one half is half the sum.
     both = torch.stack([directions, directions])
     loss = 0.5 * logdet_floor(x, x, both, scalars["eps"], (limits, limits))
     _check_loss(case, loss, in_x=x)
@@ -265,7 +265,7 @@ def _encoder(case: Case) -> None:
 
 
 def _fill_encoder(encoder: TokenEncoder, scalars: dict) -> None:
-    """The cases' storage-free weights: u = frac(j c1 + c2 (k + 1)) scaled by kind."""
+    """Sets the weights that the cases define by a formula: u = frac(j c1 + c2 (k + 1)), scaled."""
     for layer in encoder.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
             layer.reset_running_stats()
@@ -339,7 +339,7 @@ def _check_weights(case: Case, potential: Potential) -> None:
 
 
 def _check_loss(case: Case, loss: Tensor, **inputs: Tensor) -> None:
-    """Value of a scalar loss and its gradients; one without a graph has zero gradients."""
+    """Checks a scalar loss and its gradients, which are zero if it has no graph."""
     case.check("exp_loss", loss)
     if loss.requires_grad:
         loss.backward()

@@ -1,6 +1,6 @@
-"""Every component against numbers that were computed independently.
+"""Compares every component with independently computed numbers.
 
-`pytest tests/golden --cases DIR` runs any other folder of cases of the same format.
+`pytest tests/golden --cases DIR` runs the cases in another folder, in the same format.
 """
 
 import pytest
@@ -34,7 +34,7 @@ LEFT_OUT = {
         s.get("warmup_epochs", 0) >= s.get("epochs", 1)
     ),
 }
-"""Options that no arm uses, each with its reason; a case that asks for one is skipped by name."""
+"""Options that no arm uses, by the reason with which their cases are skipped."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
