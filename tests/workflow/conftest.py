@@ -1,4 +1,4 @@
-"""A checkout with a tiny study, and Snakemake run in it for real."""
+"""A checkout with a tiny study, in which Snakemake runs for real."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ Snakemake = Callable[..., str]
 
 
 def checkout(folder: Path) -> Path:
-    """The workflow and the tiny study's parameters in a folder."""
+    """Copies the workflow and the tiny study's parameters into a folder."""
     copy_params(folder / "params")
     for name in ("Snakefile", "environment.lock.yml"):
         shutil.copy(REPOSITORY / name, folder)
@@ -26,7 +26,7 @@ def checkout(folder: Path) -> Path:
 
 
 def snakemake(folder: Path, *arguments: str, succeeds: bool = True) -> str:
-    """Runs Snakemake in a folder; everything that it printed."""
+    """Runs Snakemake in a folder; returns its output."""
     bin_folder = Path(sys.executable).parent
     result = subprocess.run(
         [str(bin_folder / "snakemake"), "--cores", "2", *arguments],
@@ -43,7 +43,7 @@ def snakemake(folder: Path, *arguments: str, succeeds: bool = True) -> str:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout in which the tiny study has been audited; tests must not change it."""
+    """A checkout with an audited tiny study; tests must not change it."""
     folder = checkout(tmp_path_factory.mktemp("checkout"))
     snakemake(folder, "results/tables")
     return folder
@@ -51,5 +51,5 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy_of_finished(finished: Path, tmp_path: Path) -> Path:
-    """A copy of it, with times kept, that a test may change."""
+    """A copy of `finished`, with modification times kept, that a test may change."""
     return Path(shutil.copytree(finished, tmp_path / "copy"))

@@ -1,4 +1,4 @@
-"""The Slurm profile: what it asks for, and a real Slurm of one node that runs the graph."""
+"""The Slurm profile: requested resources, and the graph on a real one-node Slurm."""
 
 import os
 import re
@@ -31,7 +31,7 @@ needs_slurm = pytest.mark.skipif(
 
 
 def gpus_by_rule(output: str) -> dict[str, str]:
-    """What a dry run announces each rule's jobs to ask for; "0" where it names no GPU."""
+    """GPUs that each rule's jobs request according to a dry run; "0" if it shows none."""
     jobs = re.findall(r"^(?:rule|checkpoint) (\w+):\n((?:    .*\n)+)", output, re.MULTILINE)
     found = {name: re.search(r"\bgpu=(\w+)", text) for name, text in jobs}
     return {name: match[1] if match else "0" for name, match in found.items()}
@@ -59,7 +59,7 @@ def test_jobs_that_compute_on_a_gpu_ask_for_one_and_no_other_does(
     assert {"prepare", "geometry", "collect", "metrics", "tables"} <= asked.keys()
     assert asked == {rule: gpus if rule in GPU_RULES else "0" for rule in asked}
     assert asked.keys() >= GPU_RULES
-    # What measures every checkpoint of every seed has as long as what made them.
+    # The job that measures all checkpoints of all seeds has the time limit of training.
     assert re.search(
         r"^rule trajectory:\n(?:    .*\n)*?    resources: .*runtime=1440", output, re.M
     )
@@ -77,7 +77,7 @@ def test_a_run_of_two_gpus_is_two_processes_and_asks_for_two_whole_gpus(
     runs_per_gpu: int,
     asked: str,
 ) -> None:
-    """All places on them, where GPU jobs count places; on a cluster they count GPUs."""
+    """Locally it requests all places on them, since GPU jobs count places; Slurm counts GPUs."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     folder = checkout(tmp_path)
     edit(folder / f"params/studies/{STUDY}.yaml", "gpus", 2)
@@ -123,14 +123,14 @@ def test_gpu_jobs_at_a_time_follow_the_gpus_unless_told_otherwise(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
     folder = checkout(tmp_path)
-    # In this order: what follows --config and --resources is taken for one of theirs.
+    # The target comes first: after --config or --resources it would be taken for one of theirs.
     output = snakemake(folder, f"data/{STUDY}/manifest.json", *options)
     assert re.search(rf"Provided resources: gpu=\D*{places}\b", output), output
 
 
 @pytest.fixture
 def short_folder() -> Iterator[Path]:
-    """A folder with a path that is short enough for the sockets in it."""
+    """A folder whose path is short enough for sockets in it."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
 
@@ -165,7 +165,7 @@ def test_slurm_gives_gpu_jobs_a_gpu_and_the_results_are_those_without_it(
         jobs = jobs_of(environment)
 
     assert {job.state for job in jobs} == {"COMPLETED"}
-    measured = GPU_RULES - {"trajectory"}  # the tiny study keeps no checkpoints along training
+    measured = GPU_RULES - {"trajectory"}  # the tiny study keeps no intermediate checkpoints
     assert {job.rule for job in jobs} >= measured | {"geometry", "collect", "tables"}
     assert all(job.gpus == (1 if job.rule in GPU_RULES else 0) for job in jobs)
     given = [line.split() for line in log.read_text().splitlines()]
@@ -179,7 +179,7 @@ def test_slurm_gives_gpu_jobs_a_gpu_and_the_results_are_those_without_it(
 
 
 def same_files(some: Path, all_: Path, pattern: str) -> int:
-    """Compares files of `some` byte by byte with those of `all_`; their number."""
+    """Compares the files in `some` with those in `all_` byte by byte; returns their number."""
     paths = [path.relative_to(some) for path in some.glob(pattern)]
     for path in paths:
         assert (some / path).read_bytes() == (all_ / path).read_bytes(), path
@@ -187,7 +187,7 @@ def same_files(some: Path, all_: Path, pattern: str) -> int:
 
 
 def processes_of_slurm_in(folder: Path) -> list[str]:
-    """Names of the daemons and jobs of a Slurm that is configured below a folder."""
+    """Process names of daemons and jobs of a Slurm whose configuration is below a folder."""
     return [
         process.info["name"]
         for process in psutil.process_iter(["name", "environ"])
@@ -196,7 +196,7 @@ def processes_of_slurm_in(folder: Path) -> list[str]:
 
 
 def start_script(checkout: Path, slurm: Path) -> "subprocess.Popen[str]":
-    """Starts the script that audits the embedded study on a Slurm of its own."""
+    """Starts the script that audits the embedded study on its own Slurm."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return subprocess.Popen(
         [sys.executable, str(one_node_slurm.__file__), "--checkout", str(checkout)],

@@ -1,4 +1,4 @@
-"""DVC over the graph: reproduce, push, clone, pull, restore; and what a change then runs."""
+"""DVC on top of the graph: reproduce, push, clone, pull, restore; and what a change reruns."""
 
 import os
 import re
@@ -23,7 +23,7 @@ UP_TO_DATE = "Data and pipelines are up to date"
 
 
 def run(folder: Path, *command: str) -> str:
-    """Runs a command in a folder with the environment's programs; what it printed."""
+    """Runs a command in a folder with the environment's programs; returns its output."""
     identity = {
         f"GIT_{role}_{field}": "test@localhost"
         for role in ("AUTHOR", "COMMITTER")
@@ -45,7 +45,7 @@ def run(folder: Path, *command: str) -> str:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A git repository that `dvc repro` made the results of, committed and pushed to a folder."""
+    """A git repository with results from `dvc repro`, committed, and pushed to a DVC remote."""
     folder = checkout(tmp_path_factory.mktemp("dvc") / "project")
     edit(folder / f"params/studies/{STUDY}.yaml", "arms", list(ARMS))
     edit(folder / f"params/studies/{STUDY}.yaml", "seeds", list(SEEDS))
@@ -68,7 +68,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def clone(project: Path) -> Path:
-    """A clone with what `dvc pull` fetched, restored."""
+    """A clone after `dvc pull` and `make restore`."""
     folder = project.parent / "clone"
     run(project, "git", "clone", "--quiet", ".", str(folder))
     assert not (folder / "results" / "runs").exists()
@@ -93,7 +93,7 @@ def test_an_edited_comment_in_the_code_runs_nothing(
 ) -> None:
     source = request.getfixturevalue(where)
     folder = Path(shutil.copytree(source, tmp_path / "copy", symlinks=True))
-    # A clone has none of the engine's memory.
+    # A clone has no metadata of Snakemake.
     assert (folder / ".snakemake").exists() == (where == "project")
     for path in (folder / "src").rglob("*.py"):
         path.write_text(path.read_text() + "# a comment\n")

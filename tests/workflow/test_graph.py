@@ -1,4 +1,4 @@
-"""The graph: a whole audit of a tiny study, and what is run again, and what isn't."""
+"""The graph: a complete audit of a tiny study, and what is or isn't rerun after changes."""
 
 import json
 import re
@@ -24,12 +24,12 @@ CLAIMS, STATISTICS = "params/paper/claims.yaml", "params/statistics.yaml"
 
 
 def planned(folder: Path, *arguments: str) -> dict[str, int]:
-    """Jobs that a dry run announces, by rule."""
+    """Number of jobs that a dry run announces, by rule."""
     return jobs_of(snakemake(folder, "-n", "results/tables", *arguments))
 
 
 def jobs_of(output: str) -> dict[str, int]:
-    """The jobs in what a dry run printed, by rule, but for targets."""
+    """Number of jobs in a dry run's output, by rule, without target rules."""
     if NOTHING in output:
         return {}
     table = output[output.index("Job stats:") :]
@@ -103,7 +103,7 @@ def test_what_runs_no_job_changes_no_result(copy_of_finished: Path, how: str) ->
     before = contents()
     output = snakemake(copy_of_finished, "results/tables", how)
     assert contents() == before
-    assert "pretrain" in output  # what has changed is seen all the same
+    assert "pretrain" in output  # the change is detected nevertheless
 
 
 def test_a_dry_run_writes_nothing_in_a_fresh_checkout(tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ def test_touched_files_and_comments_run_nothing(
     for path in (lock, copy_of_finished / CLAIMS, copy_of_finished / STATISTICS):
         path.write_text(path.read_text() + "# a comment\n")
     if not engine_remembers:
-        # Then nothing but times tells, which `restore` fixes.
+        # Then only modification times count, which `restore` corrects.
         shutil.rmtree(copy_of_finished / ".snakemake")
         monkeypatch.chdir(copy_of_finished)
         assert audit(monkeypatch, capsys, "restore")[0] == 0
@@ -349,13 +349,13 @@ def test_lint(finished: Path) -> None:
 def test_a_run_that_was_deleted_is_trained_again_for_the_checkpoints_that_it_lacked(
     tmp_path: Path,
 ) -> None:
-    """What `trajectory` tells who asks for checkpoints once the runs are there."""
+    """The remedy that `trajectory` suggests if checkpoints are asked for after training."""
     folder = checkout(tmp_path)
     edit(folder / f"params/studies/{STUDY}.yaml", "checkpoints.every_epochs", 1)
     layout = Layout(results=folder / "results")
     study = load_study(folder / "params", STUDY)
     assert study.data.digest is not None
-    # The first is deleted.
+    # The first run is missing, as if deleted.
     _, *kept = StudyPlan(layout, study, study.data.digest).runs
     for name in kept:
         layout.run(name).mkdir(parents=True)
@@ -392,6 +392,6 @@ def test_published_runs_are_adopted_and_give_the_same_tables_without_training(
     for path in (*made, folder / "results/metrics.parquet"):
         theirs = published / path.relative_to(folder / "results")
         assert path.read_bytes() == theirs.read_bytes(), path
-    # Changed parameters ask for other runs, which nobody has published.
+    # Changed parameters require other runs, which aren't published.
     edit(folder / "params/arms/sigreg.yaml", "objective.weight", 0.05)
     assert planned(folder)["pretrain"] == len(SEEDS)

@@ -1,4 +1,4 @@
-"""Generated pictures through ImageNet-100's whole path, from a folder of JPEG files to figures."""
+"""ImageNet-100's complete path on generated pictures, from a folder of JPEG files to figures."""
 
 import json
 import resource
@@ -24,24 +24,24 @@ ARMS = ("sigreg", "hamjepa")
 RAW = f"data/raw/{STUDY}"
 FIGURES = ("readouts_along_training", "accuracy_against_rank")
 MOST_SECONDS = 300
-"""Of the smoke study through the graph, on two cores."""
+"""Time limit of the smoke study through the graph, on two cores."""
 
 
 def seconds_of_processors() -> float:
-    """What the processes that this one started, and that have ended, took of all processors."""
+    """CPU time of this process's finished child processes."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def plan(folder: Path) -> StudyPlan:
-    """What the study consists of, in a folder where its data are prepared."""
+    """Plan of the study in a folder with its prepared data."""
     layout = Layout(folder / "params", folder / "data/raw", folder / "data", folder / "results")
     study = load_study(layout.params, STUDY)
     return StudyPlan(layout, study, data_digest(layout, study))
 
 
 def require_measurements(folder: Path, features: bool) -> None:
-    """Every step of every batch is there, and nothing else: no features along training."""
+    """Asserts that exactly the files of all batches' steps exist, without intermediate features."""
     expected = set()
     for batch in plan(folder).batches.values():
         expected |= {batch.measurement(step) for step in batch.steps}
@@ -52,18 +52,18 @@ def require_measurements(folder: Path, features: bool) -> None:
 
 
 def require_trajectories(folder: Path, epochs: int, every: int, seeds: int) -> None:
-    """All checkpoints are measured alike, and the figures are there."""
+    """Asserts that all checkpoints have the same measurements, and that the figures exist."""
     metrics = read_parquet(
         folder / f"results/studies/{STUDY}/metrics.parquet", METRICS_SCHEMA
     ).to_pandas()
-    # Predictors are measured at the end alone.
+    # Predictors are measured only at the end.
     of_predictors = [
         read_parquet(path, METRICS_SCHEMA).to_pandas()["metric"]
         for path in plan(folder).measurements(DYNAMICS)
     ]
     metrics = metrics[~metrics["metric"].isin(pd.concat(of_predictors))]
     checkpoints = list(range(every, epochs + 1, every))
-    # What the last checkpoint alone has: dynamics, and the time that training took.
+    # Only the last checkpoint has dynamics and the training time.
     alone = metrics["metric"].str.startswith("map_") | (metrics["metric"] == TRAINING_SECONDS)
     assert set(metrics["checkpoint_epoch"][alone]) == {epochs}
     counts = metrics[~alone].groupby(["arm", "seed", "checkpoint_epoch"])["metric"].count()
@@ -77,7 +77,7 @@ def require_trajectories(folder: Path, epochs: int, every: int, seeds: int) -> N
 
 
 def require_runs(folder: Path, along: list[int]) -> None:
-    """Every run has its checkpoints, and says how long its device waited for images."""
+    """Asserts that every run has its checkpoints, and the share of time its device waited."""
     for path in folder.glob("results/runs/*/run.json"):
         record = json.loads(path.read_text())
         names = {f"checkpoint_e{epoch:04d}.safetensors" for epoch in along}
@@ -89,7 +89,7 @@ def require_runs(folder: Path, along: list[int]) -> None:
 
 def verdict(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
             epochs: int) -> pd.Series:  # fmt: skip
-    """What the audit says of rank and accuracy, were the study one of the paper's."""
+    """The audit's verdict on rank and accuracy, with the study standing for one of the paper's."""
     edit(
         folder / "params/statistics.yaml", "stands_for",
         {STUDY: {"study": "imagenet100", "epochs": {45: epochs}}},
@@ -111,7 +111,7 @@ def verdict(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 def test_the_path_command_by_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One seed, in this process: what the rules call, in their order."""
+    """The rules' commands in their order, with one seed, in this process."""
     shutil.copytree(REPOSITORY / "params", tmp_path / "params")
     study = tmp_path / f"params/studies/{STUDY}.yaml"
     edit(study, "epochs", [4])
@@ -152,7 +152,7 @@ def test_the_path_command_by_command(
 def test_a_run_without_a_checkpoint_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A study that keeps none has nothing to measure along training."""
+    """A study that keeps no intermediate checkpoints has nothing to measure along training."""
     shutil.copytree(REPOSITORY / "params", tmp_path / "params")
     monkeypatch.chdir(tmp_path)
     status, _ = audit(monkeypatch, capsys, "prepare", "--study", "digits")
@@ -186,9 +186,9 @@ def test_the_smoke_study_through_the_graph(
     require_runs(tmp_path, [2, 4, 6])
     assert "Nothing to be done" in snakemake(tmp_path, "results/tables", *configured)
     found = verdict(tmp_path, monkeypatch, capsys, 8)
-    # Which of them is chance: the pictures are generated.
+    # Any of these may occur by chance, because the pictures are generated.
     decided = (Verdict.CARRIES_OVER, Verdict.NOT_CARRIED, Verdict.INCONCLUSIVE)
     assert found["n"] == 3 and found["verdict"] in decided
-    # On a machine that does other things, too, the second number tells.
+    # On a machine with other load, the second number is the meaningful one.
     taken = f"{seconds:.0f} s, in which processors worked on it for {worked:.0f} s"
     assert seconds < MOST_SECONDS, f"took {taken}; at most {MOST_SECONDS} s are meant"

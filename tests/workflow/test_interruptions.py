@@ -1,4 +1,4 @@
-"""The graph when its jobs are killed, and when two work in one checkout."""
+"""The graph when jobs are killed, and when two processes use one checkout."""
 
 import os
 import re
@@ -23,13 +23,13 @@ WITH_TIMES = {
     **dict.fromkeys(("seeds", "summary", "differences"), ("metric", TRAINING_SECONDS)),
     "statements": ("statement", "same-wall-clock"),
 }
-"""The tables that hold what training took, with the column and the name of those rows."""
+"""Tables with training times, and the column and value that identify those rows."""
 ENVIRONMENT = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture
 def without_a_run(copy_of_finished: Path) -> Path:
-    """A finished checkout that lacks one run, the long tables and the tables to be read."""
+    """A finished checkout without one run, without long tables and tables for readers."""
     (run,) = copy_of_finished.glob(f"results/runs/{STUDY}-sigreg-*-s0-*")
     shutil.rmtree(run)
     for folder in ("studies", "tables"):
@@ -38,9 +38,9 @@ def without_a_run(copy_of_finished: Path) -> Path:
 
 
 def tables_of(folder: Path) -> dict[str, bytes | str]:
-    """The tables, which do not depend on when and where they were made, but for times.
+    """Content of the tables, apart from times independent of when and where they were made.
 
-    Bytes; of tables that hold what training took, all forms without those rows.
+    Bytes; tables with training times, in all formats, without those rows.
     """
     files = (folder / "results/tables").rglob("*.*")
     tables = [path for path in files if path.name != "provenance.json"]
@@ -55,7 +55,7 @@ def without_times(path: Path) -> bytes | str:
         table = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
         assert name in set(table[key])
         return str(table[table[key] != name].to_json())
-    # Columns are as wide as what stands in them; LaTeX escapes the underscore.
+    # The width of columns depends on their content; LaTeX escapes the underscore.
     lines = [re.sub(r"[\s-]+", " ", line) for line in path.read_text().splitlines()]
     shown = name.replace("_", r"\_") if path.suffix == ".tex" else name
     rest = [line for line in lines if re.sub(r"-", " ", shown) not in line]

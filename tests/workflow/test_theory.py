@@ -1,4 +1,4 @@
-"""The theory's target: made without any run, and made again when its parameters change."""
+"""The theory's target: needs no run, and is remade when its parameters change."""
 
 from pathlib import Path
 
@@ -24,12 +24,12 @@ def test_the_target_needs_no_run_and_follows_its_parameters(tmp_path: Path) -> N
     assert not (folder / "results/runs").exists()
     assert "holds" in (folder / "results/logs/theory.log").read_text()
     assert "Nothing to be done" in snakemake(folder, "results/theory")
-    # What tables are of is written with them alone, whatever studies another target is asked for.
+    # The selections of studies are written only for targets that need them.
     assert not (folder / "results/studies").exists()
     layout = Layout(data=folder / "data", results=folder / "results")
     verified = verify_results(layout)
     assert (verified.problems, verified.unchecked) == ([], []) and verified.checked["provenances"]
-    # Claims of other things are not what the checks are made of.
+    # The checks don't depend on the paper's other claims.
     edit(folder / "params/paper/claims.yaml", "paper.version", 2)
     assert "Nothing to be done" in snakemake(folder, "-n", "results/theory")
     edit(folder / "params/theory.yaml", "spectra.instances", 1)

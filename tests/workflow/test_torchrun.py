@@ -1,4 +1,4 @@
-"""A run that torchrun starts in two processes on the CPU, as the workflow does on two GPUs."""
+"""A run in two processes on the CPU, started by torchrun, as the workflow does on two GPUs."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def start(folder: Path) -> "subprocess.Popen[str]":
 
 
 def finish(folder: Path) -> str:
-    """Trains the run, or goes on with it; what was printed."""
+    """Trains or resumes the run; returns the output."""
     process = start(folder)
     output, _ = process.communicate()
     assert process.returncode == 0, output
@@ -65,14 +65,14 @@ def kill(process: "subprocess.Popen[str]", rank: int) -> None:
 
 
 def steps_kept(folder: Path) -> int:
-    """How many steps were done when the last state was kept."""
+    """Number of steps in the last saved state."""
     folders = list((folder / "results/state").glob("*/"))
     return max((state.step for place in folders for state in saved_states(place)), default=0)
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a very small study's parameters and data; its states are of every step."""
+    """A folder with parameters and data of a very small study that saves a state at every step."""
     folder = tmp_path_factory.mktemp("prepared")
     study = copy_params(folder / "params") / "studies" / f"{STUDY}.yaml"
     for key, value in {
@@ -91,7 +91,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing disturbed."""
+    """An uninterrupted run."""
     folder = Path(shutil.copytree(prepared, tmp_path_factory.mktemp("whole") / "place"))
     output = finish(folder)
     assert output.count("run.json") == 1 and output.count(f"epoch {EPOCHS}") == 1, output
