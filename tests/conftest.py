@@ -1,4 +1,4 @@
-"""Options and fixtures that all tests share."""
+"""Options and fixtures shared by all tests."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Commands in processes of their own, forked off a warm one, that can be killed at any moment."""
+"""Runs commands in processes forked from a preloaded one; they can be killed at a chosen moment."""
 
 import json
 import multiprocessing
@@ -24,20 +24,20 @@ PHASES = {
     "measure_geometry": ("evaluation/geometry.py", "geometry"),
     "move_store": ("data/store_writing.py", "moving"),
 }
-"""Functions of our own in whose calls a moment may lie: name, file, phase."""
+"""Functions of the package during which a process can be signalled: name, file, phase."""
 
 SIGNALLED = "signalled.json"
-"""Says in which phases, from the outermost, a process got its signal, and what it had done."""
+"""File with the phases, outermost first, in which a process got its signal, and finished calls."""
 
 Calls = dict[str, list[int]]
-"""By phase, how many of the interpreter's events each of its calls took, of built-ins, too."""
+"""Per phase, the number of profiling events in each of its calls, including those of built-ins."""
 
 
 class Moment(NamedTuple):
-    """An event within a call, counted from its start; the call's end, should it come before.
+    """A profiling event within a call, counted from the call's start; at the latest the call's end.
 
-    Counted from the start of the command it would be another one every time: progress is shown by
-    the clock.
+    Counts from the start of the command wouldn't be reproducible, because the display of progress
+    depends on the clock.
     """
 
     phase: str
@@ -46,15 +46,15 @@ class Moment(NamedTuple):
 
 
 class Signalled(NamedTuple):
-    """What SIGNALLED says."""
+    """Content of SIGNALLED."""
 
     inside: list[str]
     finished: dict[str, int]
-    """By phase, the calls that were over."""
+    """Number of finished calls per phase."""
 
 
 def warm() -> ForkServerContext:
-    """A context whose processes start with everything imported."""
+    """A multiprocessing context whose processes start with everything imported."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         [
@@ -76,27 +76,27 @@ def run(
     by: signal.Signals = signal.SIGKILL,
     largest_file: int | None = None,
 ) -> tuple[int, str]:
-    """Runs hamjepa-audit in a folder; exit status (-9: killed) and what it printed.
+    """Runs hamjepa-audit in a folder; returns exit status (-9: killed) and output.
 
     Args:
-        context: of `warm`.
-        folder: which it works in.
+        context: from `warm`.
+        folder: the working directory.
         arguments: of the command.
-        end_at: when the process gets a signal.
+        end_at: moment at which the process gets a signal.
         by: the signal.
-        largest_file: bytes beyond which the system refuses to write a file.
+        largest_file: limit in bytes on the size of written files.
     """
 
     return _finish(context, folder, arguments, _Events(end_at, by), largest_file)
 
 
 def signalled(folder: Path) -> Signalled:
-    """Where a process that worked in a folder got its signal."""
+    """Where a process got its signal; `folder` is its working directory."""
     return Signalled(*json.loads((folder / SIGNALLED).read_text()))
 
 
 def calls_of(context: ForkServerContext, folder: Path, *arguments: str) -> Calls:
-    """Runs a command whole; how long each call of each phase took."""
+    """Runs a command to its end; returns the length of each call of each phase, in events."""
     report = folder / "calls.json"
     status, printed = _finish(context, folder, arguments, _Events(report=report))
     assert status == 0, printed
@@ -105,7 +105,7 @@ def calls_of(context: ForkServerContext, folder: Path, *arguments: str) -> Calls
 
 
 class _Events:
-    """Counts the interpreter's events; sends the process a signal at one of them."""
+    """Profiling function that counts events, and sends the process a signal at one of them."""
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class _Events:
             self.calls[phase].append(self.count - start)
 
     def _signal(self, returning: str | None) -> None:
-        """Sends the signal if this is the moment."""
+        """Sends the signal if this is the chosen moment."""
         if self.end_at is None:
             return
         phase, call, event = self.end_at

@@ -25,7 +25,7 @@ TINY_THEORY = {
     "maps.dimensions": [2, 8],
     "maps.hidden_width": 16,
     "long_run.steps": 5000,
-    "tolerances.energy_bounded": 1.5,  # of the steps and trajectories that are fewer here
+    "tolerances.energy_bounded": 1.5,  # larger, because there are fewer steps and trajectories
     "long_run.dimensions": [2, 8],
     "long_run.trajectories": 16,
     "toy_transport.refined": 2,
@@ -40,16 +40,16 @@ TINY_THEORY = {
     "pictures.drift.size": 5,
     "pictures.area.points": 40,
 }
-"""Everything that takes time in the theory's checks, made less."""
+"""Smaller values for everything that takes time in the theory's checks."""
 
 
 def copy_params(target: Path) -> Path:
-    """The project's parameters, with the embedded study made tiny."""
+    """Copies the project's parameters, with a tiny version of the embedded study."""
     folder = Path(shutil.copytree(REPOSITORY / "params", target))
     edit(folder / "studies" / f"{STUDY}.yaml", "encoder.width", 8)
     edit(folder / "studies" / f"{STUDY}.yaml", "optimisation.warmup_epochs", 1)
     edit(folder / "studies" / f"{STUDY}.yaml", "optimisation.batch_size", 256)
-    edit(folder / "studies" / f"{STUDY}.yaml", RAMP, 10)  # as the stored traces have it
+    edit(folder / "studies" / f"{STUDY}.yaml", RAMP, 10)  # as in the stored traces
     edit(folder / "studies" / f"{STUDY}.yaml", "epochs", [EPOCHS])
     edit(folder / "studies" / f"{STUDY}.yaml", "seeds", list(SEEDS))
     edit(folder / "studies" / f"{STUDY}.yaml", "evaluation.probe.epochs", 2)
@@ -72,7 +72,7 @@ def edit(path: Path, keys: str, value: Any) -> None:
 def audit(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
 ) -> tuple[int, str]:
-    """Runs hamjepa-audit in this process; exit status and stderr."""
+    """Runs hamjepa-audit in this process; returns exit status and stderr."""
     monkeypatch.setattr(sys, "argv", ["hamjepa-audit", *arguments])
     with pytest.raises(SystemExit) as stopped:
         main()
@@ -81,5 +81,5 @@ def audit(
 
 
 def files_below(folder: Path) -> set[str]:
-    """All files below a folder, relative; hidden ones too."""
+    """Relative paths of all files below a folder, including hidden ones."""
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
