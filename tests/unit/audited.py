@@ -1,6 +1,6 @@
-"""An audit of made-up metrics, tables and figures included, with verdicts of every kind.
+"""An audit of made-up metrics with verdicts of every kind, including tables and figures.
 
-A module binds the fixtures that it uses.
+A test module assigns the fixtures that it uses to its own names.
 """
 
 from pathlib import Path
@@ -31,8 +31,11 @@ PAPER_STUDIES = ("cifar100", "imagenet100", "tinyimagenet100")
 
 
 def every_verdict(plan: AuditPlan) -> pd.DataFrame:
-    """CIFAR-100 at 30 epochs as the paper; at 80 half the gain; ImageNet-100 the other way round;
-    a study of its shape as the paper, another with too few seeds, and the embedded one.
+    """Metrics that lead to verdicts of every kind.
+
+    CIFAR-100 agrees with the paper at 30 epochs, and has half the gain and a noisy MLP at 80.
+    ImageNet-100 has the opposite direction, and too few seeds for cosines and norms. Tiny ImageNet
+    agrees with the paper's CIFAR-100. The embedded study is included, too.
     """
     rows = pd.DataFrame(as_the_paper(plan.claims, SEEDS))[METRICS_SCHEMA.names]
     late = (rows["epochs"] == 80) & (rows["unit"] == "percent") & (rows["arm"] == "hamjepa")
@@ -49,7 +52,7 @@ def every_verdict(plan: AuditPlan) -> pd.DataFrame:
 
 
 def content(params_folder: Path, folder: Path, *studies: str, figures: bool = True) -> PageContent:
-    """What the page of an audit of some studies is made of; figures lie below `folder`."""
+    """Content of the page for an audit of some studies; figures are written below `folder`."""
     plan = AuditPlan.load(Layout(params=params_folder, results=folder))
     metrics = every_verdict(plan)
     metrics = metrics[metrics["study"].isin(studies)]
@@ -71,7 +74,7 @@ def content(params_folder: Path, folder: Path, *studies: str, figures: bool = Tr
 
 
 def record(run: dict[Any, Any]) -> dict[str, Any]:
-    """A run's record, as far as the page reads it."""
+    """A run's record with the entries that the page reads."""
     return run | {
         "commit": COMMIT,
         "uncommitted_changes": False,
@@ -79,7 +82,7 @@ def record(run: dict[Any, Any]) -> dict[str, Any]:
         "device": {"type": "cuda", "name": "NVIDIA H200"},
         "packages": {"torch": "2.14.1"},
         "started": "2026-01-01T00:00:00+00:00",
-        "ended": "2026-01-03T01:02:03+00:00",  # it was interrupted for two days
+        "ended": "2026-01-03T01:02:03+00:00",  # interrupted for two days
         "epoch_seconds": [3600.0, 123.4],
         "params": {
             "arm": {"objective": {"kind": "phase_space", "budget": {"weight": 0.2}}},

@@ -1,6 +1,7 @@
-"""Small pictures, and Parquet files of cats and dogs made of them.
+"""Small pictures, and Parquet files with them, labelled as cats and dogs.
 
-A module binds the fixtures that it uses, and those that they need: `pets = cats_and_dogs.pets`.
+A test module assigns the fixtures that it needs, directly or indirectly, to its own names:
+`pets = cats_and_dogs.pets`.
 """
 
 import io

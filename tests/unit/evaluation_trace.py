@@ -1,6 +1,6 @@
-"""The trace that guards EVALUATION_NUMERICS; python -m tests.unit.evaluation_trace writes it anew.
+"""The trace that guards EVALUATION_NUMERICS; python -m tests.unit.evaluation_trace rewrites it.
 
-Weights and features are drawn here, so that training's numbers have no part in it.
+Weights and features are random, so that the trace doesn't depend on the numbers of training.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ TRAINING, TEST, CLASSES = 300, 120, 10
 
 
 def trace(params: Path) -> dict[str, Any]:
-    """What is measured on drawn weights, images and features, by what it guards."""
+    """Measurements on random weights, images and features, by part."""
     edit(params / "studies" / f"{STUDY}.yaml", "evaluation.dynamics.rollout_applications", 10)
     run = resolve_run(load_study(params, STUDY), "hamjepa", EPOCHS, 0)
     chance = torch.Generator().manual_seed(0)
@@ -50,7 +50,7 @@ def trace(params: Path) -> dict[str, Any]:
 
 
 def draw_weights(model: nn.Module, chance: torch.Generator) -> None:
-    """Fills all tensors, by name: how training starts is not what is guarded."""
+    """Fills all tensors in order of their names; the trace must not depend on initialisation."""
     for name, tensor in sorted(model.state_dict().items()):
         if tensor.is_floating_point():
             drawn = 0.3 * torch.randn(tensor.shape, generator=chance)
@@ -60,7 +60,7 @@ def draw_weights(model: nn.Module, chance: torch.Generator) -> None:
 def clusters(
     width: int, chance: torch.Generator
 ) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor]]:
-    """Features (N, width) and labels of classes that overlap a little."""
+    """Features (N, width) and labels of slightly overlapping classes."""
     labels = tuple(torch.arange(rows) % CLASSES for rows in (TRAINING, TEST))
     centres = torch.randn(CLASSES, width, generator=chance)
 

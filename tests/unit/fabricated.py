@@ -1,4 +1,4 @@
-"""Results that look like an audit's, written in a moment instead of trained for."""
+"""Fabricated results in the format of an audit's, written quickly without training."""
 
 from pathlib import Path
 
@@ -37,14 +37,14 @@ METRICS = {
 
 
 def plan_of(layout: Layout, study: str) -> StudyPlan:
-    """The plan of a study whose parameters pin its data."""
+    """The plan of a study whose parameters pin the digest of its data."""
     params = load_study(layout.params, study)
     assert params.data.digest is not None
     return StudyPlan(layout, params, params.data.digest)
 
 
 def write_results(plan: StudyPlan) -> None:
-    """All files of a finished study but its figures; checkpoints hold no weights."""
+    """Writes all files of a finished study except figures; checkpoints contain no weights."""
     layout, study = plan.layout, plan.study.name
     for run in plan.runs.values():
         write_run(layout, run, plan.data_digest)
@@ -57,7 +57,7 @@ def write_results(plan: StudyPlan) -> None:
 
 
 def write_run(layout: Layout, run: RunParams, data_digest: str) -> None:
-    """A run's folder; its checkpoint is its own name, many times."""
+    """Writes a run's folder; the checkpoint is the run's name, repeated."""
     key = run_key(run, data_digest)
     checkpoint, history = layout.checkpoint(key.run_id), layout.run_history(key.run_id)
     write_bytes(checkpoint, key.run_id.encode() * 50)
@@ -67,7 +67,7 @@ def write_run(layout: Layout, run: RunParams, data_digest: str) -> None:
 
 
 def write_record(layout: Layout, run: RunParams, data_digest: str) -> None:
-    """A record of the checkpoint and history that are there."""
+    """Writes a record of the existing checkpoint and history."""
     key = run_key(run, data_digest)
     files = (layout.checkpoint(key.run_id), layout.run_history(key.run_id))
     record = {
@@ -97,7 +97,7 @@ def write_record(layout: Layout, run: RunParams, data_digest: str) -> None:
 
 
 def write_measurements(batch: Batch) -> None:
-    """One number, and one point of a curve, a run."""
+    """Writes one number per step, and one point of a curve, for each run."""
     keys = [run_key(run, batch.data_digest) for run in batch.runs]
     checkpoints = {name: _checkpoint(batch.layout, name) for name in batch.run_ids}
     for step, name in METRICS.items():
@@ -121,7 +121,7 @@ def _checkpoint(layout: Layout, run_id: str) -> dict[str, str]:
 
 
 def flip_bit(path: Path, position: int, bit: int) -> None:
-    """Flips one bit of a file; `position` counts around the end."""
+    """Flips one bit of a file; `position` wraps around at the end."""
     content = bytearray(path.read_bytes())
     content[position % len(content)] ^= 1 << bit
     path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""Made-up features, and what draws them."""
+"""Random features and their generators."""
 
 import torch
 from scipy.stats import ortho_group
@@ -18,7 +18,7 @@ def rotation(width: int) -> Tensor:
 def clusters(
     rows: int = 230, tests: int = 90, width: int = 12, classes: int = 7, spread: float = 1.0
 ) -> Labelled:
-    """Overlapping Gaussian clusters off the origin, float64: train, labels, test, labels."""
+    """Overlapping Gaussian clusters not centred at 0, float64: train, labels, test, labels."""
     generator = seeded(7)
     centres = torch.randn(classes, width, generator=generator, dtype=torch.float64) + 1.0
     labels = torch.randint(classes, (rows + tests,), generator=generator)
@@ -28,6 +28,6 @@ def clusters(
 
 
 def decaying(rows: int, width: int, seed: int = 5) -> Tensor:
-    """Features (rows, width) float64 with a falling spectrum and a mean."""
+    """Features (rows, width) float64 with a decaying spectrum and nonzero mean."""
     noise = torch.randn(rows, width, generator=seeded(seed), dtype=torch.float64)
     return noise * (1 + torch.arange(width)) ** -0.5 @ rotation(width) + 3

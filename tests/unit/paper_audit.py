@@ -1,6 +1,7 @@
-"""The audit of made-up runs that scatter around what the paper reports.
+"""The audit of made-up runs that scatter around the paper's values.
 
-A module binds the fixtures that it uses, and those that they need: `found = paper_audit.found`.
+A test module assigns the fixtures that it needs, directly or indirectly, to its own names:
+`found = paper_audit.found`.
 """
 
 from pathlib import Path

@@ -1,6 +1,7 @@
-"""Preparing data, and what a failure of it says and leaves behind.
+"""Helpers for tests of data preparation: its failures, their messages and files left behind.
 
-A module binds the fixtures that it uses, and those that they need: `raw = preparing.raw`.
+A test module assigns the fixtures that it needs, directly or indirectly, to its own names:
+`raw = preparing.raw`.
 """
 
 from collections.abc import Callable
@@ -33,7 +34,7 @@ def raw(tmp_path: Path) -> Path:
 
 
 def error_of(call: Callable[[], Any], *culprits: object) -> str:
-    """The one line that `call` fails with, which must name every culprit."""
+    """The one-line error message of `call`, which must contain every culprit."""
     with pytest.raises(UserError) as caught:
         call()
     message = str(caught.value)
@@ -48,7 +49,7 @@ def contents(root: Path) -> list[Path]:
 
 
 def rejects(source: Any, raw: Path, *culprits: object) -> str:
-    """The one line that preparing fails with, having left nothing behind."""
+    """The one-line error message of preparation, which must leave no files behind."""
     root = raw.parent / "prepared"
     message = error_of(lambda: prepare(source, raw, root), *culprits)
     assert contents(root) == []

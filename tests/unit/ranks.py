@@ -1,4 +1,4 @@
-"""What one rank of a test of data-parallel training does, and how ranks are started."""
+"""Tasks of the ranks in tests of data-parallel training, and a way to start the ranks."""
 
 import os
 import socket
@@ -40,19 +40,19 @@ main(sys.argv[1], Path(sys.argv[2]))
 """
 
 State = tuple[dict[str, Any], dict[str, Tensor]]
-"""What `capture` gives."""
+"""Result of `capture`."""
 
 
 @dataclass
 class Step:
-    """One step: what it measured, and the state after it."""
+    """Measured values of one step, and the state after it."""
 
     columns: Tensor
     after: State
 
 
 class DoubleTrainer(Trainer):
-    """Views are float32 as always; encoder, objective and optimiser compute in float64."""
+    """A trainer whose encoder, objective and optimiser use float64; views are float32 as usual."""
 
     def _states(self, samples: Tensor, images: BatchImages, epoch: int) -> Tensor:
         rows = samples.repeat(VIEWS)
@@ -71,7 +71,7 @@ def run_of(params: Path, arm: str) -> RunParams:
 
 
 def trainer_of(run: RunParams, kind: type[Trainer] = Trainer, ranks: Ranks = ALONE) -> Trainer:
-    """A new trainer on random images, enough for STEPS steps an epoch."""
+    """A new trainer on random images, enough for STEPS steps per epoch."""
     shape = (STEPS * BATCH, 3, run.data.image_size, run.data.image_size)
     source = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=source)
@@ -85,7 +85,7 @@ def trainer_of(run: RunParams, kind: type[Trainer] = Trainer, ranks: Ranks = ALO
 
 
 def train(trainer: Trainer, states: Sequence[State] = ()) -> list[Step]:
-    """The steps of an epoch, each from the state after the one before it: ours, or a given one."""
+    """The steps of an epoch, each starting from the previous state: its own, or one of `states`."""
     order = [trainer.ranks.share(samples) for samples in trainer._batches(1, STEPS)]
     assert isinstance(trainer.images, Tensor)
     steps = []
@@ -98,15 +98,15 @@ def train(trainer: Trainer, states: Sequence[State] = ()) -> list[Step]:
 
 
 def copied(state: State) -> State:
-    """A state that later steps don't change."""
+    """A copy of a state that later steps don't change."""
     content, tensors = state
     return content, {name: value.clone() for name, value in tensors.items()}
 
 
 def run_ranks(task: str, folder: Path, gpus: str = "") -> list[Any]:
-    """Does a task in RANKS processes together; what each of them says, in their order.
+    """Runs a task in RANKS processes together; returns their results in order of ranks.
 
-    GPUs are names here: where PyTorch finds none, it computes on the CPU.
+    GPUs are only names: if PyTorch finds none, it computes on the CPU.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -129,14 +129,14 @@ def run_ranks(task: str, folder: Path, gpus: str = "") -> list[Any]:
 
 
 def in_doubles(folder: Path, ranks: Ranks) -> dict[str, list[Step]]:
-    """Ten steps on end in float64, by arm."""
+    """Ten consecutive steps in float64, by arm."""
     return {
         arm: train(trainer_of(run_of(folder / "params", arm), DoubleTrainer, ranks)) for arm in ARMS
     }
 
 
 def as_trained(folder: Path, ranks: Ranks) -> dict[str, list[Step]]:
-    """The steps as training does them, each from the state that one process had before it."""
+    """Steps in training's precision, each from the state of a single process before that step."""
     states = torch.load(folder / "states.pt", weights_only=False)
     return {
         arm: train(trainer_of(run_of(folder / "params", arm), ranks=ranks), states[arm])
@@ -145,15 +145,15 @@ def as_trained(folder: Path, ranks: Ranks) -> dict[str, list[Step]]:
 
 
 def states_at(folder: Path, name: str, conditions: str) -> States:
-    """States of a run that are made, and gone on with, under some conditions."""
+    """States of a run that are saved and resumed under the given conditions."""
     code = {"commit": "", "uncommitted_changes": False}
     return States(folder / name, {"torch": conditions}, code, datetime.now(UTC), 0.0)
 
 
 def resume(folder: Path, ranks: Ranks) -> dict[str, Any]:
-    """Restores two runs' states and says how far each had come, and with which weights.
+    """Restores the states of two runs; returns the number of steps and the weights of each.
 
-    The first rank's conditions are those of the states in one run; the second's, in the other.
+    The conditions of one run's states are the first rank's; those of the other's, the second's.
     """
     found = {}
     for name, its in (("first", 0), ("second", 1)):
@@ -165,7 +165,7 @@ def resume(folder: Path, ranks: Ranks) -> dict[str, Any]:
 
 
 def fail(folder: Path, ranks: Ranks) -> list[str]:
-    """What a rank is told if the first fails, and if it doesn't."""
+    """What a rank receives if the first one succeeds, and if it fails."""
 
     def work() -> str:
         raise UserError(f"rank {ranks.rank} can't")
@@ -179,12 +179,12 @@ def fail(folder: Path, ranks: Ranks) -> list[str]:
 
 
 def lease(folder: Path, ranks: Ranks) -> str:
-    """Which GPU a rank was given."""
+    """The GPU assigned to a rank."""
     return os.environ["CUDA_VISIBLE_DEVICES"]
 
 
 def wait(folder: Path, ranks: Ranks) -> float:
-    """How long the run's device waited, after an epoch in which each rank's did for its number."""
+    """The run's waiting time after an epoch in which each rank waited for as long as its number."""
     trainer = trainer_of(run_of(folder / "params", "sigreg"), ranks=ranks)
     trainer.position.waited = float(ranks.rank)
     trainer.train_epoch(1, TrainingProgress("test", EPOCHS, STEPS, quiet=True))
@@ -192,7 +192,7 @@ def wait(folder: Path, ranks: Ranks) -> float:
 
 
 def verify(folder: Path, ranks: Ranks) -> list[Any]:
-    """How often a rank hashed a sound store and how many images it has; why not a damaged one."""
+    """How often a rank hashed a valid store, its number of images, and a damaged store's error."""
     hashed: list[Path] = []
 
     def counted(store: Path) -> Store:
@@ -222,7 +222,7 @@ TASKS = {
 
 
 def main(task: str, folder: Path) -> None:
-    """One rank's part, and the file that says what it found."""
+    """Runs a task in one rank, and writes its result to a file."""
     make_deterministic(threads=1)
     with joined_ranks("auto", 2) as (ranks, _):
         found = cast(Any, TASKS[task])(folder, ranks)

@@ -1,4 +1,4 @@
-"""Made-up measurements in the shape of a study's: four arms, five seeds, one checkpoint."""
+"""Made-up measurements in the form of a study's: four arms, five seeds, one checkpoint."""
 
 import numpy as np
 import pandas as pd
@@ -22,12 +22,12 @@ SHIFT = {"q": 0.0, "p": -2.0, "qp": -0.5, "all": 0.0}
 
 
 def run_id(arm: str, seed: int, epochs: int = EPOCHS) -> str:
-    """A run's name."""
+    """The id of a run."""
     return f"{STUDY}-{arm}-e{epochs}-s{seed}-0123456789ab"
 
 
 def conditions() -> list[tuple[str, int, str]]:
-    """Every (arm, seed, readout)."""
+    """All triples (arm, seed, readout)."""
     return [(arm, seed, part) for arm in ARM_ORDER for seed in SEEDS for part in READOUTS[arm]]
 
 
@@ -43,7 +43,7 @@ def _key(arm: str, seed: int) -> dict[str, object]:
 
 
 def metrics() -> pd.DataFrame:
-    """METRICS_SCHEMA: kNN sweep, probe, rank, participation, cosine and norm."""
+    """Table of METRICS_SCHEMA: kNN sweep, probe, rank, participation, cosine and norm."""
     noise = np.random.default_rng(0)
     rows = []
     for arm, seed, part in conditions():
@@ -75,7 +75,7 @@ def metrics() -> pd.DataFrame:
 
 
 def curves(points: int = 512) -> pd.DataFrame:
-    """CURVES_SCHEMA: spectra of 256 eigenvalues, cosines and norms at `points` probabilities."""
+    """Table of CURVES_SCHEMA: 256 eigenvalues, cosines and norms at `points` probabilities."""
     noise = np.random.default_rng(1)
     probability = (np.arange(points) + 0.5) / points
     rank = np.arange(1, 257, dtype=float)
@@ -108,7 +108,7 @@ def curves(points: int = 512) -> pd.DataFrame:
 
 
 def history() -> pd.DataFrame:
-    """HISTORY_SCHEMA: the terms of each arm's objective, gradient norm and learning rate."""
+    """Table of HISTORY_SCHEMA: terms of each arm's objective, gradient norm, learning rate."""
     noise = np.random.default_rng(2)
     epoch = np.arange(1, EPOCHS + 1)
     schedule = np.where(epoch <= 2, epoch / 2, 0.5 + 0.5 * np.cos(np.pi * (epoch - 2) / 10)) * 5e-4

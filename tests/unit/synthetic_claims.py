@@ -1,4 +1,4 @@
-"""Made-up metrics that scatter around what the paper reports."""
+"""Made-up metrics that scatter around the paper's values."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def row(
 def as_the_paper(
     claims: Claims, seeds: int, study: str | None = None, name: str | None = None
 ) -> list[dict[str, Any]]:
-    """Rows that scatter around the paper's values, as if its runs had been made again."""
+    """Rows that scatter around the paper's values, as if its runs had been repeated."""
     noise = np.random.default_rng(1)
     rows = []
     seen = set()

@@ -1,4 +1,4 @@
-"""Accuracies by the ranks of labels."""
+"""Accuracies computed from the ranks of labels."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""The audit as a whole: what it does without runs, its tables, its command and its time."""
+"""The audit as a whole: missing runs, refused metrics, tables, the command and its duration."""
 
 import re
 import resource
@@ -177,13 +177,13 @@ def test_the_command_tests_the_claims_that_it_is_given_and_leaves_out_what_it_is
 
 
 def processor_seconds() -> float:
-    """Of the processes that this one has waited for: the clock also tells what else is going on."""
+    """CPU time of finished child processes; unlike wall time, independent of other load."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def hundred_thousand_rows(claims: Claims, seeds: int) -> pd.DataFrame:
-    """Five studies, all arms and readouts, every run measured at 10 checkpoints or so."""
+    """Metrics of five studies, all arms and readouts, with about 10 checkpoints per run."""
     studies = [("cifar100", name) for name in ("cifar100", "cifar100_controls", "tinyimagenet100")]
     studies += [("imagenet100", name) for name in ("imagenet100", "imagenet100_cmc")]
     rows = [row for like, name in studies for row in as_the_paper(claims, seeds, like, name)]
@@ -196,11 +196,11 @@ def hundred_thousand_rows(claims: Claims, seeds: int) -> pd.DataFrame:
     return pd.concat([*earlier, final], ignore_index=True)
 
 
-@pytest.mark.parametrize("seeds", [MOST_SIGNS])  # where the exact tests take longest
+@pytest.mark.parametrize("seeds", [MOST_SIGNS])  # for which the exact tests take longest
 def test_a_hundred_thousand_rows_take_seconds(
     seeds: int, claims: Claims, params_folder: Path, tmp_path: Path
 ) -> None:
-    """The command as it is typed, all of them in the studies that claims are tested on."""
+    """The complete command; all rows belong to studies on which claims are tested."""
     many = hundred_thousand_rows(claims, seeds)
     assert len(many) >= 100_000
     path = parquet(many.sample(frac=1, random_state=0), tmp_path / "many.parquet")

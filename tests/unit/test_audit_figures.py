@@ -1,4 +1,4 @@
-"""Figures of seeds, differences, claims and power: what is drawn are the numbers."""
+"""Figures of seeds, differences, claims and power show the right numbers."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def metrics() -> pd.DataFrame:
 
 
 def dots(axis: Axes) -> dict[str, list[float]]:
-    """The values of every line with a label, in order."""
+    """Sorted values of every line with a label."""
     return {
         str(line.get_label()): sorted(np.atleast_1d(line.get_ydata()))
         for line in axis.get_lines()
@@ -106,7 +106,7 @@ def test_power_is_that_of_the_paired_t_test(metrics: pd.DataFrame, plan: AuditPl
     sd = table.set_index(key).loc[("knn_top1@20", "hamjepa", "q", "sigreg"), "sd"]
     line = next(line for line in axis.get_lines() if line.get_label() == "HamJEPA")
     for n, shown in zip(line.get_xdata(), line.get_ydata(), strict=True):
-        if n > 50:  # where statsmodels gives NaN
+        if n > 50:  # statsmodels gives NaN
             break
         oracle = TTestPower().power(1.0 / sd, n, 0.05)
         assert shown == pytest.approx(100 * oracle, abs=1e-3)

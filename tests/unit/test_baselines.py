@@ -1,4 +1,4 @@
-"""VICReg, RDMReg and the sliced Wasserstein distance against plain references."""
+"""VICReg, RDMReg and the sliced Wasserstein distance compared with plain references."""
 
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ def objective_params(folder: Path, arm: str) -> Any:
 
 
 def plain_vicreg(first: Array, second: Array) -> dict[str, float]:
-    """The paper's sums, written out: gamma = 1, epsilon = 1e-4."""
+    """The paper's sums, written out as loops: gamma = 1, epsilon = 1e-4."""
     n, d = first.shape
     terms = {"invariance": 0.0, "variance": 0.0, "covariance": 0.0}
     for i in range(n):
@@ -86,13 +86,13 @@ def test_vicregs_gradient_is_finite_at_collapse(params_folder: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_slices_agree_with_scipy_on_a_line(seed: int) -> None:
-    """Of equal spread, shifted samples W2 is W1 is the shift; in general SciPy's W1 bounds it."""
+    """On sorted samples, SciPy's W1 gives the steps of the quantile functions' difference."""
     ours, theirs = normal(40, 6, seed=seed), 1.7 * normal(40, 6, seed=seed + 50).exp()
     directions = unit_directions(6, 1, seeded(seed)).double()
     first, second = ((x @ directions)[:, 0].numpy() for x in (ours, theirs))
     squared = float(sliced_wasserstein(ours, theirs, directions))
-    # W2^2 by SciPy: its W1 is the integral of |F^-1 - G^-1|, ours of the square. The sorted
-    # samples' differences are the quantile functions' differences, step by step.
+    # SciPy's W1 is the integral of |F^-1 - G^-1|, and W2^2 that of its square. The differences of
+    # the sorted samples are those of the quantile functions, step by step.
     steps = [
         stats.wasserstein_distance([a], [b])
         for a, b in zip(sorted(first), sorted(second), strict=True)
@@ -102,7 +102,7 @@ def test_slices_agree_with_scipy_on_a_line(seed: int) -> None:
 
 
 def test_a_shift_along_a_slice_is_the_distance() -> None:
-    """Where all mass moves alike W2 is SciPy's W1."""
+    """If all mass is shifted equally, W2 equals SciPy's W1."""
     ours = normal(30, 4)
     directions = unit_directions(4, 7, seeded()).double()
     shift = torch.tensor([0.3, -0.2, 0.5, 1.0], dtype=torch.float64)
@@ -115,7 +115,7 @@ def test_a_shift_along_a_slice_is_the_distance() -> None:
 
 
 def test_the_distance_is_the_best_pairing() -> None:
-    """Against every pairing of a small sample, by linear assignment."""
+    """Compares with the best of all pairings of a small sample, by linear assignment."""
     from scipy.optimize import linear_sum_assignment
 
     ours, theirs, directions = (
@@ -140,7 +140,7 @@ def test_the_distance_is_the_best_pairing() -> None:
 def test_the_target_is_a_rectified_generalised_gaussian(
     shape: float, location: float, scale: float
 ) -> None:
-    """Its positive part against SciPy's law, its zeros against the law's mass below zero."""
+    """Compares the positive part with SciPy's distribution, and the zeros with its mass below 0."""
     law = stats.gennorm(shape, loc=location, scale=scale * shape ** (1 / shape))
     drawn = rectified_generalised_gaussian(
         200, 100, shape, location, scale, np.random.default_rng(7)

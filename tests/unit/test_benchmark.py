@@ -1,4 +1,4 @@
-"""The benchmark: the plain implementation is the same mathematics, and the report is written."""
+"""The benchmark: the plain implementation is mathematically the same, and the report is written."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from tests.tiny import audit
 
 CPU = torch.device("cpu")
 CHANCE = 4_000_000
-"""Bytes by which the peak memory of two processes that do the same may differ."""
+"""Bytes by which the peak memory of two identical processes may differ."""
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def test_preparation_is_timed_and_its_memory_measured(params: BenchmarkParams) -
 
 
 def test_preparation_holds_no_images(params: BenchmarkParams) -> None:
-    """Ten times as many need what is known of each, 1 kB at most; their pixels are 12 kB each."""
+    """Each further image needs at most 1 kB for its metadata; its pixels would be 12 kB."""
     images = 4000
     size = params.preparation.model_copy(
         update={

@@ -1,4 +1,4 @@
-"""Claims on studies that stand for the paper's: judged by direction alone."""
+"""Claims tested on studies that stand for the paper's: judged only by direction."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ claims, params = paper_audit.claims, paper_audit.params
 def test_another_study_is_judged_by_direction_alone(claims: Claims, params: AuditParams) -> None:
     rows = as_the_paper(claims, 5, "cifar100", name="tinyimagenet100")
     table = pd.DataFrame(rows)[METRICS_SCHEMA.names]
-    # The same gains at half the accuracy: the size is another, the direction is the same.
+    # Half of all accuracies: gains have another size, but the same direction.
     percent = table["unit"] == "percent"
     table.loc[percent, "value"] *= 0.5
     result = audit(table, claims, params)
@@ -32,7 +32,7 @@ def test_another_study_is_judged_by_direction_alone(claims: Claims, params: Audi
     words = result.statements[result.statements["carried"]].set_index("statement")["verdict"]
     assert words["cone"] == words["rank-not-collapsed"] == "carries over"
     assert words["same-wall-clock"] == "not run"
-    assert set(result.claims["verdict"]) == {"not run"}  # no number of its own to compare with
+    assert set(result.claims["verdict"]) == {"not run"}  # none of its numbers can be compared
     assert without_claims(table, claims, params) == []
     assert without_claims(table.assign(study="moon"), claims, params) == ["moon"]
 
@@ -40,7 +40,7 @@ def test_another_study_is_judged_by_direction_alone(claims: Claims, params: Audi
 def test_what_stands_for_the_papers_studies(
     params_folder: Path, claims: Claims, params: AuditParams
 ) -> None:
-    """Each at numbers of epochs that both have, by which claims are tested."""
+    """Each maps numbers of epochs with claims to numbers of epochs that the study has."""
     claimed = {(claim.study, claim.epochs) for claim in claims.differences}
     for name, stands_for in params.stands_for.items():
         assert {(stands_for.study, theirs) for theirs in stands_for.epochs} <= claimed
@@ -48,7 +48,7 @@ def test_what_stands_for_the_papers_studies(
     found = {name: (like.study, like.epochs) for name, like in params.stands_for.items()}
     assert found["imagenet100_cmc"] == ("imagenet100", {45: 45})
     assert found["cifar100_controls"] == ("cifar100", {30: 30})
-    assert "imagenet_smoke" not in found  # generated pictures say nothing of the paper
+    assert "imagenet_smoke" not in found  # generated pictures say nothing about the paper
 
 
 @pytest.mark.parametrize(
@@ -65,6 +65,6 @@ def test_studies_near_the_papers_are_judged_by_direction_alone(
     differences = result.claim_differences[result.claim_differences["carried"]]
     assert len(differences) == count
     run = differences[differences["n"] > 0]
-    assert len(run) >= count - 1  # the best k of q alone is not among the numbers of Table 2
+    assert len(run) >= count - 1  # only the best k of q is not in Table 2
     assert set(run.loc[run["paper"] > 3, "verdict"]) == {"carries over"}
     assert set(result.claims["verdict"]) == {"not run"}

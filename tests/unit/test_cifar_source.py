@@ -31,7 +31,7 @@ CIFAR = CifarParams(
 
 @pytest.fixture
 def cifar(raw: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A small archive in CIFAR-100's form, whose checksums torchvision is told."""
+    """A small archive in CIFAR-100's format, with its checksums patched into torchvision."""
     from torchvision.datasets import CIFAR100
 
     numbers = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""The paper's differences on made-up runs: tests, sides, and what must change nothing."""
+"""The paper's differences on made-up runs: tests, sides and invariances."""
 
 import numpy as np
 import pandas as pd
@@ -61,8 +61,8 @@ def test_what_is_expected_of_new_seeds_and_of_the_papers_runs(
     assert [row["new_seed_low"], row["new_seed_high"]] == pytest.approx(
         [mean - reach, mean + reach]
     )
-    # The paper's value is a mean of three seeds. Without what is shared, the arms happen to move
-    # opposite ways, and pairs scatter more than unpaired runs would.
+    # The paper's value is a mean of three seeds. Without the shared part, the arms happen to be
+    # negatively correlated, so pairs vary more than unpaired runs would.
     covariance = np.cov(*arms)
     assert (np.trace(covariance) > sd**2) == (shared > 0)
     pairs = np.array([[1, -1], [-1, 1]])
@@ -84,13 +84,13 @@ def test_a_loss_in_the_papers_stead_is_less_than_the_margin(params: AuditParams)
 def test_other_metrics_of_the_same_arms_are_other_hypotheses(
     metrics: pd.DataFrame, claims: Claims, params: AuditParams
 ) -> None:
-    """Also where no seed scatters, so that all differences have the smallest p there is."""
+    """Even without variation over seeds, when all differences have the smallest possible p."""
     key = ["study", "epochs", "arm", "readout", "metric"]
     equal = metrics.assign(value=metrics.groupby(key)["value"].transform("first"))
     table = difference_claims(SeedTable(equal), claims, params)
     rows = table[table["family"] == "cifar100-30"]
     assert rows["p"].tolist() == [2 / 2**6] * 4
-    assert rows["p_holm"].tolist() == [3 * 2 / 2**6] * 4  # 4.89 and 4.88 are one
+    assert rows["p_holm"].tolist() == [3 * 2 / 2**6] * 4  # 4.89 and 4.88 are one hypothesis
 
 
 @pytest.mark.parametrize("side", [("hamjepa", "q"), ("sigreg", "all")])

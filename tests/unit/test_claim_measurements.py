@@ -19,7 +19,7 @@ metrics, found = paper_audit.metrics, paper_audit.found
 
 
 def tost(values: np.ndarray, paper: float) -> float:
-    """Two one-sided t-tests by scipy, with a margin of 1."""
+    """p of two one-sided t-tests (TOST) by SciPy, with a margin of 1."""
     above = stats.ttest_1samp(values, paper - 1, alternative="greater").pvalue
     below = stats.ttest_1samp(values, paper + 1, alternative="less").pvalue
     return max(above, below)
@@ -50,9 +50,9 @@ def test_measurements_agree_with_scipy_and_statsmodels(
     student = stats.ttest_1samp(values, 42.26)
     assert single["test"] == "one-sample t"
     assert [single["t"], single["p"]] == pytest.approx([student.statistic, student.pvalue])
-    assert single["p_new_runs"] > single["p"]  # a single run is not exact
+    assert single["p_new_runs"] > single["p"]  # the value of a single run has an error
     assert single["p_equivalence"] == pytest.approx(tost(values, 42.26))
-    # What six seeds can tell from the printed value, not from another run.
+    # Detectable difference of six seeds from the printed value, not from another run.
     effect = TTestPower().solve_power(nobs=6, alpha=0.05, power=0.8)
     assert single["detectable"] == pytest.approx(effect * values.std(ddof=1))
 
@@ -91,7 +91,7 @@ def test_holm_families_are_those_declared(found: Audit) -> None:
     for table in (found.claims, found.claim_differences):
         tested = table[table["p_equivalence"].notna()]
         assert (tested["p_equivalence_holm"] >= tested["p_equivalence"]).all()
-    # 4.89 and 4.88 are one hypothesis of no difference: three tests in the family, not four.
+    # 4.89 and 4.88 share the hypothesis of no difference: the family has three tests, not four.
     rows = found.claim_differences[found.claim_differences["family"] == "cifar100-30"]
     smallest = rows["p"].min()
     assert rows["p_holm"].min() == pytest.approx(3 * smallest)

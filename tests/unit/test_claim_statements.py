@@ -58,7 +58,7 @@ def test_swapping_the_arms_refutes_the_statements(
     whole = metrics[(metrics["study"] == "cifar100") & (metrics["epochs"] == 30)]
     sigreg = whole[whole["arm"] == "sigreg"]
     hamjepa = whole[whole["arm"] == "hamjepa"]
-    slightly = {"q": 0.0, "p": 0.001, "qp": 0.002}  # without any spread nothing is tested
+    slightly = {"q": 0.0, "p": 0.001, "qp": 0.002}  # nothing is tested without any spread
     parts = [
         sigreg.assign(
             arm="hamjepa", readout=part, value=sigreg["value"] * (1 + share * sigreg["seed"])
@@ -123,7 +123,7 @@ def test_statement_evidence_by_hand() -> None:
 
 
 def test_a_statement_on_one_seed_is_not_tested(claims: Claims, params: AuditParams) -> None:
-    """It must not make its family's other tests stricter."""
+    """It must not make the other tests in its family stricter."""
     rows = pd.DataFrame(as_the_paper(claims, 6, "cifar100"))[METRICS_SCHEMA.names]
     assert np.isnan(statement_evidence([Part("x", np.array([1.0]), 0.5, 3.0)])).all()
     norms = rows["metric"] == "feature_norm_mean"

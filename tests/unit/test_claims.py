@@ -1,4 +1,4 @@
-"""Claims and the audit's parameters: what is read, and what is refused in one line."""
+"""Claims and the audit's parameters: reading, and one-line errors."""
 
 from decimal import Decimal
 from pathlib import Path

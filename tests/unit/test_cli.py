@@ -1,4 +1,4 @@
-"""The command line: one clear line for what a user can fix, and nothing left behind."""
+"""The command line: one clear line per error that a user can fix, and no files left behind."""
 
 import json
 import signal
@@ -22,7 +22,7 @@ RUN = ("--study", STUDY, "--epochs", "2", "--threads", "1")
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder with the tiny study's parameters, which the command runs in."""
+    """A folder with only the tiny study's parameters, as the working directory."""
     copy_params(tmp_path / "params")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -88,7 +88,7 @@ def nothing(place: Path) -> None:
 
 
 def no_write_permission(place: Path) -> None:
-    # A file in the folder's place refuses root as well, whom permissions don't stop.
+    # A file instead of the folder also stops root, who can ignore permissions.
     (place / "data").write_text("not a folder")
 
 

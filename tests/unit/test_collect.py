@@ -1,4 +1,4 @@
-"""Collecting runs' tables into one: in any order the same, and no row twice."""
+"""Collecting runs' tables into one: independent of their order, and without duplicate rows."""
 
 from pathlib import Path
 
@@ -112,7 +112,7 @@ def test_the_same_columns_of_another_library_are_taken_and_others_named(tmp_path
     pq.write_table(pa.Table.from_pandas(wide, preserve_index=False), path)
     with pytest.raises(UserError, match="not in range"):
         read_parquet(path, schema)
-    texts = frame.assign(value=frame["value"].astype(str))  # numbers, but not as numbers
+    texts = frame.assign(value=frame["value"].astype(str))  # numbers stored as strings
     pq.write_table(pa.Table.from_pandas(texts, preserve_index=False), path)
     with pytest.raises(UserError, match="string in the column 'value', expected double"):
         read_parquet(path, schema)

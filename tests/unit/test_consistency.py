@@ -1,4 +1,4 @@
-"""The paper against itself: rounding, repeats, spreads; what is really there is found."""
+"""The paper's consistency with itself: rounding, repeated values, spreads; actual findings."""
 
 from decimal import Decimal
 from pathlib import Path
@@ -25,7 +25,7 @@ def table(params_folder: Path) -> pd.DataFrame:
 
 
 def claims_of(values: dict[str, str], difference: dict[str, Any]) -> Claims:
-    """A paper of one study: the values of x_q, x_p, .. and one stated difference."""
+    """Claims of a paper with one study: the values of x_q, x_p, ... and one stated difference."""
     measurements = [
         {
             "study": "s", "epochs": 1, "arm": name[0], "readout": name[2:], "metric": "knn_top1@20",
@@ -93,7 +93,7 @@ def test_rounding_alone_never_disagrees(a: Decimal, b: Decimal, few: int, many: 
 
     stated = printed(a - b, many)
     recomputed = printed(a, few).minus(printed(b, many))
-    # The true difference lies in both intervals; they overlap unless it is an end of both.
+    # The true difference lies in both intervals, which overlap unless it is an end point of both.
     assert stated.low <= a - b <= stated.high and recomputed.low <= a - b <= recomputed.high
     inside = stated.low < a - b < stated.high and recomputed.low < a - b < recomputed.high
     assert not inside or agreement(stated, recomputed) != "disagrees"
@@ -109,7 +109,7 @@ def test_the_largest_of_intervals() -> None:
     [
         ("2.2", "agrees"),
         ("2.20", "agrees"),
-        ("2.26", "agrees within rounding"),  # 12.3 - 10.1 may be anything in 2.1 to 2.3
+        ("2.26", "agrees within rounding"),  # 12.3 - 10.1 may be anything from 2.1 to 2.3
         ("2.31", "disagrees"),
         ("2", "agrees within rounding"),
         ("-2.2", "disagrees"),
@@ -137,7 +137,7 @@ def test_a_side_that_is_not_stated_is_named() -> None:
     assert "y_all is not stated" in row["note"]
 
 
-# --- what is there
+# --- findings in the paper
 
 
 def test_differences_of_the_paper(table: pd.DataFrame) -> None:
@@ -163,7 +163,7 @@ def test_repeated_values_of_the_paper(table: pd.DataFrame) -> None:
         ("78.9", "79.46"): "as one more seed",
         ("4.88", "4.89"): "disagrees",
     }
-    # A single run, though, and well within the scatter of three seeds.
+    # It is a single run, well within the spread of three seeds.
     row = only(table, "repeated", stated="124.5")
     t = (125.58 - 124.5) / (3.33 * (4 / 3) ** 0.5)
     assert row["p"] == pytest.approx(2 * stats.t.sf(t, 2))
@@ -198,7 +198,7 @@ def test_claims_without_an_error_bar(table: pd.DataFrame) -> None:
 
 
 def with_measurement(claims: Claims, **changes: Any) -> Claims:
-    """One more number of x_q: the first of the measurements, changed."""
+    """Adds a measurement, by default of x_q: a changed copy of the first one."""
     first = claims.measurements[0]
     more = type(first)(**first.model_dump() | changes)
     return claims.model_copy(update={"measurements": (*claims.measurements, more)})
@@ -246,7 +246,7 @@ def test_the_best_readouts_spread_says_whether_a_difference_is_significant(
     ("value", "verdict"),
     [
         ("12.1", "disagrees"),
-        ("12.2", "disagrees"),  # at most 12.25, which the other is at least
+        ("12.2", "disagrees"),  # it is at most 12.25, and the other at least that
         ("12.3", "agrees"),
         ("12.4", "agrees"),
     ],

@@ -1,4 +1,4 @@
-"""Widths of control arms that follow the potential of a study's HamJEPA."""
+"""Widths of control arms that are derived from the potential of a study's HamJEPA."""
 
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,14 @@ def of_arm(arm: ArmParams) -> Any:
 
 
 def parameters(predictor: Any, dimension: int) -> int:
-    """How many numbers a predictor of states of this dimension learns."""
+    """Number of trainable parameters of a predictor for states of this dimension."""
     return sum(x.numel() for x in build_predictor(predictor, dimension, seeded()).parameters())
 
 
 def matches(study: StudyParams) -> tuple[float, int]:
-    """How far the matched MLP's parameters are from the potential's, as a share; their number.
+    """Relative difference in parameters of the matched MLP from the potential, and its width.
 
-    Asserts that no other width comes closer, and that the other networks are as wide as the
+    Asserts that neighbouring widths are not closer, and that the other networks are as wide as the
     potential.
     """
     dimension = study.encoder.state_dimension(study.views.size)
@@ -82,7 +82,7 @@ epochs: [30]
 
 @pytest.mark.parametrize(("text", "tolerance"), [(SMALLER, 0.025), (LARGER, 0.02)])
 def test_controls_fit_a_study_of_any_width(folder: Path, text: str, tolerance: float) -> None:  # noqa: F811
-    """Of few coordinates, one more of hidden width is several percent of the parameters."""
+    """With few coordinates, one more hidden unit is several percent of the parameters."""
     (folder / "studies" / "others_controls.yaml").write_text(text)
     missed, width = matches(load_study(folder, "others_controls"))
     assert missed < tolerance and width not in (19, 78)
@@ -93,7 +93,7 @@ def test_widths_follow_what_a_study_says_of_hamjepa_alone(folder: Path) -> None:
     edit(folder / "studies" / "digits_controls.yaml", path, 100)
     missed, width = matches(load_study(folder, "digits_controls"))
     assert missed < 0.02 and width > 19
-    # Also where the study doesn't train it, and never over a number of the study's own.
+    # This holds even if the study doesn't train HamJEPA, but the study's own number has priority.
     edit(folder / "studies" / "digits_controls.yaml", "arms", ["sigreg", "mlp_parameter_matched"])
     edit(folder / "studies" / "digits_controls.yaml", "figure_arms", None)
     alone: Any = load_study(folder, "digits_controls").arms[1].objective

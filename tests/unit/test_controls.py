@@ -1,4 +1,4 @@
-"""Control arms: what their parameter files change, and what their maps do and do not preserve."""
+"""Control arms: what their parameter files change, and what their maps preserve."""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def predictor_params(params_folder: Path, arm: str, scale: float = 5.0) -> Predictor:
-    """The predictor of an arm, its learned part made strong enough to be seen."""
+    """The predictor of an arm, with the learned part strong enough to have visible effects."""
     arms = {params.name: params for params in load_study(params_folder, "digits_controls").arms}
     predictor: Any = arms[arm].objective.predictor  # type: ignore[union-attr]
     for part in ("potential", "force"):
@@ -47,7 +47,7 @@ def jacobian(predictor: nn.Module, state: Tensor) -> Tensor:
 
 
 def defect(matrix: Tensor) -> float:
-    """Largest entry of A' J A - J, written out."""
+    """Largest absolute entry of A' J A - J, computed directly."""
     half = len(matrix) // 2
     form = np.block(
         [[np.zeros((half, half)), np.eye(half)], [-np.eye(half), np.zeros((half, half))]]
@@ -86,7 +86,7 @@ def test_what_each_map_preserves(
 
 
 def test_explicit_euler_is_the_map_that_its_matrix_says(params_folder: Path) -> None:
-    """On V = a |q|^2 / 2: [[I, dt I], [-a dt I, I]] per step, of determinant (1 + a dt^2)^d."""
+    """For V = a |q|^2 / 2, a step is [[I, dt I], [-a dt I, I]], with determinant (1 + a dt^2)^d."""
     params = predictor_params(params_folder, "euler")
     quadratic = params.potential.model_copy(update={"residual_scale": 0.0})  # type: ignore[union-attr]
     predictor = build_predictor(
@@ -109,7 +109,7 @@ def test_symplectic_euler_kicks_first(params_folder: Path) -> None:
 
 
 def test_the_coupling_follows_its_force(params_folder: Path) -> None:
-    """Leapfrog with the force written out, half of it with the ramp half way."""
+    """Leapfrog with the force written out; at ramp 0.5 the learned part has half its weight."""
     predictor: Any = predictor_of(params_folder, "volume_preserving")
     first, second, last = predictor.residual.layers
     gelu = torch.nn.functional.gelu
@@ -144,7 +144,7 @@ def test_the_coupling_ramps_as_the_potential_does(params_folder: Path) -> None:
 
 @pytest.mark.parametrize("name", CONTROLLED)
 def test_the_learned_part_is_wholly_on_for_most_of_a_run(params_folder: Path, name: str) -> None:
-    """A control of something that training only switches on at its end would say little."""
+    """Controls for a part that is in effect only at the end of training would show little."""
     study = load_study(params_folder, name)
     for arm in study.arms:
         if arm.objective.kind == "phase_space":
@@ -164,7 +164,7 @@ def test_a_rectified_state_is_the_joint_one_through_a_relu() -> None:
 
 @pytest.mark.parametrize("name", CONTROLLED)
 def test_what_the_baselines_controls_change(params_folder: Path, name: str) -> None:
-    """Nothing but what their names say, so that a difference has one cause."""
+    """Each changes only what its name says, so that a difference has one cause."""
     arms = {
         arm.name: arm.model_dump(exclude={"name", "title"})
         for arm in load_study(params_folder, name).arms
@@ -179,7 +179,7 @@ def test_what_the_baselines_controls_change(params_folder: Path, name: str) -> N
 
 
 def test_a_split_names_coordinates_and_changes_none() -> None:
-    """The split state holds the joint one's coordinates, in another order."""
+    """The split state has the joint state's coordinates in another order."""
     params = EncoderParams(stem="cifar", width=8, token_channels=6, token_grid=None)
     encoder = TokenEncoder(params, "joint", seeded()).eval()
     images = torch.randn(2, 3, 16, 16, generator=seeded(1))
@@ -191,7 +191,7 @@ def test_a_split_names_coordinates_and_changes_none() -> None:
 
 
 def test_lejepas_total_is_a_mean_of_its_terms(params_folder: Path) -> None:
-    """(1 - lambda) prediction + lambda SIGReg, where the baseline's has prediction whole."""
+    """(1 - lambda) prediction + lambda SIGReg; the baseline's prediction has weight 1."""
     arms = {arm.name: arm for arm in load_study(params_folder, "digits_controls").arms}
     states = torch.randn(2, 20, 8, dtype=torch.float64, generator=seeded(3))
     for name, whole in (("sigreg_lejepa", 1 - 0.02), ("sigreg", 1.0)):
@@ -202,7 +202,7 @@ def test_lejepas_total_is_a_mean_of_its_terms(params_folder: Path) -> None:
 
 
 def test_weights_of_lejepa_that_contradict_each_other_are_refused(folder: Path) -> None:  # noqa: F811
-    """The arm gets another weight, and its 1 - weight would be wrong."""
+    """If the arm gets another weight, the stored value of 1 - weight is wrong."""
     path = "arm_overrides.sigreg_lejepa.objective.weight"
     edit(folder / "studies" / "digits_controls.yaml", path, 0.05)
     said = message(folder, "digits_controls")
@@ -224,9 +224,9 @@ def test_every_control_study_has_the_same_arms(params_folder: Path, name: str) -
 
 
 def test_controls_of_a_study_are_the_arms_of_the_study_it_extends(params_folder: Path) -> None:
-    """Nothing but the name of the study tells their runs apart, given the same epochs.
+    """With the same epochs, their runs differ only in the name of the study.
 
-    The digits' controls, which run for fewer epochs, differ in the ramp as well.
+    The digits' controls run for fewer epochs, and so differ in the ramp, too.
     """
     for name in CONTROLLED:
         ours = load_study(params_folder, name)

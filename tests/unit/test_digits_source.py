@@ -1,4 +1,4 @@
-"""Digits: enlarged, scaled, and split by class."""
+"""The digits source: enlarged and scaled images, and the stratified split."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Several processes train as one process with the joint batch does, step by step."""
+"""Several processes train like one process with the joint batch, step by step."""
 
 import os
 import shutil
@@ -34,12 +34,12 @@ from tests.unit.ranks import (
 
 TOLERANCE = 1e-5
 TOTAL = -2
-"""Its place in the columns that a step gives."""
+"""Index of the total in the columns of a step."""
 
 KINDS = ("json", "safetensors")
 
 Trained = dict[str, list[Step]]
-"""What was trained, by arm."""
+"""Training steps by arm."""
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +58,13 @@ def alone(folder: Path, kind: type[Trainer]) -> Trained:
 
 @pytest.fixture(scope="module")
 def in_doubles(folder: Path) -> tuple[Trained, list[Trained]]:
-    """Steps on end in float64: of one process, and of the ranks."""
+    """Consecutive steps in float64: of one process, and of the ranks."""
     return alone(folder, DoubleTrainer), run_ranks("in_doubles", folder)
 
 
 @pytest.fixture(scope="module")
 def as_trained(folder: Path) -> tuple[Trained, list[Trained]]:
-    """Steps as training does them: of one process, and of the ranks from its states."""
+    """Steps in training's precision: of one process, and of the ranks from its states."""
     one = alone(folder, Trainer)
     torch.save({arm: [step.after for step in steps] for arm, steps in one.items()},
                folder / "states.pt")  # fmt: skip
@@ -72,13 +72,13 @@ def as_trained(folder: Path) -> tuple[Trained, list[Trained]]:
 
 
 def difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    """Relative, in the norm of the whole tensor."""
+    """Relative difference in the norm of the whole tensor."""
     ours, theirs = ours.double(), theirs.double()
     return float((ours - theirs).norm() / theirs.norm().clamp(min=1e-30))
 
 
 def joined(state: State) -> torch.Tensor:
-    """All weights and BatchNorm statistics of a state, end to end."""
+    """All weights and BatchNorm statistics of a state, concatenated."""
     weights = [v for name, v in state[1].items() if name.startswith("model.")]
     return torch.cat([v.flatten() for v in weights if v.is_floating_point()])
 
@@ -87,7 +87,7 @@ def joined(state: State) -> torch.Tensor:
 def test_two_ranks_equal_one_process_step_by_step(
     in_doubles: tuple[Trained, list[Trained]], arm: str
 ) -> None:
-    """Ten steps on end, in float64, where they don't amplify rounding to the tolerance."""
+    """Ten consecutive steps in float64, in which rounding errors stay below the tolerance."""
     one, ours = in_doubles[0][arm], in_doubles[1][0][arm]
     assert len(one) == len(ours) == STEPS
     for mine, theirs in zip(ours, one, strict=True):
@@ -101,13 +101,14 @@ def test_two_ranks_equal_one_process_step_by_step(
 def test_in_float32_every_step_from_equal_weights_is_that_of_one_process(
     as_trained: tuple[Trained, list[Trained]], arm: str
 ) -> None:
-    """As training computes: terms and total, and all weights together, after each of ten steps.
+    """Compares terms, total and all weights together after each of ten steps.
 
-    Terms that are nothing beside the total are compared on its scale. Gradients can't be: which
-    side of a ReLU a rounded zero falls on changes them by up to 1e-2, and by as much in one process
-    that sees the batch in another order. Adam's first steps take little but their signs, so that a
-    bias that starts at zero has those errors, and only all weights together are on a scale on which
-    rounding is small. A step moves them by 3e-4 to 3e-3: a wrong one isn't overlooked.
+    Terms that are negligible beside the total are compared on its scale. Gradients can't be
+    compared: the side of a ReLU on which a rounded zero falls changes them by up to 1e-2, just as
+    in a single process with the batch in another order. Adam's first steps depend on little more
+    than the signs of gradients, so a bias that starts at zero has those errors, and rounding is
+    small only relative to all weights together. A step changes these by 3e-4 to 3e-3, so a wrong
+    step is noticed.
     """
     one, ours = as_trained[0][arm], as_trained[1][0][arm]
     assert len(one) == len(ours) == STEPS
@@ -133,7 +134,7 @@ def test_all_ranks_end_with_the_same_bytes(
 
 
 def test_the_first_rank_alone_chooses_the_state_that_all_go_on_from(folder: Path) -> None:
-    """Where the second has other conditions it goes on, too; where the first has, neither does."""
+    """If the second has other conditions, it resumes, too; if the first has, neither resumes."""
     trainer = trainer_of(run_of(folder / "params", "hamjepa"))
     train(trainer)
     trainer.position.epoch = 2
@@ -151,7 +152,7 @@ def test_the_first_rank_alone_chooses_the_state_that_all_go_on_from(folder: Path
 
 
 def prefixed(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Weights with the names that they have in a state."""
+    """Weights with their names in a state."""
     return {f"model.{name}": value for name, value in weights.items()}
 
 

@@ -1,4 +1,4 @@
-"""README and docs/ say what the repository has: links, studies, code and published numbers."""
+"""README and docs/ agree with the repository: links, studies, code and published numbers."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ STUDIES = (REPOSITORY / "docs/studies.md").read_text()
 
 
 def anchors(page: Path) -> set[str]:
-    """What a page's headings can be linked by."""
+    """Link anchors of a page's headings."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 

@@ -1,4 +1,4 @@
-"""Dynamics of trained predictors: closed forms of linear maps, and plain sums for the rest."""
+"""Dynamics of trained predictors, compared with closed forms of linear maps and plain sums."""
 
 import math
 from pathlib import Path
@@ -28,7 +28,7 @@ VIEWS = torch.randn(2, 30, DIMENSION, dtype=torch.float64, generator=seeded(5))
 
 
 def measured(params_folder: Path, arm: str, predictor: nn.Module) -> dict[tuple[str, str], float]:
-    """By readout and metric; 12 epochs, after the ramp."""
+    """Measurements by readout and metric, for 12 epochs, which is after the ramp."""
     study = load_study(params_folder, "digits_controls").model_copy(update={"epochs": (12,)})
     run = resolve_run(study, arm, 12, 0)
     rows = dynamics_measurements(run, predictor, *VIEWS)
@@ -61,14 +61,14 @@ def quadratic(params_folder: Path, arm: str) -> nn.Module:
 
 
 def test_explicit_euler_on_a_quadratic_potential(params_folder: Path) -> None:
-    """Each step multiplies the symplectic form, and the energy, by 1 + a dt^2."""
+    """Each step multiplies the symplectic form and the energy by 1 + a dt^2."""
     found = measured(params_folder, "euler", quadratic(params_folder, "euler"))
     factor = (1 + 0.1 * 0.3**2) ** 2
     assert found["qp", "map_log_abs_determinant"] == pytest.approx(DIMENSION / 2 * math.log(factor))
     assert found["qp", "map_symplecticity_defect"] == pytest.approx(factor - 1)
     assert found["qp", "map_energy_drift"] == pytest.approx(factor**1000 - 1, rel=1e-9)
     assert found["qp", "map_growth_rate"] == pytest.approx(math.log(factor) / 2, abs=1e-3)
-    # The Hamiltonian is the common energy here.
+    # Here, the Hamiltonian equals the common energy.
     assert found["qp", "map_common_energy_drift"] == pytest.approx(factor**1000 - 1, rel=1e-9)
     assert found["qp", "map_common_energy_growth"] == pytest.approx(math.log(factor))
     assert found["q", "potential_hessian_min"] == pytest.approx(0.1)
@@ -81,7 +81,7 @@ def test_leapfrog_on_a_quadratic_potential(params_folder: Path) -> None:
     for metric in ("log_abs_determinant", "symplecticity_defect", "reversal_error"):
         assert abs(found["qp", f"map_{metric}"]) < 1e-12, metric
     assert abs(found["qp", "map_growth_rate"]) < 1e-3
-    # The energy that leapfrog keeps exactly is off by a share of a dt^2 / 4 from H.
+    # The energy that leapfrog conserves exactly differs from H by a share of about a dt^2 / 4.
     assert 1e-4 < found["qp", "map_energy_drift"] < 0.1 * 0.3**2 / 2
     own, common = (found["qp", f"map_{kind}_drift"] for kind in ("energy", "common_energy"))
     assert common == pytest.approx(own, rel=1e-9)
@@ -90,7 +90,7 @@ def test_leapfrog_on_a_quadratic_potential(params_folder: Path) -> None:
 
 @pytest.mark.parametrize("arm", ["mlp_dt_scaled", "volume_preserving", "hamjepa", "identity"])
 def test_the_common_energy_of_every_map_by_plain_sums(params_folder: Path, arm: str) -> None:
-    """(|p|^2 + 0.1 |q|^2) / 2 along a rollout, state by state."""
+    """Compares with (|p|^2 + 0.1 |q|^2) / 2 along a rollout, state by state."""
     predictor = predictor_of(params_folder, arm)
     states = VIEWS[0, :4]
     ones = states.new_ones(4, 1)
@@ -180,7 +180,7 @@ def test_the_identity_removes_nothing_and_has_no_potential(params_folder: Path) 
 
 
 class Tenfold(nn.Module):
-    """A map that runs away."""
+    """A diverging map."""
 
     def forward(self, states: Tensor, direction: Tensor, ramp: float) -> Tensor:
         return 10 * states
@@ -202,7 +202,7 @@ def test_a_rollout_from_states_that_are_all_zero_has_no_rate() -> None:
 
 
 def test_a_forward_backward_flow_is_measured_as_it_was_trained(params_folder: Path) -> None:
-    """With 'forward' both flows run with +dt; two of three epochs into the ramp."""
+    """With 'forward', both flows use +dt; measured two epochs into a ramp of three."""
     predictor = predictor_of(params_folder, "euler")
     study = load_study(params_folder, "digits_controls")
     run = resolve_run(study, "euler", 8, 0).model_copy(update={"epochs": 2})
@@ -233,7 +233,7 @@ def test_a_forward_backward_flow_is_measured_as_it_was_trained(params_folder: Pa
 def test_how_small_the_papers_maps_are(
     params_folder: Path, arm: str, moved_q: float, moved_p: float, defect: float
 ) -> None:
-    """What docs/results.md says of initial weights, on standard normal states of full size."""
+    """The numbers in docs/results.md for initial weights, on full-size standard normal states."""
     study = load_study(params_folder, "cifar100_controls")
     run = resolve_run(study, arm, 30, 0)
     dimension = study.encoder.state_dimension(study.views.size)

@@ -1,4 +1,4 @@
-"""The lock, pyproject.toml and the running environment agree, and disagreement is noticed."""
+"""The lock, pyproject.toml and the running environment agree, and disagreement is detected."""
 
 import re
 import subprocess
@@ -26,7 +26,7 @@ def run_lock(
 
 
 def pip_lines(lock: Path) -> list[str]:
-    """The lock's pip list as conda reads it: with a YAML parser."""
+    """The lock's pip list, read with a YAML parser like conda's."""
     dependencies = yaml.safe_load(lock.read_text())["dependencies"]
     lists = [entry["pip"] for entry in dependencies if isinstance(entry, dict)]
     assert len(lists) == 1
@@ -51,7 +51,7 @@ class Copies:
         return run_lock(*arguments, project=self.project, lock=self.lock)
 
     def problem(self, *arguments: str) -> str:
-        """The one line that a failing run prints."""
+        """The one-line message of a failing run."""
         result = self.run(*arguments)
         assert result.returncode == 2, result.stdout + result.stderr
         assert result.stdout == ""
@@ -68,14 +68,14 @@ def copies(tmp_path: Path) -> Copies:
 
 
 def digest_refreshed(copies: Copies) -> None:
-    """Writes the digest of the copied pyproject.toml into the copied lock."""
+    """Updates the digest of the copied pyproject.toml in the copied lock."""
     fake_uv(copies, "exit 0")
     result = copies.run("make", "--uv", str(copies.lock.with_name("uv")))
     assert result.returncode == 0, result.stderr
 
 
 def fake_uv(copies: Copies, script: str) -> None:
-    """A program in uv's place; `exit 0` resolves to the pins that it was given."""
+    """Writes a script that replaces uv; `exit 0` resolves to the given pins."""
     program = copies.lock.with_name("uv")
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)

@@ -1,6 +1,6 @@
-"""How often any verdict in a family is false: what the page promises, simulated at its worst.
+"""Family-wise error rates of verdicts, simulated in the worst case, against the page's promises.
 
-The worst are claims that are exactly true, or lie exactly at the edge of what a test decides.
+The worst cases are claims that are exactly true, or exactly at the boundary of a test's hypothesis.
 """
 
 from pathlib import Path
@@ -35,7 +35,7 @@ ALPHA, DRAWS = 0.05, 2000
 PAPER, MARGIN = 6.0, 1.0
 TESTS = ["p", "p_new_runs", "p_equivalence", "p_h0_margin_or_more"]
 SAMPLING = 0.015
-"""Three standard errors of a share of 5% in so many draws."""
+"""Three standard errors of a share of 5% in DRAWS draws."""
 SCATTERS = [0.3, 1.0]
 """Standard deviations over seeds: at most a sixth of the difference, so that no single run of the
 paper has the opposite sign."""
@@ -47,7 +47,7 @@ def params(params_folder: Path) -> AuditParams:
 
 
 class Claim(NamedTuple):
-    """A kind of claim: our true difference; `same`: the paper's runs are drawn as ours are."""
+    """A kind of claim: our true difference; `same`: the paper's runs have our distribution."""
 
     truth: float
     same: bool = False
@@ -63,12 +63,12 @@ FAMILIES = {
     "at the edge of counting": [COUNTS_JUST] * 8,
     "one of each": [TRUE, BELOW, COUNTS_JUST, NOTHING],
 }
-"""Claims that are true, or whose truth lies where a test has its level."""
+"""Claims that are true, or for which a test's rejection rate equals its level."""
 
 
 def drawn(family: list[Claim], n: int, sd: float) -> pd.DataFrame:
-    """DRAWS audits of a family: one row a claim, `truth`, `same`, summaries, one single run of the
-    paper's each.
+    """DRAWS audits of a family, one row per claim: `truth`, `same`, summaries of our seeds, and the
+    paper's value from a single run.
     """
     rng = np.random.default_rng(n)
     truth, same = (np.tile(column, DRAWS) for column in zip(*family, strict=True))
@@ -96,17 +96,17 @@ def drawn(family: list[Claim], n: int, sd: float) -> pd.DataFrame:
 
 
 def share(table: pd.DataFrame, false: pd.Series) -> float:
-    """In how many of the families anything is false."""
+    """Share of families in which anything is false."""
     return float(false.groupby(table["family"]).any().mean())
 
 
 def edge_of_equal(table: pd.DataFrame) -> pd.Series:
-    """Where ours is not equal to the paper's, at the edge included."""
+    """Rows in which our value isn't equivalent to the paper's, including the boundary."""
     return (table["truth"] - table["paper"]).abs() >= table["margin"] * (1 - 1e-9)
 
 
 def false_findings(table: pd.DataFrame) -> dict[str, pd.Series]:
-    """By kind of test: which hypotheses are rejected although they are true."""
+    """True hypotheses that are rejected, by kind of test."""
     true = {
         "p": table["truth"] == 0,
         "p_new_runs": table["same"],
@@ -117,7 +117,7 @@ def false_findings(table: pd.DataFrame) -> dict[str, pd.Series]:
 
 
 def false_differences(table: pd.DataFrame, verdicts: pd.Series) -> pd.Series:
-    """Which verdicts on differences say what is not so."""
+    """Rows with false verdicts on differences."""
     counts, positive = table["truth"] >= MARGIN, table["truth"] > 0
     return (
         ((verdicts == Verdict.REPRODUCED) & edge_of_equal(table))
@@ -128,7 +128,7 @@ def false_differences(table: pd.DataFrame, verdicts: pd.Series) -> pd.Series:
 
 
 def false_numbers(table: pd.DataFrame, verdicts: pd.Series) -> pd.Series:
-    """Which verdicts on numbers say what is not so."""
+    """Rows with false verdicts on numbers."""
     reproduced, not_reproduced = verdicts == Verdict.REPRODUCED, verdicts == Verdict.NOT_REPRODUCED
     return (reproduced & edge_of_equal(table)) | (not_reproduced & table["same"])
 
@@ -141,7 +141,7 @@ def test_how_many_kinds_of_tests_verdicts_draw_on() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("n", [3, 10])
 def test_false_findings_and_verdicts_in_a_family(family: str, n: int, params: AuditParams) -> None:
-    """Each kind of test by itself holds the level, and verdicts as many times it as is said."""
+    """Each kind of test keeps the level, and verdicts keep the stated multiple of it."""
     worst = 0.0
     for sd in SCATTERS:
         table = drawn(FAMILIES[family], n, sd)
@@ -157,7 +157,7 @@ def test_false_findings_and_verdicts_in_a_family(family: str, n: int, params: Au
             found = share(table, false_in(told, decide(told, ALPHA, 3)["verdict"]))
             assert found < decisions.kinds * ALPHA, (decisions.title, sd)
             worst = max(worst, found)
-    assert worst > ALPHA - SAMPLING  # none of the families is harmless
+    assert worst > ALPHA - SAMPLING  # every family is a hard case
 
 
 def papers_runs(
@@ -204,7 +204,7 @@ def test_the_papers_runs_are_rarely_told_from_ours_if_they_are_as_ours(
 
 
 def test_more_than_the_level_is_false_where_several_kinds_of_tests_are(params: AuditParams) -> None:
-    """So that one level for all verdicts would promise too much."""
+    """Therefore claiming one level for all verdicts would be wrong."""
     table = drawn(FAMILIES["one of each"], 10, 1.0)
     found = adjusted(difference_evidence(table, params), TESTS, ["claim"])
     verdicts = difference_verdicts(found, ALPHA, 3)["verdict"]
@@ -213,7 +213,7 @@ def test_more_than_the_level_is_false_where_several_kinds_of_tests_are(params: A
 
 @pytest.mark.parametrize("n", [3, 10])
 def test_false_verdicts_on_statements(n: int) -> None:
-    """Every part exactly at its bound: whatever is said of it is false."""
+    """Every part is exactly at its bound, so any decision is false."""
     rng, draws, statements = np.random.default_rng(n), 400, 3
     rows = []
     for draw in range(draws):

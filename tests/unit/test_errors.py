@@ -1,4 +1,4 @@
-"""How errors are worded."""
+"""The wording of errors."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What carries the gain: pairing, which readout is compared with which, curves over settings."""
+"""What carries the gain: paired differences, compared readouts, curves over settings."""
 
 import re
 from pathlib import Path
@@ -33,7 +33,7 @@ def study(params_folder: Path) -> StudyParams:
 
 
 def rows_of(study: StudyParams) -> pd.DataFrame:
-    """Random accuracies of every arm, and dynamics of those that predict."""
+    """Random accuracies of every arm, and random dynamics of arms with a predictor."""
     generator = np.random.default_rng(0)
     rows = []
 
@@ -133,7 +133,7 @@ def test_dynamics_stand_beside_the_arm_they_are_of(
 
 
 def with_differences(metrics: pd.DataFrame, by_arm: dict[str, list[float]]) -> pd.DataFrame:
-    """Whole states' accuracies of some arms so many points above HamJEPA's, seed by seed."""
+    """Sets the differences of some arms' whole-state accuracies to HamJEPA's, seed by seed."""
     changed = metrics.copy()
     for metric in SIDES.accuracies:
         reference = values(metrics, "hamjepa", "qp", metric)
@@ -150,11 +150,11 @@ def test_a_small_difference_is_told_from_one_that_is_not_settled(
 ) -> None:
     cases = {
         "identity": [0.1, -0.1, 0.05],  # small
-        "frozen": [0.21, 0.2, 0.19],  # not zero, but small
+        "frozen": [0.21, 0.2, 0.19],  # nonzero, but small
         "symplectic_euler": [0.7, 0.1, 0.4],  # small with p = 0.037
         "mlp": [-5.0, -5.2, -4.9],
         "quadratic": [1.0, -2.0, 3.0],
-        "euler": [1.2, 1.25, 1.1],  # not zero, and not shown to be small
+        "euler": [1.2, 1.25, 1.1],  # nonzero, and not shown to be small
         "volume_preserving": [0.8, -0.7, 0.5],  # a mean within the margin shows nothing
     }
     order = [arm.name for arm in study.arms]
@@ -290,7 +290,7 @@ def test_curves_go_through_the_means(
 def test_every_setting_has_a_row_of_its_own(
     study: StudyParams, metrics: pd.DataFrame, names: int
 ) -> None:
-    """However many accuracies are asked for."""
+    """This holds for any number of accuracies."""
     sweeps = [Sweep(x.symbol, values_of(study, x), "hamjepa") for x in FACTORS[:2]]
     one = metrics[metrics["metric"] == "knn_top1@20"]
     several = pd.concat([one.assign(metric=f"knn_top1@{k}") for k in range(1, names + 1)])

@@ -1,4 +1,4 @@
-"""Cosines, norms, alignment and uniformity against NumPy."""
+"""Cosines, norms, alignment and uniformity compared with NumPy."""
 
 import math
 
@@ -118,7 +118,7 @@ class TestGeometry:
         torch.testing.assert_close(found.eigenvalues_lowrank, found.eigenvalues)  # 5 of 5
         torch.testing.assert_close(found.norms, row_norms(test))
         assert found.alignment == alignment(first, second)
-        # Few rows, many pairs: a distribution is known by its extremes, self pairs apart.
+        # With few rows and many pairs, the smallest cosine of all pairs is drawn.
         units = unit_rows(test)
         assert float(found.cosines.min()) == pytest.approx(float((units @ units.T).min()))
         potentials = (-2 * torch.cdist(unit_rows(first), unit_rows(first)).square()).exp()

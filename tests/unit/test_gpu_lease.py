@@ -1,4 +1,4 @@
-"""Which GPU a process takes. None is needed: a GPU is a name here."""
+"""Leases of GPUs. The tests need no GPU, because GPUs are only names here."""
 
 import contextlib
 import os
@@ -31,7 +31,7 @@ MIG = "MIG-GPU-5c7c0b2e/1/0"
 
 
 class Holder:
-    """A process that leases a GPU and keeps it until it is told to end, or killed."""
+    """A process that leases GPUs, and keeps them until it is told to end or killed."""
 
     def __init__(self, folder: Path, runs_per_gpu: int, *gpus: str, count: int = 1) -> None:
         self.process = subprocess.Popen(
@@ -40,12 +40,12 @@ class Holder:
         )  # fmt: skip
 
     def gpu(self) -> str:
-        """The GPU that it got, or several; waits until it has them."""
+        """The leased GPU or GPUs; waits until they are leased."""
         assert self.process.stdout
         return self.process.stdout.readline().strip()
 
     def waits(self, for_: str = "a GPU: ") -> bool:
-        """Whether it says that it waits; blocks until it says anything."""
+        """Whether it reports that it waits; blocks until its first message."""
         assert self.process.stderr
         return self.process.stderr.readline().startswith(f"waiting for {for_}")
 
@@ -59,7 +59,7 @@ class Holder:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Polls often; leases lie in the test's folder, of no Slurm job."""
+    """Short polling interval, leases in the test's folder, and no Slurm job."""
     monkeypatch.setattr(gpu_lease, "POLL_SECONDS", 0.05)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
@@ -67,7 +67,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @contextlib.contextmanager
 def held(count: int, runs_per_gpu: int, folder: Path, *gpus: str) -> Iterator[list[str]]:
-    """So many leases, taken one after another."""
+    """Takes `count` leases one after another; yields their GPUs."""
     with contextlib.ExitStack() as stack:
         leases = [leased_gpus(gpus, runs_per_gpu, folder) for _ in range(count)]
         yield [gpu for lease in leases for gpu in stack.enter_context(lease)]
@@ -144,7 +144,7 @@ def test_who_shares_with_nobody_waits_for_an_empty_gpu(tmp_path: Path) -> None:
 def test_jobs_of_several_gpus_that_start_together_do_not_wait_for_each_other(
     tmp_path: Path,
 ) -> None:
-    """Each wants both: one has them, the other none until then."""
+    """All want both GPUs: one gets both at a time, and the others get none until then."""
     holders = [Holder(tmp_path, 1, "0", "1", count=2) for _ in range(4)]
     for _ in range(len(holders)):
         ready, *_ = select.select([holder.process.stdout for holder in holders], [], [])
@@ -215,7 +215,7 @@ def test_a_lock_that_cannot_be_written_is_one_clear_line(tmp_path: Path, name: s
     told = f"can't write {tmp_path / name}, a lock of GPU leases: Is a directory"
     assert str(caught.value).startswith(told)
     (tmp_path / name).rmdir()
-    with leased_gpus(["0", "1"], 1, tmp_path, count=2) as gpus:  # nothing is held any more
+    with leased_gpus(["0", "1"], 1, tmp_path, count=2) as gpus:  # no lease is left
         assert gpus == ["0", "1"]
 
 

@@ -1,8 +1,8 @@
-"""A step's way on a GPU, on fake CUDA tensors: no mixed devices, and no waiting for the device.
+"""A training step on fake CUDA tensors: no mixed devices, and no synchronisation with the device.
 
-Fake tensors (torch.compile's) have a device and a shape but no numbers, so that they need no GPU.
-Asking one for a number, as `if`, `float()` or a boolean index do, is an error. Autocast and the
-backward pass are not covered: PyTorch has neither without a GPU.
+Fake tensors (torch.compile's) have a device and a shape but no data, so they need no GPU. Reading a
+value, as `if`, `float()` or a boolean index do, is an error. Autocast and the backward pass are not
+covered, because PyTorch has neither without a GPU.
 """
 
 from collections.abc import Iterator
@@ -32,11 +32,11 @@ CASES = [
     for arm in ("sigreg", "hamjepa", "euler", "volume_preserving", "mlp", "vicreg", "rdmreg")
 ] + [("imagenet100", "sigreg"), ("imagenet100", "hamjepa")]
 WAITING = {"aten._linalg_eigh.default"}
-"""Operations that wait for a GPU by themselves: eigvalsh looks whether it converged."""
+"""Operations that always synchronise with a GPU: eigvalsh checks its convergence."""
 
 
 class Operations(TorchDispatchMode):
-    """Keeps the names of operations, and which copies from the host a step would wait for."""
+    """Records the names of operations, and blocking copies between host and device."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Operations(TorchDispatchMode):
 
 @pytest.fixture
 def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Within it tensors are fake; what can't be without a GPU, its generators, is left out."""
+    """Makes tensors fake, and replaces the device's generators, which don't exist without a GPU."""
 
     def directions(dimension: int, count: int, _: object) -> Tensor:
         return torch.empty(dimension, count, device=CUDA)
@@ -93,7 +93,7 @@ def images_of(run: RunParams) -> BatchImages:
 
 
 def losses(run: RunParams) -> tuple[dict[str, Tensor], Operations]:
-    """Terms of a second step on fake CUDA tensors; the first one makes what is kept."""
+    """Terms of a second step on fake CUDA tensors; the first step fills caches."""
     small = run.optimisation.model_copy(update={"batch_size": BATCH})
     trainer, images = trainer_on_cuda(run.model_copy(update={"optimisation": small}))
     samples = torch.arange(BATCH, device=CUDA)
@@ -106,7 +106,7 @@ def losses(run: RunParams) -> tuple[dict[str, Tensor], Operations]:
 
 
 @pytest.mark.usefixtures("fake_cuda")
-@pytest.mark.filterwarnings("ignore:CUDA is not available")  # autocast says so
+@pytest.mark.filterwarnings("ignore:CUDA is not available")  # from autocast
 @pytest.mark.parametrize(("name", "arm"), CASES)
 def test_a_step_stays_on_the_gpu_and_waits_for_nothing(
     params_folder: Path, name: str, arm: str
@@ -115,7 +115,7 @@ def test_a_step_stays_on_the_gpu_and_waits_for_nothing(
     terms, operations = losses(resolve_run(study, arm, study.epochs[0], 0))
     assert {term.device.type for term in terms.values()} == {"cuda"}
     assert operations.waited_for == []
-    assert "aten.convolution.default" in operations.names  # something was looked at
+    assert "aten.convolution.default" in operations.names  # operations were recorded
     assert {name for name in operations.names if "linalg" in name or "item" in name} <= WAITING
 
 

@@ -1,4 +1,4 @@
-"""The means that versions are compared by."""
+"""The means by which versions are compared."""
 
 import pandas as pd
 

@@ -1,4 +1,4 @@
-"""Tests, effect sizes and power: against scipy, statsmodels and hand computation; error rates."""
+"""Tests, effect sizes and power against SciPy, statsmodels and manual results; error rates."""
 
 import math
 
@@ -118,7 +118,7 @@ def test_tost_agrees_with_statsmodels(n: int) -> None:
 
 def test_sign_flip_by_hand() -> None:
     assert sign_flip([1.0, 2.0, 3.0]) == 2 / 8
-    # |sum| >= 4 of +-1 +-2 +-3: 6, 4 and their negatives.
+    # Sums of +-1 +-2 +-3 with absolute value >= 4: 6, 4 and their negatives.
     assert sign_flip([-1.0, 2.0, 3.0]) == 4 / 8
     assert sign_flip([0.0, 0.0]) == 1.0
     assert sign_flip([5.0]) == 1.0
@@ -158,7 +158,7 @@ def test_wilcoxon_without_any_difference() -> None:
 def test_holm_by_hand_and_statsmodels() -> None:
     p = np.array([0.01, 0.04, 0.03, np.nan, 0.04])
     adjusted = holm(p, ["a", "a", "a", "a", "b"])
-    # Sorted 0.01, 0.03, 0.04: times 3, 2, 1, never falling.
+    # Sorted 0.01, 0.03, 0.04: times 3, 2, 1, made nondecreasing.
     np.testing.assert_allclose(adjusted, [0.03, 0.06, 0.06, np.nan, 0.04])
     many = RNG(0).uniform(size=12) ** 3
     np.testing.assert_allclose(holm(many, [0] * 12), multipletests(many, method="holm")[1])
@@ -195,11 +195,11 @@ def test_effect_size_interval_covers_and_hedges_is_unbiased(n: int) -> None:
 
 @pytest.mark.parametrize("n", SIZES)
 def test_tost_holds_its_level(n: int) -> None:
-    # At the edge of the margin, where saying "equivalent" is wrong most often.
+    # At the boundary of the margin, where "equivalent" is falsely concluded most often.
     for margin in (0.3, 1.0, 6.0):
         mean, sd, _ = summarised(samples(n, seed=1, mean=margin))
         assert np.mean(tost(of_mean(mean, sd, n), margin) < 0.05) < 0.055
-    assert np.mean(tost(of_mean(mean, sd, n), margin) < 0.05) > 0.045  # and is not idle
+    assert np.mean(tost(of_mean(mean, sd, n), margin) < 0.05) > 0.045  # it isn't conservative
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.9])
@@ -207,11 +207,11 @@ def test_holm_holds_the_error_rate_of_a_family(correlation: float) -> None:
     families, tests = 3000, 8
     shared, own = samples(1, families), samples(tests, families, seed=1)
     z = math.sqrt(correlation) * shared + math.sqrt(1 - correlation) * own
-    z[:, :3] += 3  # three of them are false: the error rate must hold all the same
+    z[:, :3] += 3  # three hypotheses are false; the error rate must hold nevertheless
     p = 2 * stats.norm.sf(np.abs(z))
     adjusted = holm(p.ravel(), np.repeat(np.arange(families), tests)).reshape(families, tests)
     assert np.mean((adjusted[:, 3:] < 0.05).any(axis=1)) < 0.06
-    assert np.mean((p[:, 3:] < 0.05).any(axis=1)) > 0.08  # what Holm is there for
+    assert np.mean((p[:, 3:] < 0.05).any(axis=1)) > 0.08  # without Holm's correction
 
 
 # --- effect sizes
@@ -220,7 +220,7 @@ def test_holm_holds_the_error_rate_of_a_family(correlation: float) -> None:
 def test_hedges_by_hand() -> None:
     # J(2) = Gamma(1) / (1 Gamma(1/2)) = 1 / sqrt(pi).
     assert hedges_g(2.0, 1.0, 3) == pytest.approx(2 / math.sqrt(math.pi))
-    # The familiar approximation 1 - 3 / (4 df - 1).
+    # The usual approximation 1 - 3 / (4 df - 1).
     assert hedges_g(1.0, 1.0, 21) == pytest.approx(1 - 3 / 79, abs=1e-4)
     assert np.isnan(hedges_g([1.0, 1.0], [1.0, 0.0], [2, 5])).all()
 
@@ -274,13 +274,13 @@ def test_power_to_show_is_that_of_the_one_sided_test(n: int) -> None:
     power = power_to_show(of_mean(effects, 1.0, n), 0.05)
     expected = [oracle.power(effect, n, 0.05, alternative="larger") for effect in effects]
     assert power == pytest.approx(expected, abs=1e-6)
-    # Nothing is shown of what is not there; far away all is; without any spread what signs show.
+    # No power for absent effects, full power for huge ones; without spread, the sign test's power.
     extremes = of_mean([-1.0, 0.0, 0.0, 1.0, 1e9], [1.0, 1.0, 0.0, 0.0, 1.0], n)
     assert power_to_show(extremes, 0.05).tolist() == [0, 0, 0, 0.5**n < 0.05, 1]
 
 
 def test_scipy_inverts_the_noncentral_t_both_ways() -> None:
-    """`effect_size_interval` relies on this function for negative t, too."""
+    """`effect_size_interval` also uses this function for negative t."""
     for t in (-3.0, 3.0):
         bound = special.nctdtrinc(9, 0.025, t)
         assert stats.nct.cdf(t, 9, bound) == pytest.approx(0.025, abs=1e-6)

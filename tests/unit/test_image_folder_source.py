@@ -1,4 +1,4 @@
-"""Image folders: parts united, classes sorted, images cut; what is wrong is named."""
+"""Image folders: merged parts, sorted classes, cropped images; errors name their cause."""
 
 import shutil
 from pathlib import Path
@@ -30,7 +30,7 @@ FOLDER = ImageFolderParams(
 
 @pytest.fixture
 def animals(raw: Path) -> Path:
-    """Cats in both parts of train, dogs in the first; both in val."""
+    """Cats in both parts of train, dogs only in the first; both in val."""
     places = {
         "train.X1/cat": [1],
         "train.X1/dog": [0, 1],

@@ -1,4 +1,4 @@
-"""Which results the parameters ask for: listed, shown, compared, and pruned with care."""
+"""The inventory of results: listing, showing, comparing, and careful pruning."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ RUNS = len(ARMS) * len(SEEDS)
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the tiny study's results, which is worked in."""
+    """A folder with the tiny study's results, as the working directory."""
     copy_params(tmp_path / "params")
     monkeypatch.chdir(tmp_path)
     write_results(plan_of(LAYOUT, STUDY))

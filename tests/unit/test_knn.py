@@ -1,4 +1,4 @@
-"""kNN against scikit-learn and invariances."""
+"""kNN compared with scikit-learn, and its invariances."""
 
 import math
 
@@ -18,7 +18,7 @@ KS = (50, 1, 10, 5, 5)
 
 
 def voted(neighbour_labels: np.ndarray, label: int, classes: int) -> tuple[bool, bool]:
-    """The vote of one test row, in words: the most votes first, equal ones by class index."""
+    """Top-1 and top-5 hits of one test row: classes by votes, ties by class index."""
     counts = [int((neighbour_labels == c).sum()) for c in range(classes)]
     ranking = sorted(range(classes), key=lambda c: (-counts[c], c))
     return ranking[0] == label, label in ranking[:5]
@@ -55,7 +55,7 @@ class TestKNN:
     def test_equal_similarities_go_to_the_smaller_index(
         self, dtype: torch.dtype, zeros: int
     ) -> None:
-        # Signed axes have the similarities -1, 0 and 1 exactly, so nearly everything ties.
+        # Similarities of signed axes are exactly -1, 0 and 1, so nearly everything is tied.
         axes = torch.cat([torch.eye(4), -torch.eye(4)]).to(dtype)
         train = axes[torch.randint(8, (120,), generator=seeded())]
         train[:zeros] = 0

@@ -1,4 +1,4 @@
-"""What is left over from other parameters, runs or data reaches no table."""
+"""Left-over results of other parameters, runs or data don't reach tables."""
 
 import shutil
 from pathlib import Path
@@ -22,7 +22,7 @@ whole, place = whole_results.whole, whole_results.place
 
 
 def left_over_batch() -> tuple[Batch, Batch]:
-    """A batch that the parameters gave until just now, and the one in its place."""
+    """Changes the parameters; returns a batch before the change, and the one that replaces it."""
     (before,) = [b for b in plan_of(LAYOUT, STUDY).batches.values() if b.arm == "sigreg"]
     edit(LAYOUT.params / "arms" / "sigreg.yaml", "objective.weight", 0.05)
     plan = plan_of(LAYOUT, STUDY)

@@ -1,4 +1,4 @@
-"""The Makefile runs the graph one command at a time; nothing here is built or trained."""
+"""The Makefile runs one command on the graph at a time; the tests build and train nothing."""
 
 import fcntl
 import os
@@ -17,7 +17,7 @@ COMMANDS = {
     "figures": ["results/figures"],
     "report": ["results/report", "--report results/report/workflow.html results/report"],
 }
-"""What each target has Snakemake do."""
+"""Snakemake's arguments for each target."""
 
 SETTINGS = (
     "BIN=bin", f"PYTHON={sys.executable}", "CORES=1", "PACKAGES_STAND=true", "PROJECT_STANDS=true",
@@ -26,13 +26,13 @@ SETTINGS = (
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A folder with the Makefile, and a Snakemake that writes down how it was called."""
+    """A folder with the Makefile, and a fake Snakemake that records its calls."""
     shutil.copy(REPOSITORY / "Makefile", tmp_path)
     (tmp_path / "tools").mkdir()
     shutil.copy(REPOSITORY / "tools/alone.py", tmp_path / "tools")
     snakemake = tmp_path / "bin" / "snakemake"
     snakemake.parent.mkdir()
-    # Whether the lock is held while it runs is written down, too.
+    # It also records if the lock isn't held while it runs.
     snakemake.write_text(
         "#!/bin/sh\nflock --nonblock .snakemake.lock true && echo alone-not >> calls\n"
         'echo "$@" >> calls\n'

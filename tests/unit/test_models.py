@@ -1,4 +1,4 @@
-"""Encoder, potential, leapfrog and predictors against independent references and invariances."""
+"""Encoder, potential, leapfrog and predictors: independent references and invariances."""
 
 import math
 
@@ -83,7 +83,7 @@ def test_state_dimension_is_that_of_the_encoders_output(
 
 
 def test_tokens_are_pooled_in_float32_under_autocast() -> None:
-    """In bf16 the weights of a bin of three would sum to 1.002, at the same places every time."""
+    """In bf16, the weights of a bin of three would sum to 1.002, always at the same places."""
     images = torch.randn(2, 4, 14, 14, generator=seeded()).bfloat16()
     exact = torch.nn.functional.adaptive_avg_pool2d(images.double(), 8)
     with torch.autocast("cpu", torch.bfloat16):
@@ -125,7 +125,7 @@ def test_initial_weights_have_the_documented_scales() -> None:
 
 
 def test_linear_layers_start_as_pytorchs() -> None:
-    """Weights and biases uniform in +-1 / sqrt(fan_in), here 0.1."""
+    """Weights and biases are uniform in +-1 / sqrt(fan_in), which is 0.1 here."""
     layer = torch.nn.Linear(100, 2000)
     initialise(layer, seeded())
     for tensor in (layer.weight, layer.bias):

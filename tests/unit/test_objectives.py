@@ -1,4 +1,4 @@
-"""Objectives: invariances, plain references and the edges that go wrong easily."""
+"""Objectives: invariances, plain references and edge cases."""
 
 import math
 from collections.abc import Callable
@@ -86,7 +86,7 @@ def test_sigreg_tells_normal_from_other_laws_and_grows_with_the_batch() -> None:
 
 
 def test_sigreg_tests_each_view_by_itself() -> None:
-    """Two views that are off in opposite ways must not make up for each other."""
+    """Opposite deviations of two views must not cancel."""
     directions = unit_directions(4, 16, seeded()).double()
     views = normal(2, 500, 4) + torch.tensor([[[1.0]], [[-1.0]]], dtype=torch.float64)
     both = sigreg(views, directions, 9, 3.0)
@@ -165,7 +165,7 @@ def test_floors_see_all_views_at_once(hamjepa: PhaseSpaceObjectiveParams) -> Non
 
 
 def test_logdet_floor_never_switches_off_however_large_the_features() -> None:
-    """A collapsed direction beside a huge one is still seen: float32 would lose it."""
+    """A collapsed direction beside a huge one still counts; float32 would lose it."""
     directions = torch.eye(4).expand(2, 4, 4)
     rows = torch.randn(64, 4, generator=seeded()) * torch.tensor([1e6, 1.0, 1.0, 0.0])
     rows.requires_grad_()

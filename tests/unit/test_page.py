@@ -1,4 +1,4 @@
-"""The page: it says what the tables say, holds together, and needs nothing from outside."""
+"""The page agrees with the tables, is consistent, and needs no external resources."""
 
 import html
 import re
@@ -46,7 +46,7 @@ def page(audited: PageContent, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 class Elements(HTMLParser):
-    """Every start tag with its attributes, and the text of every claim's summary."""
+    """The start tags of a page, with their attributes."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Elements(HTMLParser):
         return [found for found in self.of("details") if found.get("class") == "claim"]
 
 
-# --- what it says
+# --- content
 
 
 def test_every_claim_is_there_with_its_verdict(audited: PageContent, page: str) -> None:
@@ -152,7 +152,7 @@ def test_the_best_of_several_readouts_is_noted_where_it_is_one_sided(page: str) 
 def test_other_readings_of_a_statement_have_a_list_of_their_own(
     audited: PageContent, tmp_path: Path
 ) -> None:
-    """Each is one entry, however many parts it has; none stands among those of the verdict."""
+    """Each is one entry, however many parts it has, and is kept apart from the verdict's parts."""
     table = audited.tables.statements
     where = (table["statement"] == "symplectic-drives-knn") & (table["n"] > 0)
     table = table[where].iloc[:1]
@@ -185,7 +185,7 @@ def test_a_page_without_the_papers_studies_says_so_first(
 
 
 def test_differences_that_are_not_shown_have_no_row(embedded: PageContent) -> None:
-    """What training took is read out on `all` of every arm, which has no accuracy of its own."""
+    """Training times have the readout `all` for every arm, even if it has no accuracies there."""
     study = embedded.studies[0]
     arms = [arm.name for arm in study.params.arms]
     one = study.differences[study.differences["metric"] == "knn_top1@20"].iloc[:1]
@@ -208,7 +208,7 @@ def test_the_paper_against_itself_is_there(page: str) -> None:
     assert part.count("no spread of the difference is given") == 19
 
 
-# --- how it holds together
+# --- consistency
 
 
 def test_nothing_is_fetched_and_every_link_leads_somewhere(page: str) -> None:
@@ -235,11 +235,11 @@ def test_texts_are_escaped(audited: PageContent, tmp_path: Path) -> None:
     assert "<script>x" not in text and "&lt;script&gt;x&lt;/script&gt;&amp;" in text
 
 
-# --- its parts
+# --- parts
 
 
 def cases(table: Decisions, names: tuple[str, ...]) -> list[tuple[str, dict[str, bool], Verdict]]:
-    """Every number of seeds and combination of conditions, and what the table says of it."""
+    """All numbers of seeds and combinations of conditions, with the table's verdicts."""
     found = []
     for seeds in (NONE, FEW, ENOUGH):
         for shown in product([True, False], repeat=len(names)):

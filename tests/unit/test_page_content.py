@@ -1,4 +1,4 @@
-"""What the page is made of: the evidence of each claim, and what it says of studies and runs."""
+"""The page's content: the evidence for each claim, and statements about studies and runs."""
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ embedded, audited = pages.embedded, pages.audited
 
 
 def entries(content: PageContent, kind: str) -> list[tuple[Row, Entry]]:
-    """The rows of a table of verdicts that have runs, each with its entry."""
+    """The rows of a table of verdicts that have runs, each with its entry on the page."""
     maker = Entries(SeedTable(content.metrics), content.titles, content.plan.params)
     table, make = {
         "numbers": (content.tables.claims, maker.numbers),
@@ -35,7 +35,7 @@ def interval(row: Row, low: str = "ci_low", high: str = "ci_high") -> str:
 
 
 def holm(row: Row, name: str) -> str:
-    """A p-value, and what Holm's correction makes of it where that is another."""
+    """A p-value, followed by its value after Holm's correction if that differs."""
     p, adjusted = p_value(row[name]), p_value(row[f"{name}_holm"])
     return p if p == adjusted else f"{p} ({adjusted} after Holm)"
 
@@ -122,7 +122,7 @@ def test_seeds_that_one_arm_lacks_are_in_no_difference(embedded: PageContent) ->
         assert [seed.seed for seed in entry.seeds] == [0, 2, 3, 4]
 
 
-# --- what it says of studies
+# --- studies
 
 
 ARMS = ["sigreg", "hamjepa"]

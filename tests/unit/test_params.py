@@ -1,4 +1,4 @@
-"""Parameters: what is accepted, what is refused and how that is said, what a run id depends on."""
+"""Parameters: accepted values, errors and their messages, and what a run id depends on."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ STUDIES = ("cifar100", "digits", "imagenet100", "tinyimagenet100")
 
 @pytest.fixture
 def folder(tmp_path: Path, params_folder: Path) -> Path:
-    """A copy of the parameters that a test may spoil."""
+    """A copy of the parameters that a test may change."""
     return Path(shutil.copytree(params_folder, tmp_path / "params"))
 
 
@@ -78,11 +78,11 @@ IMAGENET = {
         "p": dict(zip(LIMITS, (-1.2, 0.25, 0.10), strict=True)),
     },
 }
-"""PROTOCOL's table of HamJEPA's settings, and what the ImageNet column changes in it."""
+"""HamJEPA's settings for CIFAR-100 in docs/protocol.md, and those that differ for ImageNet-100."""
 
 
 def settings(params_folder: Path, study: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A study's settings and its arms', as plain trees."""
+    """The settings of a study and of its arms as nested dictionaries."""
     tree = load_study(params_folder, study).model_dump()
     return tree, {arm["name"]: arm for arm in tree["arms"]}
 
@@ -353,7 +353,7 @@ def test_a_run_id_changes_with_what_decides_the_numbers_and_with_nothing_else(
         ("study", "another_study"),
         ("arm.name", "another_arm"),
         ("evaluation.knn.top5_from_k", 5),
-        ("data.split_seed", 7),  # the prepared data's digest stands for this
+        ("data.split_seed", 7),  # covered by the prepared data's digest
     ):
         assert run_id(changed(run, keys, value), "data")[-12:] == name[-12:], keys
 

@@ -1,4 +1,4 @@
-"""Parquet files: rows keep their order, and what is wrong with one is named."""
+"""Parquet files: rows keep their order, and errors name the row."""
 
 import os
 import shutil
@@ -165,7 +165,7 @@ def test_unreadable_class_names(pets: Path) -> None:
 
 
 def real_parquet_folder() -> Path:
-    """The folder that HAMJEPA_AUDIT_TEST_PARQUET names, or pictures beside the project."""
+    """The folder in HAMJEPA_AUDIT_TEST_PARQUET, by default one beside the project."""
     beside = REPOSITORY.parent / "shared" / "data" / "tinyimagenet100-32"
     return Path(os.environ.get("HAMJEPA_AUDIT_TEST_PARQUET", beside))
 

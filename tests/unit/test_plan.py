@@ -1,4 +1,4 @@
-"""The plan of a study: what its batches, measurements and selection are named by and made of."""
+"""The plan of a study: what names and contents of batches, measurements and selection depend on."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +18,7 @@ FEATURES = "features"
 
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
-    """The tiny study's parameters, its runs keeping a checkpoint before the last."""
+    """The tiny study's parameters, with one intermediate checkpoint per run."""
     copy_params(tmp_path / "params")
     edit(tmp_path / "params/studies" / f"{STUDY}.yaml", "epochs", [4])
     edit(tmp_path / "params/studies" / f"{STUDY}.yaml", "checkpoints.every_epochs", 2)
@@ -36,7 +36,7 @@ def plan_of(layout: Layout, changes: Mapping[str, Any] | None = None) -> StudyPl
 
 
 def places(plan: StudyPlan) -> dict[str, Path]:
-    """Where everything lies that is measured of an arm with a predictor."""
+    """Paths of all measurements, and of the features, of an arm with a predictor."""
     batch = plan.batch("hamjepa", 4)
     return {step: batch.measurement(step) for step in batch.steps} | {FEATURES: batch.features}
 

@@ -1,4 +1,4 @@
-"""Seeds needed: always more than there are, and enough to settle what they are said to settle."""
+"""Numbers of seeds needed: always more than there are, and enough to reach a verdict."""
 
 import math
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ TESTS = ["p", "p_new_runs", "p_equivalence", "p_h0_margin_or_more"]
 
 @pytest.fixture(scope="module")
 def claims(params_folder: Path) -> Claims:
-    """The paper's, a dozen of its numbers alone: those of Table 1 and two spectra."""
+    """The paper's claims, with only 22 of its numbers: the first ones, from Table 1 and C.2.1."""
     every = load_claims(params_folder / "paper/claims.yaml")
     return every.model_copy(update={"measurements": every.measurements[:22]})
 
@@ -61,7 +61,7 @@ def test_seeds_have_limits() -> None:
     assert fewest_seeds(ways(50.0), NUMBERS, 0.8) == 3
     for effect in (0.01, 0.0, -5.0):
         assert fewest_seeds(ways(effect), NUMBERS, 0.8) == math.inf
-    # The easiest way counts; tests that must succeed together need more than either.
+    # The easiest way counts; tests that must succeed together need more seeds than each alone.
     assert fewest_seeds(ways(0.01) + ways(0.5), NUMBERS, 0.8) == 34
     together = [[*ways(0.5)[0], *ways(0.5)[0]]]
     assert 34 < fewest_seeds(together, NUMBERS, 0.8) < 68
@@ -73,7 +73,7 @@ def claim(paper_sd: float = np.nan) -> pd.Series:
 
 
 def test_a_difference_from_few_runs_of_the_paper_may_never_be_shown() -> None:
-    """Its own error stays, however many seeds there are of ours."""
+    """The paper's own error remains, however many seeds we have."""
     for paper_sd in (np.nan, 0.8):
         for deviation in (2.5, -2.5):
             way = to_differ(claim(paper_sd), deviation, NUMBERS, 0.05)
@@ -89,7 +89,7 @@ def test_a_difference_from_few_runs_of_the_paper_may_never_be_shown() -> None:
 
 def test_to_differ_counts_the_papers_error_and_both_sides() -> None:
     seeds = np.array([3.0, 12.0])
-    # With a standard deviation of 0.5 the paper's mean of 3 has its own error, else it has ours.
+    # The error of the paper's mean of 3 uses its standard deviation of 0.5 if given, else ours.
     for paper_sd, spread in ((0.5, 0.5), (np.nan, 0.8)):
         (planned,) = to_differ(claim(paper_sd), -2.5, seeds, 0.05)
         assert planned.level == 0.025 and (planned.truth.value == 2.5).all()
@@ -109,7 +109,7 @@ def test_to_differ_lets_the_papers_arms_be_unpaired() -> None:
 
 
 def test_ways_of_a_statement_by_hand() -> None:
-    """All bounds are kept, or one of the three is broken."""
+    """Either all bounds hold, or one of the three is violated."""
     parts = [
         Part("x", np.array([1.0, 2.0, 3.0]), 0.5, 4.0),
         Part("y", np.array([5.0, 7.0]), high=9),
@@ -172,7 +172,7 @@ def test_seeds_needed_are_one_more_at_least_and_as_many_as_considered_at_most(
         limited = params.model_copy(update={"maximum_seeds": most})
         return float(seeds_needed(inconclusive("a", n), limited).item())
 
-    assert needed(50, 1000) == 51  # there are enough, and it is open all the same
+    assert needed(50, 1000) == 51  # still inconclusive although there are enough
     enough = int(needed(3, 1000))
     assert needed(3, enough) == enough and math.isinf(needed(3, enough - 1))
 
@@ -185,7 +185,7 @@ TRUTHS = {"paper": 4.0, "half": 2.0, "small": 0.3, "opposite": -2.5, "beyond": 5
 def test_as_many_seeds_settle_it(
     truth: str, carried: bool, claims: Claims, params: AuditParams
 ) -> None:
-    """Simulated: with the seeds needed, the plan's power is reached, and not by far too many."""
+    """Simulates that the seeds needed reach the planned power, and 70% of them don't."""
     decide = direction_verdicts if carried else difference_verdicts
     planned = pd.DataFrame(
         {
@@ -236,7 +236,7 @@ def test_what_is_inconclusive_needs_more_seeds_than_there_are(
 
 
 def made_up(claims: Claims, seeds: int, scatter: float, shift: float, draw: int) -> pd.DataFrame:
-    """As the paper, SIGReg and p alone moved, all seeds scattering more."""
+    """Metrics like the paper's, with only SIGReg and p shifted, and scaled variation over seeds."""
     rows = pd.DataFrame(as_the_paper(claims, seeds))[METRICS_SCHEMA.names]
     key = ["study", "arm", "epochs", "readout", "metric"]
     centre = rows.groupby(key)["value"].transform("mean")

@@ -1,4 +1,4 @@
-"""Preparation: the same bytes twice, and a failure leaves everything as it was."""
+"""Preparation is reproducible to the byte, and a failure leaves everything as it was."""
 
 import errno
 import hashlib

@@ -1,4 +1,4 @@
-"""Progress of a preparation, in a log and on a terminal."""
+"""Progress display of a preparation, in a log and on a terminal."""
 
 import io
 from itertools import count

@@ -1,4 +1,4 @@
-"""The linear probe against PyTorch's modules and scikit-learn."""
+"""The linear probe compared with PyTorch's modules and scikit-learn."""
 
 import math
 
@@ -29,7 +29,7 @@ PROBE = ProbeParams(
 def plain_probe(
     features: Tensor, labels: Tensor, initial: ProbeWeights, orders: Tensor, params: ProbeParams
 ) -> tuple[nn.Sequential, list[float]]:
-    """The probe as one would write it with modules, optimiser and scheduler."""
+    """A straightforward probe with PyTorch's modules, optimiser and scheduler."""
     model = nn.Sequential(nn.LayerNorm(features.shape[1]), nn.Linear(*initial.weight.T.shape))
     model = model.to(features.dtype)
     with torch.no_grad():
@@ -74,7 +74,7 @@ class TestProbe:
 
     def test_reaches_logistic_regression(self) -> None:
         train, labels, test, test_labels = clusters(600, 400, width=20, spread=1.5)
-        # On standardised rows: LayerNorm takes two of the twenty dimensions away from both.
+        # Standardised rows, because LayerNorm removes two of the twenty dimensions.
         seen, unseen = (
             (x - x.mean(axis=1, keepdims=True)) / x.std(axis=1, keepdims=True)
             for x in (train.numpy(), test.numpy())

@@ -1,4 +1,4 @@
-"""Provenance: what tables are made of, which tables, and of which selection."""
+"""Provenance: the tables, and the runs and selections that they are made from."""
 
 import shutil
 import subprocess
@@ -133,7 +133,7 @@ def test_without_git_nothing_is_said_of_the_tree(monkeypatch: pytest.MonkeyPatch
 
 
 def in_a_repository(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes the package lie two folders below one that is a repository with a commit."""
+    """Pretends that the package is two folders below a git repository with a commit."""
     git = ("git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@example.org")
     subprocess.run([*git, "init", "--quiet"], check=True)
     subprocess.run([*git, "commit", "--quiet", "--allow-empty", "--message", "theirs"], check=True)

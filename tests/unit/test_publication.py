@@ -1,4 +1,4 @@
-"""Results without weights: what is published verifies, and is adopted where it is asked for."""
+"""Published results, which have no weights: verification and adoption."""
 
 import os
 import shutil
@@ -34,7 +34,7 @@ PUBLISHED = Path("published")
 
 @pytest.fixture
 def published(place: Path) -> Layout:
-    """The study, published; what it was made of is gone, and so are the data."""
+    """The published study; the original results and the data are deleted."""
     publish(plan_of(LAYOUT, STUDY), PUBLISHED)
     shutil.rmtree(LAYOUT.results)
     shutil.rmtree(LAYOUT.data)
@@ -107,12 +107,12 @@ def test_runs_that_belong_together_are_adopted_together(published: Layout) -> No
     plan = plan_of(LAYOUT, STUDY)
     first, second = next(iter(plan.batches.values())).run_ids
     shutil.copytree(published.run(first), LAYOUT.run(first))
-    LAYOUT.without_weights(first).unlink()  # as if it had been trained here
+    LAYOUT.without_weights(first).unlink()  # as if the run had been trained here
     with pytest.raises(UserError, match=f"{first} was trained here"):
         adopt(plan, PUBLISHED)
     assert not LAYOUT.run(second).exists()
     study = LAYOUT.params / "studies" / f"{STUDY}.yaml"
-    edit(study, "seeds", [*SEEDS, 7])  # nobody measured all of these together
+    edit(study, "seeds", [*SEEDS, 7])  # no published measurement covers these seeds
     assert adopt(plan_of(LAYOUT, STUDY), PUBLISHED) == 0
 
 
@@ -147,7 +147,7 @@ def test_measurements_of_other_checkpoints_than_were_published_are_not_adopted(
 def test_the_record_of_a_run_is_adopted_last(
     published: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What says that a run is there must not be there before the rest."""
+    """The record marks a run as complete, so it must not exist before the other files."""
     copied: list[Path] = []
     original = publication._copy
 

@@ -1,4 +1,4 @@
-"""What is published is whole, and what the code and the parameters of this repository give."""
+"""Published results are complete, and match the repository's code and parameters."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def test_a_study_is_published() -> None:
 
 @pytest.fixture(params=STUDIES, ids=lambda folder: folder.name)
 def plan(request: pytest.FixtureRequest, params_folder: Path, tmp_path: Path) -> StudyPlan:
-    """Of a published study with the parameters of today, on the data that it was made of."""
+    """Plan of a published study with the current parameters and the original data's digest."""
     layout = Layout(params=params_folder, data=tmp_path, results=request.param)
     study = load_study(params_folder, request.param.name)
     digest = read_json(layout.selection(study.name))["data_digest"]

@@ -1,4 +1,4 @@
-"""Readouts: the halves of a state."""
+"""Readouts: the halves of a state, and both."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Recomputed activations: the same numbers, less memory, no large convolution twice."""
+"""Recomputed activations: the same numbers, less memory, no repeated large convolution."""
 
 from collections import Counter
 from pathlib import Path
@@ -21,11 +21,11 @@ from tests.tiny import EPOCHS, STUDY, copy_params
 
 CPU = torch.device("cpu")
 LARGE_CONVOLUTIONS = 12
-"""Of three stages with two blocks of two."""
+"""Number in three stages with two blocks of two convolutions."""
 
 
 class Convolutions(TorchDispatchMode):
-    """Counts convolutions by the products that an output takes, and the bytes of outputs."""
+    """Counts convolutions by fan-in, and the bytes of large ones' outputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Convolutions(TorchDispatchMode):
 
     @property
     def large(self) -> int:
-        """How many are large."""
+        """Number of large convolutions."""
         return sum(count for fan_in, count in self.count.items() if fan_in >= LARGE_FAN_IN)
 
 
@@ -57,7 +57,7 @@ def run_of(study: str, **optimisation: int) -> RunParams:
 
 
 def encoder(stem: str) -> TokenEncoder:
-    """An encoder in training, and its images need a gradient, too."""
+    """A new encoder in training mode."""
     params = EncoderParams.model_validate(
         {"stem": stem, "width": 64, "token_channels": 8, "token_grid": None}
     )
@@ -70,7 +70,7 @@ def images_for_training() -> Tensor:
 
 
 def recomputing(stem: str, monkeypatch: pytest.MonkeyPatch) -> TokenEncoder:
-    """The same encoder, which recomputes what it does not keep."""
+    """The same encoder with recomputed activations."""
     monkeypatch.setattr(recomputation, "LARGE_ACTIVATION", 0)
     result = encoder(stem)
     recompute_large_activations(result, run_of("cifar100"), images=1)
@@ -84,7 +84,7 @@ def test_states_gradients_and_statistics_are_the_same(
     found = []
     for model in (encoder(stem), recomputing(stem, monkeypatch)):
         images = images_for_training()
-        for _ in range(2):  # the second step sees the statistics of the first
+        for _ in range(2):  # the first step affects the second one's BatchNorm statistics
             states = model(images)
             states.square().mean().backward()
         gradients = [images.grad, *(parameter.grad for parameter in model.parameters())]
@@ -100,7 +100,7 @@ def test_large_convolutions_are_not_repeated(monkeypatch: pytest.MonkeyPatch) ->
     with Convolutions() as backward:
         states.square().mean().backward()
     assert forward.large == LARGE_CONVOLUTIONS
-    assert backward.large == 0 and backward.count[27] == 1  # the stem's is
+    assert backward.large == 0 and backward.count[27] == 1  # only the stem's is
 
 
 def test_most_activations_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +134,7 @@ def test_a_run_is_the_same_to_the_last_bit(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(recomputation, "LARGE_ACTIVATION", 0)
     with Convolutions() as counted:
         again = pretrain(run, images, CPU, "again")
-    assert counted.count[27] == 2 * EPOCHS * 2  # the stem's, forward and again
+    assert counted.count[27] == 2 * EPOCHS * 2  # the stem's, in forward and backward passes
     assert plain.history == again.history
     for one, other in zip(
         plain.model.encoder.state_dict().values(),

@@ -1,4 +1,4 @@
-"""Times of fetched results: inputs are older than what is made of them."""
+"""Modification times of fetched results: inputs are older than outputs."""
 
 import os
 import time
@@ -18,7 +18,7 @@ from tests.unit.whole_results import LAYOUT
 
 whole, place = whole_results.whole, whole_results.place
 ARRIVED = 2_000_000_000
-"""When everything was fetched: a moment that is still to come."""
+"""Modification time of all fetched files, in the future."""
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def fetched(place: Path) -> Path:
 
 
 def older(first: Iterable[Path], second: Iterable[Path]) -> bool:
-    """Whether the last of the first was made before any of the second."""
+    """Whether all of the first files are older than all of the second."""
     times = [[path.stat().st_mtime_ns for path in paths] for paths in (first, second)]
     return max(times[0]) < min(times[1])
 

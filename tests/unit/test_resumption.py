@@ -1,4 +1,4 @@
-"""Runs that were killed at any moment end as those that were not, to the last byte."""
+"""Runs that are killed at any moment and resumed end byte-identical to uninterrupted ones."""
 
 import os
 import random
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.faults
 EPOCHS, STEPS = 3, 4
 LAST_STATE = EPOCHS * STEPS - 2
 LAST_STATE_BUT_ONE = Moment("state", LAST_STATE, 0)
-"""Before it is written: as many are as LAST_STATE says."""
+"""The start of the call that would write one more state than LAST_STATE."""
 PRETRAIN = (
     "pretrain", "--study", STUDY, "--arm", "hamjepa", "--epochs", str(EPOCHS), "--seed", "0",
     "--threads", "1",
@@ -34,7 +34,7 @@ PRETRAIN = (
 MEASURED = ("--study", STUDY, "--arm", "hamjepa", "--epochs", str(EPOCHS), "--threads", "1")
 KILLS = {"training": 7, "state": 6, "writing": 4, "removing": 2}
 MEASURING_STEPS = ("extract", "knn", "probe", "geometry")
-MEASURING_KILLS = 2  # in each of them
+MEASURING_KILLS = 2  # in each step
 OTHER_TIMES = {"started", "ended", "epoch_seconds", "peak_memory", "resumed"}
 
 
@@ -45,7 +45,7 @@ def context() -> ForkServerContext:
 
 @pytest.fixture(scope="module")
 def place(context: ForkServerContext, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a very small study's parameters and data; its states are of every step."""
+    """A folder with parameters and data of a very small study that saves a state at every step."""
     folder = tmp_path_factory.mktemp("place")
     study = copy_params(folder / "params") / "studies" / f"{STUDY}.yaml"
     for key, value in {
@@ -67,7 +67,7 @@ def place(context: ForkServerContext, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="module")
 def calls(context: ForkServerContext, place: Path) -> Calls:
-    """The phases of a run that nothing disturbs; the run stays in `place`."""
+    """The phases of an uninterrupted run; the run stays in `place`."""
     found = calls_of(context, place, *PRETRAIN)
     assert len(found["state"]) == EPOCHS * STEPS and len(found["writing"]) == 1
     return found
@@ -113,7 +113,7 @@ def hidden_below(folder: Path) -> list[Path]:
 
 
 def results_of(folder: Path) -> dict[str, bytes]:
-    """The bytes of a run's checkpoint and history."""
+    """The bytes of a run's checkpoints and history."""
     files = (folder / "results" / "runs").glob("*/[!.]*")
     return {path.name: path.read_bytes() for path in files if path.name != "run.json"}
 
@@ -132,14 +132,14 @@ def test_a_killed_run_ends_byte_identical(
     folder = copy_without_runs(place, tmp_path / "place")
     status, printed = run(context, folder, *PRETRAIN, end_at=moment)
     assert status == -9, printed
-    # What is there under a final name is whole.
+    # Files with final names are complete.
     if moment.phase in ("writing", "removing"):
         found = results_of(folder)
         assert all(whole[name] == content for name, content in found.items())
     where = signalled(folder)
     assert moment.phase in where.inside
     kept = [state.step for state in states_of(folder)]
-    # A state is kept after every step: of those that were, at most the last is lost.
+    # A state is saved after every step, so at most the last step is lost.
     finished = where.finished["state"]
     assert moment.phase == "removing" or finished <= max(kept, default=0) <= finished + 1
 
@@ -163,7 +163,7 @@ def measured(
     calls: Calls,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, Calls]:
-    """A run with features and what is measured on them, and the calls that did the work."""
+    """A run with features and measurements, and the lengths of the calls that made them."""
     folder = Path(shutil.copytree(place, tmp_path_factory.mktemp("measured") / "place"))
     work = {step: calls_of(context, folder, step, *MEASURED)[step] for step in MEASURING_STEPS}
     assert all(work.values())
@@ -312,7 +312,7 @@ def test_one_process_at_a_time_trains_a_run(
         entry = Entry("state", layout.state(name), STUDY, False, True)
         with pytest.raises(UserError, match="is at it"):
             delete(entry)
-    # It is gone with its holder.
+    # The lock file is removed with its holder's end.
     assert files_below(folder / "results") == before - {f"state/{name}.lock"}
     assert run(context, folder, *PRETRAIN)[0] == 0
     assert results_of(folder) == results_of(place)

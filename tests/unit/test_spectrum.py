@@ -1,4 +1,4 @@
-"""Spectra and ranks against NumPy, PyTorch and scikit-learn."""
+"""Spectra and ranks compared with NumPy, PyTorch and scikit-learn."""
 
 import numpy as np
 import pytest
@@ -69,7 +69,7 @@ class TestSpectrum:
         exact = covariance_eigenvalues(features, 16).numpy()
         np.testing.assert_allclose(ours, theirs, rtol=0.02)
         assert (ours <= exact).all()
-        assert ours[-1] < 0.97 * exact[-1]  # the bias that the exact spectrum is free of
+        assert ours[-1] < 0.97 * exact[-1]  # its bias, which the exact spectrum doesn't have
 
     def test_lowrank_of_everything_is_exact(self) -> None:
         features = decaying(100, 20)

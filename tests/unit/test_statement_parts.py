@@ -1,4 +1,4 @@
-"""What a statement is tested on: every k of a sweep, every reading of the MLP, equal machines."""
+"""Parts of statements: all k of a sweep, readings of the MLP, times only of equal machines."""
 
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ def statement(
     ("accuracies", "verdict"),
     [
         ((29, 28, 27, 26, 25, 24, 23), "reproduced"),
-        ((26, 29, 28, 27, 25, 24, 23), "reproduced"),  # the peak is at 5: small as well
+        ((26, 29, 28, 27, 25, 24, 23), "reproduced"),  # the peak is at 5, which is small, too
         ((27, 24, 25, 26, 28, 29, 25), "not reproduced"),  # 1 > 20 > 200, but the peak is at 100
         ((29, 28, 27, 24, 26, 25, 23), "not reproduced"),  # it rises from 20 to 50
     ],
@@ -79,7 +79,7 @@ def test_other_readings_of_the_mlp_are_told_and_do_not_decide(
         for arm, value in level.items()
         for metric, shift in (
             ("knn_top1@20", 0.1 * rng.normal()),
-            # The probe loses nothing with either MLP.
+            # The linear probe loses nothing with either MLP.
             ("linear_probe_top1", 0.1 * rng.normal() + (31.0 - value) * (arm != "sigreg")),
         )
     ]
@@ -121,7 +121,7 @@ MEANS = {
 @pytest.mark.parametrize(
     ("name", "parts"),
     [
-        # The kNN gain is 10, of which the MLP loses 9; the probe's is 10, of which it loses 2.
+        # The kNN gain is 10, of which the MLP loses 9; the probe's gain is 10, and the loss 2.
         (
             "symplectic-drives-knn",
             [(10, 0, INFINITY), (9 - 10 / 2, 0, INFINITY), (10, 0, INFINITY),
@@ -158,7 +158,7 @@ def test_parts_of_each_statement_by_hand(
 
 
 def along_training(checkpoints: int) -> SeedTable:
-    """Accuracies that rise, and ranks that rise or fall, ever more steeply."""
+    """Increasing accuracies, and effective ranks that increase or decrease ever more steeply."""
     rows = [
         row("s", 30, arm, "q", metric, seed, value) | {"checkpoint_epoch": epoch, "unit": "u"}
         for seed in range(2)

@@ -1,3 +1,5 @@
+"""Summaries over seeds and paired differences: manual results, references and invariances."""
+
 import subprocess
 import sys
 
@@ -17,7 +19,7 @@ NUMBERS = ["mean_difference", "sd", "ci_low", "ci_high", "t", "p"]
 
 
 def table(values: dict[tuple[str, str], dict[int, float]], unit: str = "percent") -> pd.DataFrame:
-    """One metric of {(arm, readout): {seed: value}}."""
+    """Metrics with the values {(arm, readout): {seed: value}} of one metric."""
     rows = [
         {
             "study": "s",
@@ -240,7 +242,7 @@ def test_one_common_seed_or_none() -> None:
     ("b", "mean", "t", "p"),
     [
         ([1.1, 2.2, 3.3], 0.0, 0.0, 1.0),
-        # In float64 these differences are 0.1 with three different roundings.
+        # In float64, these differences are 0.1 with three different rounding errors.
         ([1.2, 2.3, 3.4], 0.1, np.inf, 0.25),
         ([1.0, 2.1, 3.2], -0.1, -np.inf, 0.25),
     ],
@@ -316,7 +318,7 @@ def test_a_constant_on_both_sides_cancels(
 @settings(max_examples=15, deadline=None)
 @given(pairs=PAIRS, exponent=st.integers(-8, 8))
 def test_scaling_scales(pairs: list[tuple[float, float]], exponent: int) -> None:
-    factor = 2.0**exponent  # exact in float64, so that t and p must not move at all
+    factor = 2.0**exponent  # exact in float64, so t and p must not change at all
     a, b = map(np.array, zip(*pairs, strict=True))
     row, scaled = difference(two_arms(a, b)), difference(two_arms(a * factor, b * factor))
     for name in ("mean_difference", "sd", "ci_low", "ci_high"):

@@ -1,4 +1,4 @@
-"""Stores: what is opened can't be changed, and what is damaged is named."""
+"""Stores: opened ones are read-only, and errors name the damaged file."""
 
 import json
 import pickle

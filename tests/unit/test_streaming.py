@@ -1,4 +1,4 @@
-"""Streaming: the same bytes as from memory, and waiting for them is measured."""
+"""Streaming: the same bytes as from memory, and measured waiting times."""
 
 import os
 import threading
@@ -68,7 +68,7 @@ def test_waiting_is_measured(store: Store, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def waiting_trainer(params: Path, split: Any) -> Trainer:
-    """A trainer of 3 steps an epoch on streamed images."""
+    """A trainer with 3 steps per epoch on streamed images."""
     run = run_of(params, "sigreg")
     few = run.optimisation.model_copy(update={"batch_size": 32})
     run = run.model_copy(update={"optimisation": few})

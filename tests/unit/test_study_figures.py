@@ -1,4 +1,4 @@
-"""A study's figures: what is drawn are the numbers."""
+"""A study's figures show the right numbers."""
 
 from pathlib import Path
 

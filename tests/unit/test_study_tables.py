@@ -1,4 +1,4 @@
-"""A study's tables, in four formats."""
+"""A study's tables in four formats."""
 
 import csv
 import io
@@ -76,7 +76,7 @@ def test_csv_and_parquet_keep_every_digit(tmp_path: Path) -> None:
     table = pq.read_table(parquet)
     assert table["mean"].to_pylist() == frame["mean"].tolist()
     assert table.schema.field("arm").type == pa.string()
-    assert set(table.schema.metadata) == {FORMS}  # not pandas', which carries versions
+    assert set(table.schema.metadata) == {FORMS}  # not pandas' metadata, which contains versions
 
 
 def test_a_table_without_rows_is_still_a_table(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_tables_carry_a_line_on_their_origin_that_changes_no_number(tmp_path: Pa
                 table = read_parquet(after, sealed=True)
                 assert set(table.schema.metadata) == {b"origin", FORMS}
                 assert table.schema.metadata[b"origin"] == b"made of x"
-                assert table.equals(read_parquet(before))  # but for the metadata
+                assert table.equals(read_parquet(before))  # except the metadata
 
 
 def test_differences_say_what_their_intervals_are_of(tmp_path: Path) -> None:

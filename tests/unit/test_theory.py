@@ -1,4 +1,4 @@
-"""The theorems' checks: each holds, and each fails when its formula is broken on purpose."""
+"""The theorems' checks: each holds, and each fails if its formula is deliberately broken."""
 
 import dataclasses
 import math
@@ -31,7 +31,7 @@ Gradient = Callable[[Tensor], Tensor]
 
 
 def geometry_instead_of_inverse(geometry: Geometry) -> Matrix:
-    """H in the place of H^-1, still on the budget."""
+    """H instead of H^-1, scaled to the budget."""
     return geometry.budget / np.sum(geometry.matrix**2) * geometry.matrix
 
 
@@ -58,7 +58,7 @@ def missing_half_in_kick(
 def kick_that_is_no_gradient(
     gradient: Gradient, q: Tensor, p: Tensor, step: float, steps: int
 ) -> tuple[Tensor, Tensor]:
-    """Volume is kept, the symplectic form isn't: the force has a curl."""
+    """Preserves volume, but not the symplectic form, because the force has a curl."""
     return leapfrog(lambda x: gradient(x) + x.roll(1, -1) * torch.arange(x.shape[-1]), q, p, step,
                     steps)  # fmt: skip
 
@@ -73,13 +73,13 @@ def with_friction(
 def with_a_mirrored_coordinate(
     gradient: Gradient, q: Tensor, p: Tensor, step: float, steps: int
 ) -> tuple[Tensor, Tensor]:
-    """Of determinant -1."""
+    """Leapfrog followed by a reflection, so the determinant is -1."""
     q, p = leapfrog(gradient, q, p, step, steps)
     return q * torch.where(torch.arange(q.shape[-1]) == 0, -1.0, 1.0), p
 
 
 def off_by_a_tenth(geometry: Geometry) -> Matrix:
-    """On the budget, a tenth too much along one axis of H and as much too little along another."""
+    """On the budget, but a tenth too large along one axis of H and too small along another."""
     eigenvalues, vectors = np.linalg.eigh(geometry.matrix)
     shares = np.ones(geometry.dimension)
     shares[:2] = 1.1, 0.9
@@ -218,7 +218,7 @@ def test_a_broken_formula_fails_its_row(params: TheoryParams, name: str, how: st
 def test_a_wrong_square_root_of_the_geometry_is_found(
     params: TheoryParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What searches for the worst task must not share the factor that the formula is made with."""
+    """The search for the worst task must not use the same factor as the formula."""
     (check,) = (check for check in all_checks(params) if check.name == "worst_task")
     of_inverse = property(lambda self: np.linalg.cholesky(np.linalg.inv(self.matrix)))
     monkeypatch.setattr(Geometry, "factor", of_inverse)
@@ -235,7 +235,7 @@ def test_energies_are_followed_in_several_dimensions_and_potentials(params_folde
 
 
 def test_a_wrong_sign_in_a_kick_is_still_symplectic(params: TheoryParams) -> None:
-    # Kicks and drifts are shears whatever their signs: other rows have to find this one.
+    # Kicks and drifts are shears for any sign, so other rows have to detect this error.
     for check in all_checks(params):
         if check.name in ("symplecticity", "volume", "reciprocal_singular_values"):
             assert run_check(check, params, wrong_sign_in_second_kick)["holds"]

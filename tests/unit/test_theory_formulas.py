@@ -1,4 +1,4 @@
-"""What the theorems' checks are made of: instances and formulas, by hand."""
+"""Instances and formulas of the theorems' checks, compared with manual calculations."""
 
 import math
 
@@ -66,7 +66,7 @@ def test_defects_of_a_jacobian_that_is_known() -> None:
     generator = np.random.default_rng(0)
     symmetric = generator.standard_normal((6, 6))
     form = symplectic_form(torch.eye(6, dtype=torch.float64))
-    # exp(J S) is symplectic for every symmetric S; determinants and volumes are exact here.
+    # exp(J S) is symplectic for every symmetric S, so the exact defects are known.
     known = torch.from_numpy(expm(form.numpy() @ (symmetric + symmetric.T) / 4))
     assert float(symplecticity_defect(known)) < 1e-12
     assert float(log_abs_determinant(known).abs()) < 1e-12

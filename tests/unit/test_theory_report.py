@@ -1,4 +1,4 @@
-"""What is reported of the theory: pictures, tables, and what the commands say."""
+"""The theory's report: pictures, tables and messages of the commands."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def test_pictures_show_what_leapfrog_keeps(params: TheoryParams) -> None:
 
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which both commands have run on the tiny parameters."""
+    """The results of both commands on the tiny parameters."""
     folder = tmp_path_factory.mktemp("reported")
     copy_params(folder / "params")
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""The toy experiment: distances, and which setup is the paper's."""
+"""The toy experiment: distances, and the set-ups nearest to the paper's numbers."""
 
 import math
 from pathlib import Path

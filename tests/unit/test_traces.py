@@ -1,4 +1,4 @@
-"""Numbers of evaluation and theory change only with their version, and so does every trace."""
+"""Numbers of evaluation and theory, and all traces, change only with their version."""
 
 import json
 from collections.abc import Callable
@@ -27,17 +27,17 @@ TRACES = (training_trace.TRACE, evaluation_trace.TRACE, theory_trace.TRACE)
 def test_numbers_change_only_with_their_version(
     tmp_path: Path, stored: Trace, trace: Callable[[Path], dict[str, Any]], tolerance: float
 ) -> None:
-    """Numbers of tiny computations, against those stored for this version.
+    """Compares numbers of tiny computations with those stored for this version.
 
-    When this fails, old results can't be mixed with new ones: raise EVALUATION_NUMERICS in
-    identity.py, or THEORY_NUMERICS in theory_plan.py, then write the new trace:
+    If this fails, old results can't be mixed with new ones: increment EVALUATION_NUMERICS in
+    plans/identity.py, or THEORY_NUMERICS in plans/theory.py, then write the new trace with
     python -m tests.unit.evaluation_trace, or theory_trace.
     """
     make_deterministic(threads=1)
     ours, expected = trace(copy_params(tmp_path / "params")), stored.stored()
     assert set(ours) == set(expected)
     for part, numbers in expected.items():
-        # Where two classes are nearly equal, another machine may take the other for one image.
+        # If two classes are nearly tied, another machine may choose the other one for one image.
         smallest = 101 / evaluation_trace.TEST if part in ("knn", "probe") else 1e-6
         assert ours[part] == pytest.approx(numbers, rel=tolerance, abs=smallest), part
 
@@ -51,7 +51,7 @@ def test_a_trace_is_the_one_that_was_stored_for_its_version(trace: Trace) -> Non
 def test_a_trace_changes_only_with_its_version(tmp_path: Path) -> None:
     first, second = (Trace("some", version, tmp_path) for version in (1, 2))
     first.store({"a": {"x": 1.0}})
-    # Written again for the same version: the numbers stay, what is new is added.
+    # Stored again for the same version, old parts stay unchanged, and new ones are added.
     first.store({"a": {"x": 2.0}, "b": {"y": 3.0}})
     assert first.stored() == {"a": {"x": 1.0}, "b": {"y": 3.0}}
     whole = first.path.read_text()

@@ -134,7 +134,7 @@ def test_an_epoch_takes_every_image_once_and_drops_the_rest(
 def test_training_leaves_a_frozen_potential_as_it_was(
     params: Path, images: torch.Tensor, arm: str, stays: bool
 ) -> None:
-    """To the bit, weight decay included."""
+    """Bit-identical, so weight decay isn't applied either."""
     study = load_study(params, "digits_controls").model_copy(update={"epochs": (EPOCHS,)})
     run = resolve_run(study, arm, EPOCHS, 0)
     before = build_model(run).state_dict()
@@ -227,7 +227,7 @@ def test_objectives_get_float32_from_an_encoder_in_bf16(
     trainer = Trainer(run, build_model(run), images, "x")
     states = trainer._states(torch.arange(4), images[:4], 1)
     assert states.dtype == torch.float32
-    assert torch.equal(states, states.bfloat16().float())  # it was rounded
+    assert torch.equal(states, states.bfloat16().float())  # rounded to bf16 before
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(
@@ -258,7 +258,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(
 def test_states_without_eigenvalues_stop_the_run(
     params: Path, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On some devices the eigenvalues of NaN are an error, which must not be a traceback."""
+    """On some devices, eigenvalues of NaN raise an error, which must not become a traceback."""
     run = run_of(params, "hamjepa")
     trainer = Trainer(run, build_model(run), images, "the-run")
 
@@ -326,10 +326,10 @@ def test_streams_do_not_share_numbers() -> None:
 def test_training_numbers_change_only_with_their_version(
     tmp_path: Path, images: torch.Tensor, arm: str
 ) -> None:
-    """Losses and final weights of a tiny run, against those stored for this TRAINING_NUMERICS.
+    """Compares losses and final weights of a tiny run with those stored for TRAINING_NUMERICS.
 
-    When this fails, results of old runs can't be mixed with new ones: raise TRAINING_NUMERICS in
-    identity.py, then write the new trace: python -m tests.unit.training_trace.
+    If this fails, results of old runs can't be mixed with new ones: increment TRAINING_NUMERICS in
+    plans/identity.py, then write the new trace with python -m tests.unit.training_trace.
     """
     ours, expected = trace(stressed_params(tmp_path / "params"), images, arm), TRACE.stored()[arm]
     for row, stored_row in zip(ours["history"], expected["history"], strict=True):

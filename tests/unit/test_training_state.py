@@ -1,4 +1,4 @@
-"""States of unfinished runs: when they are kept, what they say, and what they are refused for."""
+"""States of unfinished runs: when they are saved, their content, and when they aren't used."""
 
 from datetime import UTC, datetime
 from pathlib import Path

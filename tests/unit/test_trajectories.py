@@ -1,4 +1,4 @@
-"""Checkpoints along training: which are kept, how they are lost, their correlation, figures."""
+"""Checkpoints along training: which are kept, missing ones, correlations, figures."""
 
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,10 @@ RANK = "effective_rank"
 
 
 def metrics(seeds: int = 3, every: int = 4) -> pd.DataFrame:
-    """Accuracy rises; effective rank rises for one arm and falls for the other, but for seed 2."""
+    """Metrics with increasing accuracy, and monotonic effective rank except for seed 2.
+
+    The effective rank increases for one arm and decreases for the other.
+    """
     noise = np.random.default_rng(0)
     rows = []
     for arm, sign in ARMS.items():
@@ -88,20 +91,20 @@ def test_correlations_are_spearmans_run_by_run() -> None:
     for arm, sign in ARMS.items():
         row = chosen.loc[(arm, "q")]
         assert row["n"] == 3 and row["mean"] == pytest.approx(sign * 2.9 / 3)
-        reach = 4.302652729911275 * np.std([1, 1, 0.9], ddof=1) / np.sqrt(3)  # t of 2 degrees
+        reach = 4.302652729911275 * np.std([1, 1, 0.9], ddof=1) / np.sqrt(3)  # t with df = 2
         nearer = row["ci_low"] if sign > 0 else -row["ci_high"]
         assert nearer == pytest.approx(2.9 / 3 - reach)
         assert max(abs(row["ci_low"]), abs(row["ci_high"])) <= 1
 
 
 def test_the_figure_shows_the_correlation_that_the_verdict_is_of(params_folder: Path) -> None:
-    """Not that of another metric that is an effective rank, too."""
+    """It must not show that of the other metric of effective rank."""
     params = load_audit(params_folder)
     chosen = params.our_metric("effective_rank")
     assert chosen != RANK
     frame = metrics()
     ranks = frame[frame["metric"] == RANK]
-    # Here the last checkpoint goes back to where the first was not yet, in every seed.
+    # In this metric, the last checkpoint returns to a value before the first one's, for all seeds.
     late = ranks["checkpoint_epoch"] == EPOCHS
     other = ranks.assign(metric=chosen, value=ranks["value"].mask(late, 80.0))
     frame = pd.concat([frame, other], ignore_index=True)
@@ -202,7 +205,7 @@ def test_runs_that_lack_a_checkpoint_asked_for_since_are_named(tmp_path: Path) -
 def test_all_runs_see_the_same_two_views_of_the_test_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Drawn by the study's seed, not the run's, for an epoch that training never has."""
+    """They use the study's seed, not the run's, and an epoch that training never uses."""
     study = load_study(copy_params(tmp_path / "params"), STUDY)
     drawn: list[tuple[int, int, list[int], list[int]]] = []
 
@@ -227,7 +230,7 @@ def test_all_runs_see_the_same_two_views_of_the_test_images(
 
 
 def test_every_checkpoint_is_measured_on_its_own_features(tmp_path: Path) -> None:
-    """The files of a batch against the measurements, made by hand, of each of its encoders."""
+    """Compares a batch's files with direct measurements of each of its encoders."""
     make_deterministic(threads=1)
     params = copy_params(tmp_path / "params")
     study, cpu = params / f"studies/{STUDY}.yaml", torch.device("cpu")
@@ -303,7 +306,7 @@ def test_checkpoints_are_kept_with_the_states_and_published_with_the_run(tmp_pat
     unfinished.write_bytes(whole)
     assert along.publish() == [layout.checkpoint_along("a-run", 1)]
     assert not unfinished.exists() and layout.checkpoint_along("a-run", 1).exists()
-    assert along.publish() == [layout.checkpoint_along("a-run", 1)]  # killed before its record
+    assert along.publish() == [layout.checkpoint_along("a-run", 1)]  # killed before the record
     save_checkpoint(result.model, tmp_path / "last")
     assert sha256_file(tmp_path / "last") != sha256_file(layout.checkpoint_along("a-run", 1))
     half = run.model_copy(update={"epochs": 2})

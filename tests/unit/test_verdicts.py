@@ -1,4 +1,4 @@
-"""Verdicts: the decision tables line by line, and on simulated runs whose truth is known."""
+"""Verdicts: the decision tables line by line, and verdicts on simulated runs with known truth."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -149,7 +149,7 @@ def test_never_a_verdict_from_fewer_than_three_seeds(p: list[float], n: int, mea
 
 
 class Paper(NamedTuple):
-    """A difference that the paper states, and how our differences of it scatter over seeds."""
+    """A difference that the paper states, and the standard deviation of ours over seeds."""
 
     value: float
     sd: float
@@ -157,13 +157,13 @@ class Paper(NamedTuple):
     paper_n: int = 1
 
 
-TABLE_1 = [  # CIFAR-100, 30 epochs; our seeds scatter as Table 1's unrelated ones
+TABLE_1 = [  # CIFAR-100, 30 epochs; standard deviations as for independent seeds in Table 1
     Paper(4.89, 0.32, paper_n=3),
     Paper(4.88, 0.32, 0.11, 3),
     Paper(3.52, 0.38, paper_n=3),
     Paper(3.75, 0.34, paper_n=3),
 ]
-TABLE_3 = [  # 80 epochs: the large gains, and the two that are small
+TABLE_3 = [  # 80 epochs: the large gains and the two small ones
     Paper(6.45, 0.4),
     Paper(10.64, 0.4),
     Paper(5.72, 0.4),
@@ -184,7 +184,7 @@ TABLE_2 = [  # ImageNet-100: the large gains, and SIGReg's two small ones from j
     Paper(1.14, 0.4),
 ]
 SMALLEST_TOLD_APART = 1.8
-"""Percentage points: of the paper's smaller gains ten seeds can't say how large they are."""
+"""Percentage points: ten seeds can't determine the size of the paper's smaller gains."""
 TRUTHS = {"equal": 0.0, "as the paper": 1.0, "half": 0.5, "opposite": -1.0}
 RIGHT = {
     "equal": Verdict.NOT_REPRODUCED,
@@ -197,7 +197,7 @@ RIGHT = {
 def simulated(
     paper: list[Paper], n: int, truth: float, params: AuditParams, scatter: float = 1.0
 ) -> pd.DataFrame:
-    """Evidence on DRAWS audits of all claims, each audit a family: DRAWS x claims rows."""
+    """Evidence from DRAWS audits of all claims, each audit a family: DRAWS x claims rows."""
     noise = np.random.default_rng(n).normal(size=(DRAWS, len(paper), n))
     value, sd, paper_sd, paper_n = (np.tile(column, DRAWS) for column in zip(*paper, strict=True))
     seeds = truth * value[:, None] + scatter * sd[:, None] * noise.reshape(-1, n)
@@ -221,7 +221,7 @@ def simulated(
 
 
 def shares(table: pd.DataFrame, decide) -> pd.DataFrame:
-    """Claims x verdicts: how often each is given."""
+    """Frequencies of verdicts, claims x verdicts."""
     verdicts = decide(table, 0.05, 3)["verdict"]
     return pd.crosstab(table["claim"], verdicts, normalize="index")
 
@@ -240,7 +240,7 @@ def test_the_right_verdict_at_ten_seeds(
     right = Verdict.CARRIES_OVER if TRUTHS[truth] > 0 else Verdict.NOT_CARRIED
     assert (direction[right] >= 0.95).all()
     if truth == "half":
-        # Half of 1.82 is 0.91 from it: a single run of the paper is as far off too often to say so.
+        # Half of 1.82 differs from it by 0.91, and a single run of the paper often does, too.
         told_apart = [at for at in told_apart if paper[at].value > 3]
     assert (found.loc[told_apart, RIGHT[truth]] >= 0.95).all()
     others = found.drop(index=told_apart)
@@ -250,7 +250,10 @@ def test_the_right_verdict_at_ten_seeds(
 
 
 def test_the_probes_small_gain_over_the_mlp(params: AuditParams) -> None:
-    """1.82: told from none, from its opposite and from itself, from half of it not for sure."""
+    """1.82 is distinguished from 0, from its opposite and from itself, not reliably from its half.
+
+    Here, the true difference is the half.
+    """
     found = shares(simulated(TABLE_3, 10, 0.5, params), difference_verdicts).loc[5]
     assert 0.1 < found[Verdict.INCONCLUSIVE] < 0.9
     assert found[Verdict.INCONCLUSIVE] + found[Verdict.SIZE_DIFFERS] >= 0.999
@@ -260,10 +263,10 @@ KEPT = ("study", "epochs", "arm", "readout", "metric")
 
 
 def long_metrics(claims: Claims, n: int, truth: float, rng: np.random.Generator) -> pd.DataFrame:
-    """Runs in the long format whose differences from SIGReg's are `truth` of the paper's.
+    """Long metrics in which differences from SIGReg are `truth` times the paper's.
 
-    Each seed's encoder has a level of its own that all its arms share, as differences by seed need;
-    it is small enough that the paper's differences, whose arms may be unpaired, say something.
+    All arms of a seed share a random offset, as differences paired by seed assume. It is small
+    enough that the paper's differences, whose arms may be unpaired, are still informative.
     """
     percent = [claim for claim in claims.measurements if claim.unit == "percent"]
     mean = {tuple(getattr(claim, name) for name in KEPT): float(claim.value) for claim in percent}
@@ -274,7 +277,7 @@ def long_metrics(claims: Claims, n: int, truth: float, rng: np.random.Generator)
             part: mean.get((study, epochs, "sigreg", part, metric)) for part in (readout, "all")
         }
         zero = base[readout] if base["all"] is None else base["all"]
-        if zero is None:  # a best k of HamJEPA's that the paper gives of SIGReg on qp alone
+        if zero is None:  # a best k of HamJEPA that the paper gives for SIGReg only on qp
             continue
         centre = value if arm == "sigreg" else zero + truth * (value - zero)
         shared = 0.25 * np.random.default_rng([n, epochs]).normal(size=n)
@@ -287,7 +290,7 @@ def long_metrics(claims: Claims, n: int, truth: float, rng: np.random.Generator)
 def test_the_right_verdict_from_long_metrics(
     truth: str, params: AuditParams, params_folder: Path
 ) -> None:
-    """The whole way: rows of seeds, readouts, arms and studies in, verdicts out."""
+    """The complete audit, from rows of seeds, readouts, arms and studies to verdicts."""
     every = load_claims(params_folder / "paper/claims.yaml")
     few = every.model_copy(update={"statements": every.statements[:1]})
     rng, right, count = np.random.default_rng(7), 0, 0
@@ -303,7 +306,7 @@ def test_the_right_verdict_from_long_metrics(
 
 
 def wrong_signs(table: pd.DataFrame, truth: float) -> pd.Series:
-    """How often a claim is given the sign that it hasn't."""
+    """Frequency of verdicts with a wrong sign, by claim."""
     told = difference_verdicts(table, 0.05, 3)
     same = told["verdict"].isin(SAME_SIGN)
     opposite = told["reason"] == "the sign is the opposite"
@@ -324,7 +327,7 @@ def test_never_a_wrong_sign(truth: str, n: int, params: AuditParams) -> None:
 @pytest.mark.parametrize("truth", ["as the paper", "half", "opposite"])
 @pytest.mark.parametrize("n", [3, 10])
 def test_hardly_ever_a_wrong_sign_in_noise(truth: str, n: int, params: AuditParams) -> None:
-    """Ten times the scatter: errors are as rare as the level says, wrong signs much rarer."""
+    """With ten times the noise, errors keep the level, and wrong signs are much rarer."""
     table = simulated(TABLE_1, n, TRUTHS[truth], params, scatter=10.0)
     assert (wrong_signs(table, TRUTHS[truth]) < 0.005).all()
     if TRUTHS[truth] > 0:
@@ -334,10 +337,10 @@ def test_hardly_ever_a_wrong_sign_in_noise(truth: str, n: int, params: AuditPara
 
 @pytest.mark.parametrize("truth", TRUTHS)
 def test_inconclusive_where_power_is_low(truth: str, params: AuditParams) -> None:
-    # Thirty times the scatter at five seeds: neither size nor sign can be told.
+    # With thirty times the noise and five seeds, neither size nor sign can be determined.
     noisy = shares(simulated(TABLE_1, 5, TRUTHS[truth], params, scatter=30.0), difference_verdicts)
     assert (noisy[Verdict.INCONCLUSIVE] >= 0.9).all()
-    # A gain of 0.32 with a scatter of 0.4 can't be settled with ten seeds.
+    # Ten seeds can't decide on a gain of 0.32 with a standard deviation of 0.4.
     small = shares(simulated(TABLE_3, 10, TRUTHS[truth], params), difference_verdicts).loc[6]
     wrong = {Verdict.REPRODUCED, Verdict.SIZE_DIFFERS, Verdict.NOT_REPRODUCED} - {RIGHT[truth]}
     assert small.reindex(sorted(wrong)).fillna(0).sum() < 0.05
@@ -346,7 +349,7 @@ def test_inconclusive_where_power_is_low(truth: str, params: AuditParams) -> Non
 
 
 def test_a_reproduced_size_is_never_claimed_of_half(params: AuditParams) -> None:
-    """Half of the paper's difference is outside the margin, whatever the difference."""
+    """Half of the paper's difference is outside the margin for any difference."""
     for n in (3, 5, 10):
         found = shares(simulated(TABLE_3, n, 0.5, params), difference_verdicts)
         if Verdict.REPRODUCED in found:
@@ -358,7 +361,7 @@ def test_a_reproduced_size_is_never_claimed_of_half(params: AuditParams) -> None
 def test_measurements_of_the_same_runs(
     n: int, paper_sd: float, paper_n: int, params: AuditParams
 ) -> None:
-    """The paper's value is itself drawn: its seeds are like ours, or differ by three points."""
+    """The paper's value is random, too: distributed like our mean, or shifted by three points."""
     rng = np.random.default_rng(n)
     ours = 31.45 + 0.27 * rng.normal(size=(300, n))
     theirs = 31.45 + 0.27 * rng.normal(size=(300, paper_n)).mean(axis=1)

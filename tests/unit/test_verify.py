@@ -1,4 +1,4 @@
-"""Damage of every kind to every kind of file: `verify` names it, and no reader takes it."""
+"""Every kind of damage to every kind of file is reported by `verify` and refused by readers."""
 
 import random
 import re
@@ -66,7 +66,7 @@ def read_checkpoint(path: Path) -> None:
 
 
 def read_along(path: Path) -> None:
-    """What goes on with a run reads them so."""
+    """Reads intermediate checkpoints as a resumed run does."""
     name = path.parent.name
     trainer = cast(Trainer, SimpleNamespace(position=SimpleNamespace(epoch=2)))
     digests = read_state(*saved_states(path.parent))["checkpoints"]
@@ -74,7 +74,7 @@ def read_along(path: Path) -> None:
 
 
 def reader_of(target: str) -> Callable[[Path], object]:
-    """What reads such a file on the way to the tables."""
+    """The function that reads such a file on the way to the tables."""
     if target in ("images", "labels", "manifest"):
         return lambda path: verify_store(path.parent)
     if target == "checkpoint":

@@ -1,4 +1,4 @@
-"""Views against torchvision's per-image functions, their distributions and their counters."""
+"""Views: comparison with torchvision's per-image functions, distributions and counters."""
 
 import dataclasses
 import math
@@ -44,7 +44,7 @@ def params(params_folder: Path) -> ViewParams:
 
 @pytest.fixture(scope="module")
 def images() -> torch.Tensor:
-    """Smooth colour images with some noise, and flat, black and white ones."""
+    """Smooth colour images with some noise, and uniform ones: black, white and grey."""
     generator = torch.Generator().manual_seed(3)
     coarse = torch.rand(COUNT, 3, 5, 5, generator=generator)
     smooth = torch.nn.functional.interpolate(coarse, size=(32, 32), mode="bilinear")
@@ -59,7 +59,7 @@ def draws(params: ViewParams) -> ViewDraws:
 
 
 def test_philox_gives_the_published_answers() -> None:
-    """Known answers of Random123's philox4x32-10."""
+    """The known-answer tests of Random123's philox4x32-10."""
     ones = 0xFFFFFFFF
     cases = [
         ([0] * 4, (0, 0), [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),
@@ -150,7 +150,7 @@ def test_blur(images: torch.Tensor, kernel: int) -> None:
 def test_whole_view_against_torchvision_on_bytes(
     images: torch.Tensor, draws: ViewDraws, params: ViewParams
 ) -> None:
-    """The whole chain without colour jitter, where rounding to bytes can't pile up."""
+    """The whole chain without colour jitter, so that rounding to bytes can't accumulate."""
     plain = dataclasses.replace(draws, jitter=torch.zeros(COUNT, dtype=torch.bool))
     ours = apply_views(images, plain, params)
     for index in range(COUNT):
@@ -162,7 +162,7 @@ def test_whole_view_against_torchvision_on_bytes(
         image = reference.gaussian_blur(image, [3, 3], [sigma, sigma]) if sigma else image
         before = image
         image = reference.solarize(image, 128.0) if draws.solarize[index] else image
-        # Beside the threshold a rounding decides whether a pixel is inverted.
+        # Near the threshold, rounding decides whether a pixel is inverted.
         decided = (before.int() - 128).abs() > 2
         difference = (ours[index] * 255 - image.float()).abs()
         assert (difference * decided).max() < 2.5
@@ -198,7 +198,7 @@ def test_parameters_of_a_view_are_independent(params: ViewParams) -> None:
     widths = draws.sigma[draws.sigma > 0]
     assert stats.kstest(((widths - low) / (high - low)).numpy(), "uniform").pvalue > 0.001
     flags = (draws.flip, draws.jitter, draws.grayscale, draws.solarize, draws.sigma > 0)
-    # Where in what is left over a crop lies.
+    # Relative position of the crop in the free space.
     down = draws.top / (201 - draws.height)
     right = draws.left / (201 - draws.width)
     columns = [*flags, *draws.factors.T, draws.hue, down, right, draws.height * draws.width]

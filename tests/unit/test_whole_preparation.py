@@ -1,4 +1,4 @@
-"""Images kept whole: they are torchvision's, and a preparation that was stopped continues."""
+"""Preparation of whole images: agreement with torchvision, and continuation if interrupted."""
 
 import os
 import shutil
@@ -66,7 +66,7 @@ def test_the_digest_tells_whole_images_from_squares(store: Store, originals: Pat
 
 
 def decoded_by(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The files that are decoded from now on."""
+    """Starts recording decoded files; returns the list, which grows."""
     seen: list[Path] = []
     original = whole_preparation.read_whole
 
@@ -103,7 +103,7 @@ def test_a_broken_jpeg_is_named_and_nothing_is_lost(
 
 @pytest.mark.faults
 def test_a_jpeg_whose_header_says_that_it_is_huge_is_named(raw: Path, tmp_path: Path) -> None:
-    """The first: it is one of those whose size tells how much disk is needed."""
+    """The first file is in the sample from which the needed disk space is estimated."""
     broken = training_files(raw)[0]
     content = bytearray(broken.read_bytes())
     sizes = content.index(b"\xff\xc0") + 5
@@ -162,7 +162,7 @@ def test_an_interrupted_preparation_continues(
     after: int,
     damage: str,
 ) -> None:
-    """Killed at any moment, it makes the same store, and decodes only what wasn't kept."""
+    """Interrupted at any moment, it makes the same store, and decodes only what wasn't kept."""
     monkeypatch.setattr(whole_preparation, "BLOCK_ROWS", 8)
     monkeypatch.setattr(whole_preparation, "AHEAD_PER_THREAD", 1)
     original, count = whole_preparation.read_whole, 0
@@ -199,7 +199,7 @@ def test_an_interrupted_preparation_continues(
 
 
 def interrupt_move(monkeypatch: pytest.MonkeyPatch, folder: Path, after: int) -> None:
-    """Ends a preparation when so many of the store's seven files are in their place."""
+    """Interrupts a preparation when `after` of the store's seven files are in place."""
     original, count = Path.replace, 0
 
     def interrupted(self: Path, target: Path) -> Path:
@@ -272,7 +272,7 @@ def test_a_manifest_of_images_that_have_changed_is_never_used_again(
 def test_pixels_that_were_lost_are_decoded_again_and_journalled_once(
     originals: Path, store: Store, tmp_path: Path, missing: int
 ) -> None:
-    pinned = SOURCE.model_copy(update={"digest": "0" * 64})  # so that what is done stays
+    pinned = SOURCE.model_copy(update={"digest": "0" * 64})  # fails, but keeps its work
     work = tmp_path / ".pictures.partial"
     error_of(lambda: prepare(pinned, originals, tmp_path), "pins")
     journal, pixels = work / "train.jsonl", work / "train_images.npy"

@@ -1,4 +1,4 @@
-"""Views of images kept whole: crops that agree with torchvision's."""
+"""Views of whole images: crops agree with torchvision's."""
 
 from typing import Any
 
@@ -47,7 +47,7 @@ def test_a_streamed_batch_holds_its_images(store: Store) -> None:
 
 
 def test_crops_of_whole_images_are_torchvisions(store: Store, params: Any) -> None:
-    """Each view's crop and flip, before any colour changes, against Pillow's bilinear resizing."""
+    """Compares each view's crop and flip, without colour changes, with torchvision's resizing."""
     assert isinstance(store.train, WholeSplit)
     plain = params.model_copy(
         update={

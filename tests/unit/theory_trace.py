@@ -1,6 +1,6 @@
-"""The trace that guards THEORY_NUMERICS; python -m tests.unit.theory_trace writes it anew.
+"""The trace that guards THEORY_NUMERICS; python -m tests.unit.theory_trace rewrites it.
 
-It is coarse: a few headline numbers, no errors of rounding.
+It is coarse: a few headline numbers, and no rounding errors.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ TRACE = Trace("theory", THEORY_NUMERICS)
 
 
 def trace(params: Path) -> dict[str, Any]:
-    """Headlines of a tiny run of the checks, by table."""
+    """Headline numbers of a tiny run of the checks, by table."""
     plan = TheoryPlan.load(Layout(params=params))
     tables = theory_numbers(plan.params, plan.claim, lambda _: None)
     frames = {name: table.to_pandas() for name, table in tables.items()}

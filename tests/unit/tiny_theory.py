@@ -1,6 +1,7 @@
-"""The theory's parameters, made tiny, and the paper's toy experiment.
+"""Tiny parameters of the theory's checks, and the paper's claims on its toy experiment.
 
-A module binds the fixtures that it uses, and those that they need: `params = tiny_theory.params`.
+A test module assigns the fixtures that it needs, directly or indirectly, to its own names:
+`params = tiny_theory.params`.
 """
 
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""Traces guard versions of numbers: each is stored once a version, and pinned by its digests.
+"""Traces guard versions of numbers: each is stored once per version, and pinned by digests.
 
-A trace whose numbers changed can't be stored again for the same version, neither by its command nor
-by hand: the digests of its parts are in trace_pins.json, by version, and `stored` compares them.
+A trace whose numbers changed can't be stored again for the same version, whether by its command or
+manually: the digests of its parts are in trace_pins.json, by version, and `stored` compares them.
 """
 
 import json
@@ -24,9 +24,9 @@ class Trace:
     """Numbers of tiny computations, by part.
 
     Attributes:
-        name: of the version, NAME_NUMERICS, and of the file, NAME_trace.json.
-        version: of the numbers that the code gives now.
-        folder: where the files are.
+        name: NAME in the version's name, NAME_NUMERICS, and the file's, NAME_trace.json.
+        version: version of the numbers that the code currently gives.
+        folder: the folder of the files.
     """
 
     name: str
@@ -35,11 +35,11 @@ class Trace:
 
     @property
     def path(self) -> Path:
-        """The stored trace."""
+        """Path of the stored trace."""
         return self.folder / f"{self.name}_trace.json"
 
     def store(self, parts: dict[str, Any]) -> None:
-        """Stores a trace: all of a new version, of one that is pinned only parts that it lacks."""
+        """Stores a trace: all parts of a new version, but only missing parts of a pinned one."""
         pins = self._pins()
         pinned = pins.setdefault(self.name, {}).setdefault(str(self.version), {})
         if pinned:
@@ -52,13 +52,13 @@ class Trace:
         (self.folder / PINS).write_text(json.dumps(pins, indent=1) + "\n")
 
     def write_anew(self, made: Callable[[Path], dict[str, Any]]) -> None:
-        """Stores what `made` gives of a copy of the tiny study's parameters."""
+        """Stores the result of `made` for a copy of the tiny study's parameters."""
         make_deterministic(threads=1)
         with tempfile.TemporaryDirectory() as temporary:
             self.store(made(copy_params(Path(temporary) / "params")))
 
     def stored(self) -> dict[str, Any]:
-        """The parts, which must be those that were stored for this version."""
+        """The parts; asserts that they are those pinned for this version."""
         command = f"python -m tests.unit.{self.name}_trace"
         content = self._content()
         found = content[f"{self.name}_numerics"]

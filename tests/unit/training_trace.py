@@ -1,8 +1,8 @@
-"""The trace that guards TRAINING_NUMERICS; python -m tests.unit.training_trace writes it anew.
+"""The trace that guards TRAINING_NUMERICS; python -m tests.unit.training_trace rewrites it.
 
-In float32 no such trace would hold on another processor: rounding moves an activation across a
-ReLU's kink, that one a gradient by 1e-3, and a dozen steps amplify it. So the runs are in float64,
-on stand-in views that every processor rounds alike; real views are traced by themselves.
+A trace in float32 would not hold on another processor: rounding moves an activation across a
+ReLU's kink, which changes a gradient by 1e-3, and a dozen steps amplify this. Therefore the runs
+use float64 and stand-in views that all processors round alike; real views are traced separately.
 """
 
 import tempfile
@@ -29,11 +29,11 @@ TRACE = Trace("training", TRAINING_NUMERICS)
 TRACED = (*ARMS, "vicreg", "rdmreg", "frozen", "euler", "symplectic_euler", "volume_preserving")
 VIEWS = "views"
 TRACED_IMAGES = 640
-"""Ten steps an epoch, so that the floors' directions are redrawn on the way."""
+"""Ten steps per epoch, so that the floors' directions are redrawn during the run."""
 
 
 def stressed_params(target: Path) -> Path:
-    """The tiny study with every term, floor, ramp, clip and decay at work."""
+    """The tiny study with all terms, floors, ramps, clipping and weight decay in effect."""
     folder = copy_params(target)
     study, hamjepa = folder / "studies" / f"{STUDY}.yaml", folder / "arms" / "hamjepa.yaml"
     edit(study, "arms", list(TRACED))
@@ -90,7 +90,7 @@ def trace(params: Path, images: torch.Tensor, arm: str) -> dict[str, Any]:
 
 
 def views_trace(params: Path, images: torch.Tensor) -> list[float]:
-    """Root mean square of sixteen random views."""
+    """Root mean square of each of sixteen random views."""
     run = resolve_run(load_study(params, STUDY), ARMS[0], EPOCHS, 0)
     samples = torch.arange(8).repeat(2)
     which = torch.arange(2).repeat_interleave(8)
@@ -99,7 +99,7 @@ def views_trace(params: Path, images: torch.Tensor) -> list[float]:
 
 
 def main() -> None:
-    """Stores the trace of every arm, and that of views."""
+    """Stores the traces of all arms and of views."""
     make_deterministic(threads=1)
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)

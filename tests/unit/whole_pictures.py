@@ -1,6 +1,7 @@
-"""A store of pictures that are kept whole, and its images one by one.
+"""A store of whole pictures, and access to its single images.
 
-A module binds the fixtures that it uses, and those that they need: `store = whole_pictures.store`.
+A test module assigns the fixtures that it needs, directly or indirectly, to its own names:
+`store = whole_pictures.store`.
 """
 
 from pathlib import Path

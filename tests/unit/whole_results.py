@@ -1,6 +1,7 @@
-"""Results and data without a fault, and copies of them that may be damaged.
+"""Intact results and data, and copies that a test may damage.
 
-A module binds the fixtures that it uses, and those that they need: `place = whole_results.place`.
+A test module assigns the fixtures that it needs, directly or indirectly, to its own names:
+`place = whole_results.place`.
 """
 
 import shutil
@@ -30,7 +31,7 @@ FIRST, SECOND = "*-sigreg-*-s0-*", "*-hamjepa-*-s1-*"
 RUN, STUDIES, TABLES = "results/runs/{}", f"results/studies/{STUDY}", f"results/tables/{STUDY}"
 BATCHES = ("results/evaluation/*-sigreg-*", "results/evaluation/*-mlp-*")
 
-# The file that is damaged, and the one that it is swapped with.
+# The file that tests damage, and the file with which they swap it.
 TARGETS = {
     "images": (f"data/{STUDY}/train_images.npy", f"data/{STUDY}/test_images.npy"),
     "labels": (f"data/{STUDY}/test_labels.npy", f"data/{STUDY}/train_labels.npy"),
@@ -59,7 +60,7 @@ TARGETS = {
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Results and data without a fault."""
+    """Intact results and data."""
     folder = tmp_path_factory.mktemp("whole")
     copy_params(folder / "params")
     with pytest.MonkeyPatch.context() as patch:
@@ -92,7 +93,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def place(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy that may be damaged, which is worked in."""
+    """A copy that a test may damage, as the working directory."""
     folder = Path(shutil.copytree(whole, tmp_path / "place"))
     monkeypatch.chdir(folder)
     return folder
