@@ -145,7 +145,7 @@ def test_the_command_takes_many_files_and_no_torch(
     assert done.stderr.splitlines()[-1] == "False"
     assert "'moon'" in done.stderr
     (told,) = (line for line in done.stdout.splitlines() if line.startswith("statements: "))
-    # Of nine, the one that holds by construction is not counted.
+    # There are nine, but the one that holds by construction is not counted.
     assert sum(int(number) for number in re.findall(r"\d+", told)) == 8
     table = pd.read_parquet(tmp_path / "o/claims.parquet")
     assert (table["n"] == 6).all()
@@ -158,7 +158,7 @@ def test_the_command_tests_the_claims_that_it_is_given_and_leaves_out_what_it_is
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Those of the parameters unless another file is named."""
+    """By default, it tests the claims in the parameters."""
     rows = parquet(metrics[metrics["study"] == "cifar100"], tmp_path / "rows.parquet")
     folder = Path(shutil.copytree(params_folder, tmp_path / "settings"))
     monkeypatch.chdir(tmp_path)

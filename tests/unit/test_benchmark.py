@@ -138,7 +138,7 @@ def test_the_command_times_what_it_is_told_to(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """As often, on the device and into the folder; preparation only when it is asked for."""
+    """It uses the given repeats, device and folder, and times preparation only on request."""
     row = dict.fromkeys(SCHEMA.names, "") | {"value": 1.0, "batch_size": 0, "width": 0}
     made: list[object] = []
 

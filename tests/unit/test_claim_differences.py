@@ -46,7 +46,7 @@ def test_differences_agree_with_scipy(metrics: pd.DataFrame, found: Audit) -> No
 def test_what_is_expected_of_new_seeds_and_of_the_papers_runs(
     shared: float, metrics: pd.DataFrame, claims: Claims, params: AuditParams
 ) -> None:
-    """What seeds do to both arms cancels in ours; the paper's runs may be unpaired."""
+    """Effects of seeds shared by both arms cancel in ours; the paper's runs may be unpaired."""
     moved = metrics.assign(value=metrics["value"] + shared * metrics["seed"])
     row = one(
         difference_claims(SeedTable(moved), claims, params),

@@ -15,7 +15,7 @@ from hamjepa_audit.errors import UserError
 from hamjepa_audit.training import device
 from tests.tiny import SEEDS, STUDY, audit, copy_params, edit, files_below
 
-MAIN = import_module("hamjepa_audit.cli.main")  # its name below the package is the function's
+MAIN = import_module("hamjepa_audit.cli.main")  # hamjepa_audit.cli.main is the function
 MEASURING = ("extract", "knn", "probe", "geometry", "trajectory", "dynamics")
 RUN = ("--study", STUDY, "--epochs", "2", "--threads", "1")
 
@@ -219,7 +219,7 @@ def test_params_show_and_schema(
 def test_params_are_shown_of_the_run_that_is_asked_for(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And the schema is written where it is asked for."""
+    """The schema is written to the given file."""
     monkeypatch.setattr(
         "sys.argv",
         ["hamjepa-audit", "params", "show", "--study", "cifar100", "--arm", "sigreg",
@@ -253,7 +253,7 @@ def test_every_command_that_computes_has_as_many_threads_as_it_is_given(
     capsys: pytest.CaptureFixture[str],
     command: str,
 ) -> None:
-    """Another number may round differently."""
+    """Rounding may depend on the number of threads."""
 
     def refuse(threads: int | None) -> None:
         raise UserError(f"{threads} threads")
@@ -319,7 +319,7 @@ def test_lost_memory_and_lost_disks_are_one_line_each(
 def test_only_lost_memory_is_called_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """That of the machine or of a GPU; any other failure of PyTorch's is shown as it is."""
+    """Lost memory of the machine or of a GPU; other errors of PyTorch are shown unchanged."""
     import torch
 
     def failing_with(error: Exception) -> None:

@@ -84,7 +84,7 @@ def drawn(family: list[Claim], n: int, sd: float) -> pd.DataFrame:
             "mean": seeds.mean(axis=1),
             "mean_difference": seeds.mean(axis=1),
             "sd": seeds.std(axis=1, ddof=1),
-            # Arms that move opposite ways, whose unpaired differences scatter no more.
+            # Negatively correlated arms, whose unpaired differences don't vary more.
             "sd_minuend": seeds.std(axis=1, ddof=1) / 2,
             "sd_subtrahend": seeds.std(axis=1, ddof=1) / 2,
             "paper": theirs,
@@ -163,9 +163,9 @@ def test_false_findings_and_verdicts_in_a_family(family: str, n: int, params: Au
 def papers_runs(
     n: int, runs: int, correlation: float, ratio: float, paired: bool, params: AuditParams
 ) -> pd.DataFrame:
-    """Evidence on many differences, the paper's runs drawn as ours, its arms paired or not.
+    """Evidence on many differences; the paper's runs have our distribution, paired or unpaired.
 
-    Our arms have the standard deviations 1 and `ratio` and the correlation over seeds given.
+    Our arms have standard deviations 1 and `ratio`, and the given correlation over seeds.
     """
     rng, draws = np.random.default_rng(0), 20_000
     covariance = np.array([[1, correlation * ratio], [correlation * ratio, ratio**2]])
@@ -198,7 +198,7 @@ def papers_runs(
 def test_the_papers_runs_are_rarely_told_from_ours_if_they_are_as_ours(
     paired: bool, n: int, runs: int, correlation: float, ratio: float, params: AuditParams
 ) -> None:
-    """Whether or not its arms were paired by seed, which it doesn't say."""
+    """This holds whether or not the paper's arms were paired by seed, which it doesn't say."""
     found = papers_runs(n, runs, correlation, ratio, paired, params)
     assert float((found["p_new_runs"] < ALPHA).mean()) < ALPHA + 0.006
 

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and what is left of processes that were killed."""
+"""Atomic writing of files and folders, and leftovers of killed processes."""
 
 import hashlib
 import json
@@ -34,7 +34,7 @@ HOST = "node.cluster"
 
 @pytest.fixture
 def ended(monkeypatch: pytest.MonkeyPatch) -> int:
-    """A process of this host that is no more; the host's name has a dot."""
+    """Id of a finished process on this host, whose name has a dot."""
     monkeypatch.setattr(socket, "gethostname", lambda: HOST)
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
@@ -42,7 +42,7 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 def test_what_a_killed_process_left_is_deleted_and_nothing_else(ended: int, tmp_path: Path) -> None:
-    """Not what one that lives is writing, nor one of another host, which may live."""
+    """Files of running processes are kept, and those of other hosts, which may be running."""
     for target in (tmp_path / "a[1].json", tmp_path / "folder"):
         names = [f"{HOST}.{os.getpid()}.1a2b", f"elsewhere.{ended}.1a2b", "notes", "json.old.1"]
         kept = [tmp_path / f".{target.name}.{name}" for name in names]
@@ -74,7 +74,7 @@ def test_what_a_process_of_another_user_is_writing_is_kept(
 
 
 def test_what_fails_leaves_the_file_as_it_was_and_nothing_beside_it(tmp_path: Path) -> None:
-    """Nor does it hide why a folder could not be made."""
+    """It doesn't hide the reason why a folder could not be made, either."""
     target = tmp_path / "file"
     write_text(target, "before")
     with pytest.raises(ZeroDivisionError), atomic_path(target) as temporary:
@@ -87,7 +87,7 @@ def test_what_fails_leaves_the_file_as_it_was_and_nothing_beside_it(tmp_path: Pa
 def test_a_file_takes_its_name_once_its_bytes_are_on_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Unless the caller can tell when it was cut short."""
+    """Unless it isn't durable, for callers that can detect a truncated file."""
     target, there = tmp_path / "file", []
     monkeypatch.setattr(os, "fsync", lambda _: there.append(target.exists()))
     write_bytes(target, b"content", durable=False)

@@ -276,7 +276,7 @@ def test_what_is_of_other_studies_is_neither_listed_nor_pruned(
 def test_a_terminal_shows_all_of_a_table_whatever_stands_in_it(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Brackets, too, which the library that draws it takes for markup."""
+    """This includes brackets, which the drawing library would interpret as markup."""
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "200")
     _, listed, _ = run_command(monkeypatch, capsys, "runs", "list")
@@ -291,7 +291,7 @@ def test_a_terminal_shows_all_of_a_table_whatever_stands_in_it(
 def test_verify_names_the_damaged_files_of_a_study(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On stdout, and says how many there are."""
+    """The names are on stdout, and their number in the error message."""
     record = LAYOUT.record(next(iter(plan_of(LAYOUT, STUDY).runs)))
     record.write_text(record.read_text().replace("sigreg", "sigrge", 1))
     status, named, stderr = run_command(monkeypatch, capsys, "verify", "--study", STUDY)

@@ -1,4 +1,4 @@
-"""What is said where a lock can't be had."""
+"""Messages if a lock can't be acquired."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def missing(path: Path) -> None:
 def test_a_holder_that_has_not_said_who_it_is_is_another_process(
     tmp_path: Path, gone: bool
 ) -> None:
-    """It has no name for a moment, nor has one that is just ending."""
+    """A holder is unknown for a moment after acquiring a lock, and while it ends."""
     lock = tmp_path / "run.lock"
     with sole_process(lock, "training"):
         lock.write_text("")

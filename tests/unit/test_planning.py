@@ -98,7 +98,7 @@ def test_to_differ_counts_the_papers_error_and_both_sides() -> None:
 
 
 def test_to_differ_lets_the_papers_arms_be_unpaired() -> None:
-    """Our pairs scatter by 0.8, differences of unrelated runs by sqrt(0.6^2 + 0.7^2)."""
+    """Our pairs have the standard deviation 0.8, unpaired runs sqrt(0.6^2 + 0.7^2)."""
     (planned,) = to_differ(claim(), 2.5, NUMBERS, 0.05, ARMS)
     assert planned.truth.error == pytest.approx(np.sqrt(0.8**2 / NUMBERS + (0.6**2 + 0.7**2) / 3))
     row = claim().to_dict() | {
@@ -158,7 +158,7 @@ def test_seeds_needed_are_those_of_holms_first_step(params: AuditParams) -> None
         for tests in (4, 1)
     ]
     assert needed.tolist() == [expected[0]] * 4 + [expected[1]]
-    # Stated twice, or not tested: none of these makes the family larger, for Holm either.
+    # Repeated or untested claims don't enlarge the family, nor do they in Holm's correction.
     more = inconclusive("aaaaaaa").assign(claim=[0, 1, 2, 3, 3, 3, 4], p=[0.5] * 6 + [np.nan])
     assert seeds_needed(more, params).tolist()[:6] == [expected[0]] * 6
     small = adjusted(more.assign(p=[0.01, *more["p"][1:]]), ["p"], ["claim"])

@@ -1,4 +1,4 @@
-"""What the commands that write tables and figures take from the parameters, and of which rows."""
+"""Parameters and rows used by the commands that write tables and figures."""
 
 import inspect
 import json
@@ -30,14 +30,14 @@ Calls = list[dict[str, Any]]
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder with the tiny study's parameters, which the commands run in."""
+    """A folder with only the tiny study's parameters, as the working directory."""
     copy_params(tmp_path / "params")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def write_metrics(study: str, frame: pd.DataFrame) -> None:
-    """A study's metrics and selection, as `collect` leaves them."""
+    """Writes a study's metrics and selection like `collect`."""
     plan_of(LAYOUT, study).write_selection()
     write(LAYOUT.study_table(study, "metrics"), frame, METRICS_SCHEMA)
 
@@ -47,7 +47,7 @@ def write(path: Path, frame: pd.DataFrame, schema: pa.Schema | None = None) -> N
 
 
 def recorded(monkeypatch: pytest.MonkeyPatch, module: object, name: str) -> Calls:
-    """The arguments of the calls of a function, which does nothing any more."""
+    """Replaces a function by one that does nothing; returns the list of its calls' arguments."""
     calls: Calls = []
     signature = inspect.signature(getattr(module, name))
 
@@ -88,7 +88,7 @@ def test_the_means_of_all_studies_are_joined(
 def test_figures_are_of_the_arms_that_the_study_draws(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """At its confidence."""
+    """They also have its level of confidence."""
     study, drawn = place / f"params/studies/{STUDY}.yaml", ["sigreg", "hamjepa"]
     edit(study, "figure_arms", drawn)
     edit(study, "statistics.confidence", 0.8)
@@ -123,7 +123,7 @@ def test_claims_are_drawn_beside_the_study_alone_and_its_drawn_arms(
 
 @pytest.fixture
 def controls(place: Path) -> pd.DataFrame:
-    """Metrics of control arms at two numbers of epochs, also of a checkpoint before the last."""
+    """Metrics of control arms for two numbers of epochs, including an intermediate checkpoint."""
     study = place / f"params/studies/{CONTROLS}.yaml"
     edit(study, "epochs", [8, 16])
     edit(study, "statistics.confidence", 0.8)
@@ -144,7 +144,7 @@ def test_the_gain_is_read_as_the_parameters_say(
     capsys: pytest.CaptureFixture[str],
     minimum_seeds: int,
 ) -> None:
-    """With the study's confidence, and the audit's margins and fewest seeds."""
+    """It uses the study's confidence, and the audit's margins and minimum number of seeds."""
     edit(place / "params/statistics.yaml", "minimum_seeds", minimum_seeds)
     for module, name in ((gain_figures, "sensitivity"), (gain_figures, "what_carries_the_gain")):
         recorded(monkeypatch, module, name)

@@ -1,4 +1,4 @@
-"""States on the disk: which are kept, which are refused, and how they are put away."""
+"""States on disk: which are kept, which are refused, and how they are set aside or removed."""
 
 import re
 import shutil
@@ -26,7 +26,7 @@ RUN = "a-run"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A run's states after four steps."""
+    """The folder of a run's states after four steps."""
     for step in (1, 2, 3, 4):
         write_state(tmp_path / RUN, step, {"step": step}, f"tensors {step}".encode())
     return tmp_path / RUN

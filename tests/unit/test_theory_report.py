@@ -135,7 +135,7 @@ def test_claims_without_the_experiment_are_refused(
     status, error = audit(monkeypatch, capsys, "theory")
     assert status == 2 and "has no toy_transport" in error and error.count("\n") == 1
     assert audit(monkeypatch, capsys, "theory-report")[1] == error
-    # Those of another file are taken where it is named.
+    # Claims of another file are used if it is given.
     others = tmp_path / "others.yaml"
     others.write_text("paper: {}")
     for command in ("theory", "theory-report"):

@@ -1,4 +1,4 @@
-"""What dry runs plan where everything is there, but for its content: who waits for what."""
+"""Jobs planned by dry runs in a checkout of empty result files: dependencies between rules."""
 
 import re
 import shutil
@@ -19,13 +19,13 @@ TABLES = {"tables": 1, "provenance": 1}
 
 
 def pretend(folder: Path, *arguments: str) -> None:
-    """Makes empty files of what a dry run announces."""
+    """Makes empty files for all outputs announced by a dry run."""
     output = snakemake(folder, "-n", *arguments)
     for line in re.findall("^    output: (.*)$", output, re.MULTILINE):
         for name in line.split(", "):
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            if "/features-" not in name:  # they are deleted once they have been measured
+            if "/features-" not in name:  # features are deleted after they are measured
                 path.touch()
     snakemake(folder, "--touch", *arguments)  # writes the selections, too
     # Its checksums would say that the same empty file, touched again, has not changed.
@@ -34,7 +34,7 @@ def pretend(folder: Path, *arguments: str) -> None:
 
 @pytest.fixture(scope="module")
 def pretended(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout in which all was made, as it seems, of a study with checkpoints along training."""
+    """A checkout with empty files for all results of a study with intermediate checkpoints."""
     folder = checkout(tmp_path_factory.mktemp("pretended") / "checkout")
     edit(folder / f"params/studies/{STUDY}.yaml", "checkpoints.every_epochs", 1)
     (folder / f"params/studies/{OTHER}.yaml").write_text(f"extends: {STUDY}\ntitle: Another\n")
@@ -44,12 +44,12 @@ def pretended(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(pretended: Path, tmp_path: Path) -> Path:
-    """A copy of it, with times kept, that a test may change."""
+    """A copy of `pretended`, with modification times kept, that a test may change."""
     return Path(shutil.copytree(pretended, tmp_path / "copy", symlinks=True))
 
 
 def wanted(folder: Path, *arguments: str) -> dict[str, int]:
-    """Jobs that a dry run of some targets announces, by rule."""
+    """Number of jobs that a dry run of some targets announces, by rule."""
     return jobs_of(snakemake(folder, "-n", *arguments))
 
 
@@ -59,7 +59,7 @@ def test_what_is_there_is_made_by_no_target(folder: Path) -> None:
 
 
 def test_times_of_what_is_named_by_its_content_do_not_matter(folder: Path) -> None:
-    # What something is made of, last.
+    # Inputs are touched after outputs.
     for place in ("results/evaluation", "results/runs", f"data/{STUDY}"):
         for path in (folder / place).rglob("*.*"):
             path.touch()
@@ -129,7 +129,7 @@ def test_another_study_changes_nothing_but_what_is_of_all_studies(folder: Path) 
     assert added[f"figures_{OTHER}"] == added[f"gain_{OTHER}"] == added["metrics"] == 1
     assert f"figures_{STUDY}" not in added and f"gain_{STUDY}" not in added
     pretend(folder, "results/tables", *both)
-    # In another order they are the same.
+    # The order of studies doesn't matter.
     assert planned(folder, "--config", f"studies=[{OTHER},{STUDY}]") == {}
     assert planned(folder) == AUDITED | {"metrics": 1}
 
@@ -141,7 +141,7 @@ def test_two_studies_of_one_data_set_must_describe_it_alike(folder: Path) -> Non
 
 
 def test_a_pinned_digest_prepares_nothing_again(folder: Path) -> None:
-    """It says what the data are, not how they are made."""
+    """The digest identifies the data, not the way in which they are made."""
     source = folder / f"data/{STUDY}.source.json"
     before = source.stat().st_mtime_ns
     edit(folder / f"params/studies/{STUDY}.yaml", "data.digest", 64 * "0")
@@ -151,7 +151,7 @@ def test_a_pinned_digest_prepares_nothing_again(folder: Path) -> None:
 
 
 def test_jobs_are_told_device_places_threads_and_folders(tmp_path: Path) -> None:
-    """With one thread runs repeat byte for byte."""
+    """With one thread, runs are reproducible to the byte."""
     folder = checkout(tmp_path)
     edit(folder / f"params/studies/{STUDY}.yaml", "checkpoints.every_epochs", 1)
     output = snakemake(
