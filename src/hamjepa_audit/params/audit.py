@@ -121,6 +121,9 @@ class AuditParams(Params):
     def difference_margin(self, metric: str, value: float) -> float:
         """The margin around a difference of the paper: at most `difference_share` of it.
 
+        Where the metric's margin is relative, it is that share of the difference, not of the two
+        values, whose margins may be larger than the difference itself.
+
         Raises:
             UserError: no margin is declared for the metric.
         """
