@@ -197,6 +197,7 @@ def sign_flip(differences: ArrayLike) -> float:
         The share of patterns whose absolute sum is at least the observed one; NaN without
         differences and for more than MOST_SIGNS of them.
     """
+    # scipy's permutation_test gives the same, but goes through all patterns: seconds for 20 seeds.
     values = _floats(differences)
     if not 1 <= len(values) <= MOST_SIGNS:
         return float("nan")
