@@ -19,10 +19,10 @@ from hamjepa_audit.statistics.equivalence import tost
 from hamjepa_audit.statistics.hypothesis_tests import (
     MOST_SIGNS,
     holm,
-    of_mean,
-    of_mean_and_new_runs,
-    shown_above,
-    shown_below,
+    one_sample,
+    p_greater,
+    p_less,
+    prediction_test,
     sign_flip,
     statistic,
     two_sided,
@@ -55,11 +55,11 @@ def summarised(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
 @pytest.mark.parametrize("n", SIZES)
 def test_one_sample_agrees_with_scipy(n: int) -> None:
     values = samples(n, 50)
-    estimate = of_mean(*summarised(values), 0.3)
+    estimate = one_sample(*summarised(values), 0.3)
     for alternative, p in (
         ("two-sided", two_sided(estimate)),
-        ("greater", shown_above(estimate, 0)),
-        ("less", shown_below(estimate, 0)),
+        ("greater", p_greater(estimate, 0)),
+        ("less", p_less(estimate, 0)),
     ):
         oracle = stats.ttest_1samp(values, 0.3, axis=1, alternative=alternative)
         np.testing.assert_allclose(p, oracle.pvalue, rtol=1e-10)
@@ -81,7 +81,7 @@ def test_welch_agrees_with_scipy(n: int, m: int) -> None:
 
 def test_new_runs_by_hand() -> None:
     # Mean 4, sd 2, n = 3 against one new run of 10: standard error 2 sqrt(1/3 + 1) = 4 / sqrt(3).
-    estimate = of_mean_and_new_runs(4.0, 2.0, 3, 10.0, 1)
+    estimate = prediction_test(4.0, 2.0, 3, 10.0, 1)
     t = -6 / (4 / math.sqrt(3))
     assert statistic(estimate) == pytest.approx(t)
     # Two degrees of freedom have a closed form: p = 1 - |t| / sqrt(t^2 + 2).
@@ -90,15 +90,15 @@ def test_new_runs_by_hand() -> None:
 
 @pytest.mark.filterwarnings("error")
 def test_without_spread_and_with_too_few() -> None:
-    constant = of_mean([1.0, 2.0], [0.0, 0.0], [5, 5], 1.0)
+    constant = one_sample([1.0, 2.0], [0.0, 0.0], [5, 5], 1.0)
     assert statistic(constant).tolist() == [0.0, math.inf]
     assert two_sided(constant).tolist() == [1.0, sign_flip([1.0] * 5)] == [1.0, 2 / 2**5]
     assert tost(constant, 0.5).tolist() == [1 / 2**5, 1.0]
     both = welch(1.0, 0.0, 3, 2.0, 0.0, 3)
     assert two_sided(both) == pytest.approx(2 / math.comb(6, 3))
     assert two_sided(welch(1.0, 0.0, 3, 1.0, 0.0, 3)) == 1.0
-    assert two_sided(of_mean_and_new_runs(2.0, 0.0, 6, 1.0, 1)) == pytest.approx(2 / 7)
-    for one in (of_mean(1.0, np.nan, 1), welch(1.0, np.nan, 1, 2.0, 0.1, 3)):
+    assert two_sided(prediction_test(2.0, 0.0, 6, 1.0, 1)) == pytest.approx(2 / 7)
+    for one in (one_sample(1.0, np.nan, 1), welch(1.0, np.nan, 1, 2.0, 0.1, 3)):
         assert np.isnan(two_sided(one)) and np.isnan(tost(one, 1.0))
 
 
@@ -106,7 +106,7 @@ def test_without_spread_and_with_too_few() -> None:
 def test_tost_agrees_with_statsmodels(n: int) -> None:
     for seed in range(10):
         one, other = samples(n, 1, seed)[0], 0.5 * samples(n, 1, 50 + seed)[0]
-        paired = tost(of_mean(*summarised(one - other)), 1.1)
+        paired = tost(one_sample(*summarised(one - other)), 1.1)
         assert paired == pytest.approx(ttost_paired(one, other, -1.1, 1.1)[0], rel=1e-10)
         unpaired = tost(welch(*summarised(one), *summarised(other)), 0.8)
         oracle = ttost_ind(one, other, -0.8, 0.8, usevar="unequal")[0]
@@ -174,10 +174,10 @@ def test_intervals_cover(n: int) -> None:
     mean, sd, _ = summarised(values[:, :n])
     low, high = interval(mean, sd, np.full(DRAWS, n), 0.95)
     assert 0.93 < np.mean((low < 0) & (high > 0)) < 0.97
-    new = of_mean_and_new_runs(mean, sd, n, values[:, n], 1)
+    new = prediction_test(mean, sd, n, values[:, n], 1)
     assert 0.93 < np.mean(two_sided(new) > 0.05) < 0.97
     other = 0.5 * samples(3, seed=9)
-    three_new = of_mean_and_new_runs(mean, sd, n, 2 * other.mean(axis=1), 3)
+    three_new = prediction_test(mean, sd, n, 2 * other.mean(axis=1), 3)
     assert 0.93 < np.mean(two_sided(three_new) > 0.05) < 0.97
     equal_spread = welch(mean, sd, n, *summarised(2 * other))
     assert 0.93 < np.mean(two_sided(equal_spread) > 0.05) < 0.97
@@ -198,8 +198,8 @@ def test_tost_holds_its_level(n: int) -> None:
     # At the boundary of the margin, where "equivalent" is falsely concluded most often.
     for margin in (0.3, 1.0, 6.0):
         mean, sd, _ = summarised(samples(n, seed=1, mean=margin))
-        assert np.mean(tost(of_mean(mean, sd, n), margin) < 0.05) < 0.055
-    assert np.mean(tost(of_mean(mean, sd, n), margin) < 0.05) > 0.045  # it isn't conservative
+        assert np.mean(tost(one_sample(mean, sd, n), margin) < 0.05) < 0.055
+    assert np.mean(tost(one_sample(mean, sd, n), margin) < 0.05) > 0.045  # it isn't conservative
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.9])
@@ -255,15 +255,15 @@ def test_power_agrees_with_statsmodels(n: int) -> None:
     for effect in (0.1, 0.6, 1.5):
         power = t_test_power(effect * math.sqrt(n), n - 1, 0.05)
         assert power == pytest.approx(oracle.power(effect, n, 0.05), abs=1e-6)
-    smallest = detectable(of_mean(0.0, 2.0, n), 0.05, 0.8)[0]
+    smallest = detectable(one_sample(0.0, 2.0, n), 0.05, 0.8)[0]
     assert smallest == pytest.approx(
         2 * oracle.solve_power(nobs=n, alpha=0.05, power=0.8), rel=1e-5
     )
-    assert np.isnan(detectable(of_mean(0.0, np.nan, 1), 0.05, 0.8)).all()
+    assert np.isnan(detectable(one_sample(0.0, np.nan, 1), 0.05, 0.8)).all()
 
 
 def test_without_spread_the_exact_tests_smallest_p_has_to_be_below_the_level() -> None:
-    truth = of_mean(1.0, 0.0, [4, 5, 6])
+    truth = one_sample(1.0, 0.0, [4, 5, 6])
     assert power_to_show(truth, 1 / 2**5).tolist() == [0.0, 0.0, 1.0]
 
 
@@ -271,11 +271,11 @@ def test_without_spread_the_exact_tests_smallest_p_has_to_be_below_the_level() -
 def test_power_to_show_is_that_of_the_one_sided_test(n: int) -> None:
     oracle = TTestPower()
     effects = np.array([0.1, 0.6, 1.5])
-    power = power_to_show(of_mean(effects, 1.0, n), 0.05)
+    power = power_to_show(one_sample(effects, 1.0, n), 0.05)
     expected = [oracle.power(effect, n, 0.05, alternative="larger") for effect in effects]
     assert power == pytest.approx(expected, abs=1e-6)
     # No power for absent effects, full power for huge ones; without spread, the sign test's power.
-    extremes = of_mean([-1.0, 0.0, 0.0, 1.0, 1e9], [1.0, 1.0, 0.0, 0.0, 1.0], n)
+    extremes = one_sample([-1.0, 0.0, 0.0, 1.0, 1e9], [1.0, 1.0, 0.0, 0.0, 1.0], n)
     assert power_to_show(extremes, 0.05).tolist() == [0, 0, 0, 0.5**n < 0.05, 1]
 
 
@@ -316,8 +316,8 @@ def test_improvement_of_the_other_is_the_rest(one: list[float], other: list[floa
 @settings(max_examples=40, deadline=None)
 @given(mean=st.floats(-5, 5), sd=st.floats(0.01, 5), n=st.integers(3, 12))
 def test_tests_on_means_are_symmetric_and_scale(mean: float, sd: float, n: int) -> None:
-    estimate, flipped = of_mean(mean, sd, n), of_mean(-mean, sd, n)
-    scaled = of_mean(4 * mean, 4 * sd, n)
+    estimate, flipped = one_sample(mean, sd, n), one_sample(-mean, sd, n)
+    scaled = one_sample(4 * mean, 4 * sd, n)
     assert two_sided(estimate) == two_sided(flipped) == two_sided(scaled)
     assert tost(estimate, 1.0) == pytest.approx(tost(flipped, 1.0))
     assert tost(estimate, 1.0) == pytest.approx(tost(scaled, 4.0))

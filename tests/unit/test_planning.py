@@ -15,19 +15,19 @@ from hamjepa_audit.params.audit import AuditParams, load_audit
 from hamjepa_audit.params.claims import Claims, load_claims
 from hamjepa_audit.reporting.audit_tables import seeds_text
 from hamjepa_audit.statistics.audit import audit
-from hamjepa_audit.statistics.claim_differences import _ways, difference_evidence
+from hamjepa_audit.statistics.claim_differences import _plans, difference_evidence
 from hamjepa_audit.statistics.comparison import ARMS, adjusted
-from hamjepa_audit.statistics.hypothesis_tests import Array, of_mean
+from hamjepa_audit.statistics.hypothesis_tests import Array, one_sample
 from hamjepa_audit.statistics.planning import (
-    Planned,
-    Way,
+    Plan,
+    PlannedTest,
+    difference_tests,
+    equivalence_tests,
     fewest_seeds,
-    to_differ,
-    to_equal,
     with_seeds_needed,
 )
 from hamjepa_audit.statistics.statement_parts import Part
-from hamjepa_audit.statistics.statements import _ways as ways_of_statement
+from hamjepa_audit.statistics.statements import _plans as plans_of_statement
 from hamjepa_audit.statistics.verdicts import difference_verdicts, direction_verdicts
 from tests.unit.synthetic_claims import as_the_paper
 
@@ -49,21 +49,21 @@ def params(params_folder: Path) -> AuditParams:
 
 @pytest.mark.parametrize("effect", [0.3, 0.8, 2.0])
 def test_seeds_for_a_sign_agree_with_statsmodels(effect: float) -> None:
-    ways = [[Planned(of_mean(effect, 1.0, NUMBERS), 0.025)]]
+    plans = [[PlannedTest(one_sample(effect, 1.0, NUMBERS), 0.025)]]
     oracle = TTestPower().solve_power(effect_size=effect, alpha=0.05, power=0.8)
-    assert fewest_seeds(ways, NUMBERS, 0.8) == math.ceil(oracle)
+    assert fewest_seeds(plans, NUMBERS, 0.8) == math.ceil(oracle)
 
 
 def test_seeds_have_limits() -> None:
-    def ways(effect: float) -> list[list[Planned]]:
-        return [[Planned(of_mean(effect, 1.0, NUMBERS), 0.025)]]
+    def plans(effect: float) -> list[list[PlannedTest]]:
+        return [[PlannedTest(one_sample(effect, 1.0, NUMBERS), 0.025)]]
 
-    assert fewest_seeds(ways(50.0), NUMBERS, 0.8) == 3
+    assert fewest_seeds(plans(50.0), NUMBERS, 0.8) == 3
     for effect in (0.01, 0.0, -5.0):
-        assert fewest_seeds(ways(effect), NUMBERS, 0.8) == math.inf
-    # The easiest way counts; tests that must succeed together need more seeds than each alone.
-    assert fewest_seeds(ways(0.01) + ways(0.5), NUMBERS, 0.8) == 34
-    together = [[*ways(0.5)[0], *ways(0.5)[0]]]
+        assert fewest_seeds(plans(effect), NUMBERS, 0.8) == math.inf
+    # The easiest plan counts; tests that must succeed together need more seeds than each alone.
+    assert fewest_seeds(plans(0.01) + plans(0.5), NUMBERS, 0.8) == 34
+    together = [[*plans(0.5)[0], *plans(0.5)[0]]]
     assert 34 < fewest_seeds(together, NUMBERS, 0.8) < 68
 
 
@@ -76,14 +76,14 @@ def test_a_difference_from_few_runs_of_the_paper_may_never_be_shown() -> None:
     """The paper's own error remains, however many seeds we have."""
     for paper_sd in (np.nan, 0.8):
         for deviation in (2.5, -2.5):
-            way = to_differ(claim(paper_sd), deviation, NUMBERS, 0.05)
-            assert fewest_seeds([way], NUMBERS, 0.8) < 20
+            plan = difference_tests(claim(paper_sd), deviation, NUMBERS, 0.05)
+            assert fewest_seeds([plan], NUMBERS, 0.8) < 20
         assert math.isinf(
-            fewest_seeds([to_differ(claim(paper_sd), 0.4, NUMBERS, 0.05)], NUMBERS, 0.8)
+            fewest_seeds([difference_tests(claim(paper_sd), 0.4, NUMBERS, 0.05)], NUMBERS, 0.8)
         )
-    equal = to_equal(claim(), 0.4, NUMBERS, 0.05)
+    equal = equivalence_tests(claim(), 0.4, NUMBERS, 0.05)
     assert fewest_seeds([equal], NUMBERS, 0.8) == fewest_seeds(
-        [to_equal(claim(), -0.4, NUMBERS, 0.05)], NUMBERS, 0.8
+        [equivalence_tests(claim(), -0.4, NUMBERS, 0.05)], NUMBERS, 0.8
     )
 
 
@@ -91,7 +91,7 @@ def test_to_differ_counts_the_papers_error_and_both_sides() -> None:
     seeds = np.array([3.0, 12.0])
     # The error of the paper's mean of 3 uses its standard deviation of 0.5 if given, else ours.
     for paper_sd, spread in ((0.5, 0.5), (np.nan, 0.8)):
-        (planned,) = to_differ(claim(paper_sd), -2.5, seeds, 0.05)
+        (planned,) = difference_tests(claim(paper_sd), -2.5, seeds, 0.05)
         assert planned.level == 0.025 and (planned.truth.value == 2.5).all()
         expected = np.sqrt(0.8**2 / seeds + spread**2 / 3)
         assert planned.truth.error == pytest.approx(expected)
@@ -104,7 +104,7 @@ def test_to_differ_lets_the_papers_arms_be_unpaired() -> None:
     row = claim().to_dict() | {
         "paper": 4.0, "mean_difference": 6.5, "deviation": 2.5, "carried": False,
     }  # fmt: skip
-    *_, (_, of_claim) = _ways(pd.Series(row), NUMBERS, dict.fromkeys(TESTS, 0.05))
+    *_, (_, of_claim) = _plans(pd.Series(row), NUMBERS, dict.fromkeys(TESTS, 0.05))
     assert of_claim.truth.error.tolist() == planned.truth.error.tolist()
 
 
@@ -115,7 +115,7 @@ def test_ways_of_a_statement_by_hand() -> None:
         Part("y", np.array([5.0, 7.0]), high=9),
     ]
     levels = {"p_h0_fails": 0.04, "p_h0_holds": 0.03}
-    kept, *broken = ways_of_statement(pd.Series({"parts": parts}), np.array([4.0]), levels)
+    kept, *broken = plans_of_statement(pd.Series({"parts": parts}), np.array([4.0]), levels)
     distances = [1.5, 2.0, 3.0]
     assert [test.truth.value.item() for test in kept] == distances
     assert [test.truth.error.item() for test in kept] == pytest.approx([0.5, 0.5, 2**0.5 / 2])
@@ -124,16 +124,16 @@ def test_ways_of_a_statement_by_hand() -> None:
     assert [test.level for (test,) in broken] == pytest.approx([0.01] * 3)
 
 
-def test_ways_of_a_difference_by_hand() -> None:
+def test_plans_of_a_difference_by_hand() -> None:
     row = claim().to_dict() | {
         "paper": -4.0, "mean_difference": -3.0, "deviation": 1.0, "carried": True,
     }  # fmt: skip
     levels = dict(zip(TESTS, (0.04, 0.01, 0.02, 0.03), strict=True))
-    same, opposite, absent = _ways(pd.Series(row), np.array([4.0]), levels)
+    same, opposite, absent = _plans(pd.Series(row), np.array([4.0]), levels)
     found = [(test.truth.value.item(), test.level) for (test,) in (same, opposite, absent)]
     assert found == [(3.0, 0.02), (-3.0, 0.02), (1.0 - 3.0, 0.03)]
-    own = _ways(pd.Series(row | {"carried": False}), np.array([4.0]), levels)
-    assert [[test.level for test in way] for way in own] == [
+    own = _plans(pd.Series(row | {"carried": False}), np.array([4.0]), levels)
+    assert [[test.level for test in plan] for plan in own] == [
         [0.02], [0.03], [0.02, 0.02, 0.02], [0.02, 0.005],
     ]  # fmt: skip
 
@@ -143,8 +143,8 @@ def inconclusive(families: str, n: int = 3) -> pd.DataFrame:
     return pd.DataFrame({"verdict": "inconclusive", "n": n} | claims)
 
 
-def one_sign(row: pd.Series, seeds: Array, levels: Mapping[str, float]) -> list[Way]:
-    return [[Planned(of_mean(0.8, 1.0, seeds), levels["p"] / 2)]]
+def one_sign(row: pd.Series, seeds: Array, levels: Mapping[str, float]) -> list[Plan]:
+    return [[PlannedTest(one_sample(0.8, 1.0, seeds), levels["p"] / 2)]]
 
 
 def seeds_needed(table: pd.DataFrame, params: AuditParams) -> "pd.Series[float]":
@@ -196,7 +196,7 @@ def test_as_many_seeds_settle_it(
         }
     )  # fmt: skip
     planned = difference_evidence(planned, params)
-    needed = with_seeds_needed(planned.assign(claim=0), TESTS, ["claim"], _ways, params)
+    needed = with_seeds_needed(planned.assign(claim=0), TESTS, ["claim"], _plans, params)
     needed = needed["seeds_needed"].item()
 
     def settled(n: int) -> float:

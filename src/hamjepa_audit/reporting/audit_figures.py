@@ -76,11 +76,11 @@ def audit_figures(
         UserError: a file can't be written.
     """
     draw = {
-        "claims": lambda epochs: claim_forest(of(claims, epochs), arms, params.confidence),
+        "claims": lambda epochs: claim_forest(at_epochs(claims, epochs), arms, params.confidence),
         "claim_differences": lambda epochs: claim_difference_forest(
-            of(claim_differences, epochs), arms, params.confidence
+            at_epochs(claim_differences, epochs), arms, params.confidence
         ),
-        "power": lambda epochs: power_curves(of(differences, epochs), arms, params),
+        "power": lambda epochs: power_curves(at_epochs(differences, epochs), arms, params),
     }
     figures = {
         f"{name}_e{epochs}": draw[name](epochs)
@@ -90,7 +90,7 @@ def audit_figures(
     return [file for name, figure in figures.items() for file in save(figure, folder, name)]
 
 
-def of(table: pd.DataFrame, epochs: int) -> pd.DataFrame:
+def at_epochs(table: pd.DataFrame, epochs: int) -> pd.DataFrame:
     """The rows of a number of epochs."""
     return table[table["epochs"] == epochs]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.statistics.order import places
+from hamjepa_audit.statistics.order import rank_in_order
 from hamjepa_audit.statistics.summaries import READOUTS
 
 ACCURACIES = ("knn_top1@20", "linear_probe_top1")
@@ -40,9 +40,9 @@ def in_reading_order(frame: pd.DataFrame, arm_order: Sequence[str]) -> pd.DataFr
 
     def key(column: "pd.Series[Any]") -> "pd.Series[Any]":
         if column.name == "arm":
-            return places(column, arm_order)
+            return rank_in_order(column, arm_order)
         if column.name == "readout":
-            return places(column, READOUTS)
+            return rank_in_order(column, READOUTS)
         return column.map(_by_number) if column.name == "metric" else column
 
     by = [name for name in SORTED_BY if name in frame]

@@ -14,7 +14,7 @@ from hamjepa_audit.reporting.names import metric_title, with_unit
 from hamjepa_audit.reporting.order import LEADING, final_checkpoint
 from hamjepa_audit.reporting.page_claims import Titles
 from hamjepa_audit.reporting.tables import overview_displayed
-from hamjepa_audit.statistics.order import places
+from hamjepa_audit.statistics.order import rank_in_order
 
 SHORT = 12
 """Characters of a digest or commit that are shown."""
@@ -139,7 +139,7 @@ def _last_against(differences: pd.DataFrame, arms: Sequence[str]) -> pd.DataFram
     rows = rows[(rows["subtrahend_arm"] == arms[0]) & rows["metric"].isin(LEADING)]
     return rows.sort_values(
         ["epochs", "minuend_arm"],
-        key=lambda column: places(column, arms) if column.name == "minuend_arm" else column,
+        key=lambda column: rank_in_order(column, arms) if column.name == "minuend_arm" else column,
         kind="stable",
     )
 

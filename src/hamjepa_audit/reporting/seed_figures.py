@@ -12,7 +12,7 @@ from hamjepa_audit.reporting.drawing import Arms, readout_panels, seeds
 from hamjepa_audit.reporting.names import with_unit
 from hamjepa_audit.reporting.order import LEADING, OVERVIEW, final_checkpoint, in_reading_order
 from hamjepa_audit.reporting.style import WIDTH, legend, styled
-from hamjepa_audit.statistics.order import places
+from hamjepa_audit.statistics.order import rank_in_order
 from hamjepa_audit.statistics.summaries import summarise
 
 ROW_HEIGHT, PANEL_HEIGHT = 0.21, 2.5
@@ -82,7 +82,11 @@ def _readout_or_whole(rows: pd.DataFrame, readout: str, arms: Arms) -> pd.DataFr
 def _draw_seeds(axis: Axes, rows: pd.DataFrame, summary: pd.DataFrame, arms: Arms) -> None:
     for _, run in rows.groupby("seed"):
         axis.plot(
-            places(run["arm"], arms.order), run["value"], color="0.72", linewidth=0.8, zorder=1
+            rank_in_order(run["arm"], arms.order),
+            run["value"],
+            color="0.72",
+            linewidth=0.8,
+            zorder=1,
         )
     for row in in_reading_order(summary, arms.order).to_dict("records"):
         arm = str(row["arm"])

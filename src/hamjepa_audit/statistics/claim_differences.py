@@ -22,18 +22,18 @@ from hamjepa_audit.statistics.effect_size import (
 )
 from hamjepa_audit.statistics.hypothesis_tests import (
     Array,
-    of_mean,
-    shown_below,
+    one_sample,
+    p_less,
     sign_flip,
     statistic,
     two_sided,
     wilcoxon,
 )
 from hamjepa_audit.statistics.planning import (
-    Planned,
-    Way,
-    to_differ,
-    to_equal,
+    Plan,
+    PlannedTest,
+    difference_tests,
+    equivalence_tests,
     with_seeds_needed,
 )
 from hamjepa_audit.statistics.power import detectable
@@ -74,21 +74,22 @@ def difference_claims(seeds: SeedTable, claims: Claims, params: AuditParams) -> 
     limits = (params.alpha, params.minimum_seeds)
     direction = direction_verdicts(table, *limits)
     decided = direction.where(table["carried"], difference_verdicts(table, *limits))
-    return with_seeds_needed(pd.concat([table, decided], axis=1), tests, same, _ways, params)
+    return with_seeds_needed(pd.concat([table, decided], axis=1), tests, same, _plans, params)
 
 
-def _ways(row: pd.Series, seeds: Array, levels: Mapping[str, float]) -> list[Way]:
-    """The ways to each line of `difference_verdicts`, or of `direction_verdicts`."""
+def _plans(row: pd.Series, seeds: Array, levels: Mapping[str, float]) -> list[Plan]:
+    """The tests that lead to each line of `difference_verdicts`, or of `direction_verdicts`."""
     gain = np.sign(row["paper"]) * row["mean_difference"]
     same, opposite = (
-        [Planned(of_mean(side * gain, row["sd"], seeds), levels["p"] / 2)] for side in (1.0, -1.0)
+        [PlannedTest(one_sample(side * gain, row["sd"], seeds), levels["p"] / 2)]
+        for side in (1.0, -1.0)
     )
-    below = of_mean(row["margin"] - gain, row["sd"], seeds)
-    absent = [Planned(below, levels["p_h0_margin_or_more"])]
+    below = one_sample(row["margin"] - gain, row["sd"], seeds)
+    absent = [PlannedTest(below, levels["p_h0_margin_or_more"])]
     if row["carried"]:
         return [same, opposite, absent]
-    equal = to_equal(row, row["deviation"], seeds, levels["p_equivalence"])
-    differs = to_differ(row, row["deviation"], seeds, levels["p_new_runs"], ARMS)
+    equal = equivalence_tests(row, row["deviation"], seeds, levels["p_equivalence"])
+    differs = difference_tests(row, row["deviation"], seeds, levels["p_new_runs"], ARMS)
     return [opposite, absent, [*same, *equal], [*same, *differs]]
 
 
@@ -196,12 +197,12 @@ def difference_evidence(table: pd.DataFrame, params: AuditParams) -> pd.DataFram
     """
     names = ("mean_difference", "sd", "n", "paper")
     mean, sd, n, paper = (table[name].to_numpy(dtype=float) for name in names)
-    zero = of_mean(mean, sd, n)
+    zero = one_sample(mean, sd, n)
     fixed, new = against_paper(table, "mean_difference", ARMS)
     low, high = interval(mean, sd, n, params.confidence)
     reach = (high - low) / 2 * np.sqrt(1 + n)
     g_low, g_high = effect_size_interval(mean, sd, n, params.confidence)
-    gain = of_mean(np.sign(paper) * mean, sd, n)
+    gain = one_sample(np.sign(paper) * mean, sd, n)
     return table.assign(
         ci_low=low,
         ci_high=high,
@@ -216,6 +217,6 @@ def difference_evidence(table: pd.DataFrame, params: AuditParams) -> pd.DataFram
         p_paper=two_sided(fixed),
         p_new_runs=two_sided(new),
         p_equivalence=equivalence(table, "mean_difference"),
-        p_h0_margin_or_more=shown_below(gain, table["margin"]),
+        p_h0_margin_or_more=p_less(gain, table["margin"]),
         detectable=detectable(zero, params.alpha, params.power),
     )

@@ -19,7 +19,12 @@ from hamjepa_audit.statistics.comparison import (
     with_families,
 )
 from hamjepa_audit.statistics.hypothesis_tests import Array, statistic, two_sided
-from hamjepa_audit.statistics.planning import Way, to_differ, to_equal, with_seeds_needed
+from hamjepa_audit.statistics.planning import (
+    Plan,
+    difference_tests,
+    equivalence_tests,
+    with_seeds_needed,
+)
 from hamjepa_audit.statistics.power import detectable
 from hamjepa_audit.statistics.seeds import SeedTable
 from hamjepa_audit.statistics.summaries import interval
@@ -59,15 +64,15 @@ def measurement_claims(seeds: SeedTable, claims: Claims, params: AuditParams) ->
     table = adjusted(measurement_evidence(table, params), tests, ["claim"])
     decided = measurement_verdicts(table, params.alpha, params.minimum_seeds)
     table = pd.concat([table, decided], axis=1)
-    return with_seeds_needed(table, tests, ["claim"], _ways, params)
+    return with_seeds_needed(table, tests, ["claim"], _plans, params)
 
 
-def _ways(row: pd.Series, seeds: Array, levels: Mapping[str, float]) -> list[Way]:
-    """The ways to each line of `measurement_verdicts`."""
+def _plans(row: pd.Series, seeds: Array, levels: Mapping[str, float]) -> list[Plan]:
+    """The tests that lead to each line of `measurement_verdicts`."""
     deviation = row["deviation"]
     return [
-        to_equal(row, deviation, seeds, levels["p_equivalence"]),
-        to_differ(row, deviation, seeds, levels["p_new_runs"]),
+        equivalence_tests(row, deviation, seeds, levels["p_equivalence"]),
+        difference_tests(row, deviation, seeds, levels["p_new_runs"]),
     ]
 
 

@@ -12,9 +12,9 @@ from hamjepa_audit.statistics.hypothesis_tests import (
     Array,
     Estimate,
     holm,
-    of_mean,
-    of_mean_and_new_runs,
+    one_sample,
     paired_prediction_test,
+    prediction_test,
     welch,
 )
 
@@ -32,7 +32,7 @@ def against_paper(
     """
     ours = (table[mean], table["sd"], table["n"])
     known = table["paper_sd"].notna().to_numpy()
-    fixed = of_mean(*ours, table["paper"])
+    fixed = one_sample(*ours, table["paper"])
     new = prediction(*ours, table["paper"], table["paper_n"], [table[name] for name in arms])
     both = welch(*ours, table["paper"], table["paper_sd"], table["paper_n"])
     return _chosen(known, both, fixed), _chosen(known, both, new)
@@ -60,7 +60,7 @@ def prediction(
         arms: for differences the standard deviations of our two arms, otherwise empty.
     """
     if not arms:
-        return of_mean_and_new_runs(mean, sd, n, value, runs)
+        return prediction_test(mean, sd, n, value, runs)
     minuend, subtrahend = arms
     return paired_prediction_test(mean, sd, n, value, runs, minuend, subtrahend)
 
@@ -76,7 +76,7 @@ def equivalence(table: pd.DataFrame, mean: str) -> Array:
     the paper has an error bar: otherwise the claims with the most evidence would be the hardest to
     reproduce. Its own error counts where a difference from it is to be shown (`against_paper`).
     """
-    ours = of_mean(table[mean], table["sd"], table["n"], table["paper"])
+    ours = one_sample(table[mean], table["sd"], table["n"], table["paper"])
     return tost(ours, table["margin"])
 
 

@@ -21,7 +21,7 @@ from hamjepa_audit.params.claims import (
     claim_names,
 )
 from hamjepa_audit.statistics.hypothesis_tests import (
-    of_mean_and_new_runs,
+    prediction_test,
     statistic,
     two_sided,
     welch,
@@ -219,7 +219,7 @@ def _as_new_seed(claim: Numeric, other: Numeric) -> Row:
     """Could a single run be one more seed of the mean that it is compared with?"""
     if claim.n != 1 or other.std is None or other.n is None:
         return {}
-    new = of_mean_and_new_runs(float(other.value), float(other.std), other.n, float(claim.value), 1)
+    new = prediction_test(float(other.value), float(other.std), other.n, float(claim.value), 1)
     p = float(two_sided(new))
     note = f"H0: a single run is one more seed of {other.value} ± {other.std} ({other.n} seeds)"
     return {"p": p, "note": note}

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hamjepa_audit.statistics.hypothesis_tests import Array, Estimate, shown_above, shown_below
+from hamjepa_audit.statistics.hypothesis_tests import Array, Estimate, p_greater, p_less
 
 
 def tost(estimate: Estimate, margin: ArrayLike) -> Array:
@@ -18,4 +18,4 @@ def tost(estimate: Estimate, margin: ArrayLike) -> Array:
         with a chance of at most alpha of saying so wrongly.
     """
     reach = np.asarray(margin, dtype=float)
-    return np.maximum(shown_above(estimate, -reach), shown_below(estimate, reach))
+    return np.maximum(p_greater(estimate, -reach), p_less(estimate, reach))

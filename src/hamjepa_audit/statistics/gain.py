@@ -8,8 +8,8 @@ import pandas as pd
 
 from hamjepa_audit.params.studies import GainParams
 from hamjepa_audit.statistics.equivalence import tost
-from hamjepa_audit.statistics.hypothesis_tests import of_mean
-from hamjepa_audit.statistics.order import places
+from hamjepa_audit.statistics.hypothesis_tests import one_sample
+from hamjepa_audit.statistics.order import rank_in_order
 from hamjepa_audit.statistics.paired import paired_differences
 from hamjepa_audit.statistics.summaries import READOUTS, summarise
 
@@ -88,13 +88,13 @@ def gain(
     table = _with_dynamics(table, final)
     orders = {"arm": arm_order, "readout": READOUTS}
     return table.sort_values(
-        ROW, key=lambda x: places(x, orders[x.name]) if x.name in orders else x
+        ROW, key=lambda x: rank_in_order(x, orders[x.name]) if x.name in orders else x
     ).reset_index(drop=True)
 
 
 def _read(differences: pd.DataFrame, confidence: float, equivalence: Equivalence) -> pd.DataFrame:
     """Differences with `p_equivalence` and `reading`, each test by itself, as the intervals are."""
-    estimate = of_mean(*(differences[x] for x in ("mean_difference", "sd", "n")))
+    estimate = one_sample(*(differences[x] for x in ("mean_difference", "sd", "n")))
     p_equivalence = tost(estimate, differences["metric"].map(equivalence.margins))
     small = p_equivalence < 1 - confidence
     not_zero = (differences["p"] < 1 - confidence).to_numpy()

@@ -35,7 +35,7 @@ class Estimate(NamedTuple):
     """One-sided, of the exact test: what counts where there is no spread."""
 
 
-def of_mean(mean: ArrayLike, sd: ArrayLike, n: ArrayLike, value: ArrayLike = 0.0) -> Estimate:
+def one_sample(mean: ArrayLike, sd: ArrayLike, n: ArrayLike, value: ArrayLike = 0.0) -> Estimate:
     """How far a mean is from a fixed value (one-sample or paired t).
 
     Args:
@@ -49,7 +49,7 @@ def of_mean(mean: ArrayLike, sd: ArrayLike, n: ArrayLike, value: ArrayLike = 0.0
     return Estimate(_floats(mean) - _floats(value), error, size - 1, 0.5**size)
 
 
-def of_mean_and_new_runs(
+def prediction_test(
     mean: ArrayLike, sd: ArrayLike, n: ArrayLike, value: ArrayLike, runs: ArrayLike
 ) -> Estimate:
     """How far a mean is from the mean of `runs` further runs of which only that mean is known.
@@ -75,7 +75,7 @@ def paired_prediction_test(
 ) -> Estimate:
     """How far a mean paired difference is from that of `runs` further runs an arm, paired or not.
 
-    As `of_mean_and_new_runs`, but it isn't known whether the further runs are paired. Their
+    As `prediction_test`, but it isn't known whether the further runs are paired. Their
     difference has the variance of unpaired runs (the sum of the two arms'), or that of paired ones
     where it is larger, so that the test is valid either way; it is conservative where paired runs
     scatter less than they are allowed to.
@@ -168,12 +168,12 @@ def two_sided(estimate: Estimate) -> Array:
     return np.minimum(1.0, 2 * _upper_tail(np.abs(statistic(estimate)), estimate))
 
 
-def shown_above(estimate: Estimate, bound: ArrayLike) -> Array:
+def p_greater(estimate: Estimate, bound: ArrayLike) -> Array:
     """P-value of the hypothesis that the true difference is `bound` or less."""
     return _upper_tail(statistic(estimate, bound), estimate)
 
 
-def shown_below(estimate: Estimate, bound: ArrayLike) -> Array:
+def p_less(estimate: Estimate, bound: ArrayLike) -> Array:
     """P-value of the hypothesis that the true difference is `bound` or more."""
     return _upper_tail(-statistic(estimate, bound), estimate)
 

@@ -8,7 +8,7 @@ import pandas as pd
 from hamjepa_audit.errors import UserError, nearest
 
 
-def places(column: "pd.Series[Any]", order: Sequence[str]) -> "pd.Series[Any]":
+def rank_in_order(column: "pd.Series[Any]", order: Sequence[str]) -> "pd.Series[Any]":
     """The place of each name of a column in `order`, from 0.
 
     Raises:

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from hamjepa_audit.errors import UserError, nearest
-from hamjepa_audit.statistics.hypothesis_tests import of_mean, statistic, two_sided
-from hamjepa_audit.statistics.order import places
+from hamjepa_audit.statistics.hypothesis_tests import one_sample, statistic, two_sided
+from hamjepa_audit.statistics.order import rank_in_order
 from hamjepa_audit.statistics.summaries import READOUTS, checked, interval
 
 COMPARISON = ["study", "dataset", "epochs", "checkpoint_epoch", "metric", "unit"]
@@ -77,10 +77,10 @@ def _crossed(values: pd.DataFrame, on: list[str], arm_order: Sequence[str]) -> p
     minuend = values.rename(columns=lambda name: name if name in on else f"minuend_{name}")
     subtrahend = values.rename(columns=lambda name: name if name in on else f"subtrahend_{name}")
     pairs = minuend.merge(subtrahend, on=on)
-    later = places(pairs["minuend_arm"], arm_order) > places(pairs["subtrahend_arm"], arm_order)
+    ranks = [rank_in_order(pairs[f"{side}_arm"], arm_order) for side in ("minuend", "subtrahend")]
     same = pairs["minuend_readout"] == pairs["subtrahend_readout"]
     whole = (pairs[["minuend_readout", "subtrahend_readout"]] == "all").any(axis=1)
-    return pairs[later & (same | whole)].reset_index(drop=True)
+    return pairs[(ranks[0] > ranks[1]) & (same | whole)].reset_index(drop=True)
 
 
 def _differences(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -108,7 +108,7 @@ def _differences(pairs: pd.DataFrame) -> pd.DataFrame:
 def _tested(result: pd.DataFrame, confidence: float) -> pd.DataFrame:
     mean, sd, n = (result[name].to_numpy() for name in ("mean_difference", "sd", "n"))
     low, high = interval(mean, sd, n, confidence)
-    found = of_mean(mean, sd, n)
+    found = one_sample(mean, sd, n)
     numbers = {"ci_low": low, "ci_high": high, "t": statistic(found), "p": two_sided(found)}
     return result.assign(confidence=confidence, **numbers)
 
@@ -116,10 +116,10 @@ def _tested(result: pd.DataFrame, confidence: float) -> pd.DataFrame:
 def _in_order(result: pd.DataFrame, arm_order: Sequence[str]) -> pd.DataFrame:
     ranks = pd.DataFrame(
         {
-            "minuend": places(result["minuend_arm"], arm_order[::-1]),
-            "subtrahend": places(result["subtrahend_arm"], arm_order),
-            "minuend_part": places(result["minuend_readout"], READOUTS),
-            "subtrahend_part": places(result["subtrahend_readout"], READOUTS),
+            "minuend": rank_in_order(result["minuend_arm"], arm_order[::-1]),
+            "subtrahend": rank_in_order(result["subtrahend_arm"], arm_order),
+            "minuend_part": rank_in_order(result["minuend_readout"], READOUTS),
+            "subtrahend_part": rank_in_order(result["subtrahend_readout"], READOUTS),
         }
     )
     keyed = pd.concat([result, ranks], axis=1)

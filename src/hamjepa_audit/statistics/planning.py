@@ -1,8 +1,9 @@
-"""How many seeds would settle a claim that is inconclusive.
+"""The number of seeds that would settle an inconclusive claim.
 
-The plan takes our mean and standard deviation over seeds for the true ones. To plan with the
-paper's value would give fewer seeds than there are wherever ours and the paper's are apart. A plan
-is no promise: the mean of few seeds is itself uncertain.
+Planning assumes that our mean and standard deviation over seeds are the true ones. Planning with
+the paper's value would suggest fewer seeds than there already are whenever our value and the
+paper's are far apart. The mean of few seeds is uncertain, so that the result is a plan and not a
+promise.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,55 +17,59 @@ from hamjepa_audit.statistics.comparison import family_sizes, prediction
 from hamjepa_audit.statistics.hypothesis_tests import (
     Array,
     Estimate,
-    of_mean,
+    one_sample,
     welch,
 )
 from hamjepa_audit.statistics.power import power_to_show
 from hamjepa_audit.statistics.verdicts import Verdict
 
 
-class Planned(NamedTuple):
-    """A one-sided t-test that a difference is above 0, for each number of seeds considered.
+class PlannedTest(NamedTuple):
+    """A one-sided t-test for a difference above 0, at each number of seeds that is considered.
 
-    `truth`: as in `power_to_show`; `level`: of the test, half of it for one side of a two-sided
-    test.
+    Attributes:
+        truth: as in `power_to_show`.
+        level: level of the test; for one side of a two-sided test half of the latter's level.
     """
 
     truth: Estimate
     level: float
 
 
-Way = Sequence[Planned]
-"""The tests that together give a verdict."""
+Plan = Sequence[PlannedTest]
+"""Tests that lead to a verdict if all of them succeed."""
 
-Ways = Callable[[pd.Series, Array, Mapping[str, float]], Sequence[Way]]
-"""Returns each way to a verdict, given a claim's row, the numbers of seeds that are considered,
-shape (numbers,), and the level of each column of p-values."""
+Plans = Callable[[pd.Series, Array, Mapping[str, float]], Sequence[Plan]]
+"""Function from a claim's row, the numbers of seeds to consider, shape (numbers,), and the level of
+each column of p-values to one plan for every verdict that can be reached."""
 
 
 def with_seeds_needed(
     table: pd.DataFrame,
     tests: Sequence[str],
     hypothesis: Sequence[str],
-    ways: Ways,
+    plans: Plans,
     params: AuditParams,
 ) -> pd.DataFrame:
-    """The table with the seeds at which its inconclusive claims would be settled.
+    """Adds the number of seeds at which each inconclusive claim would be settled.
 
-    At the level of Holm's first step, the hardest that the family can ask for. Several tests that
-    must succeed together may fail together no more often than `params.power` allows (Bonferroni).
+    Tests are planned at the level of the first step of Holm's correction, the strictest that the
+    family can require. Where several tests must all succeed, the sum of their chances of failing
+    may not exceed 1 - `params.power` (Bonferroni).
 
     Args:
-        table: `verdict`, `n`, `family`, the p-values `tests`, and what `ways` reads.
+        table: a row per claim, with `verdict`, `n`, `family`, the columns `tests`, and the columns
+            that `plans` reads.
         tests: the columns of p-values, NaN where a claim was not tested.
         hypothesis: as in `adjusted`: tests that are stated twice count once in a family.
-        ways: the ways to a verdict.
-        params: level, power, and from how many to how many seeds are considered.
+        plans: gives the plans of a claim.
+        params: level, power, and the smallest and largest number of seeds to consider.
 
     Returns:
-        The table with `seeds_needed` (float): all seeds, those that there are included, and so
-        always more than `n`; infinite if more than `seeds_considered`; NaN where the verdict is not
-        "inconclusive" or a spread over seeds is missing.
+        The table with two more columns: `seeds_needed` (float), the total number of seeds, existing
+        ones included, and therefore more than `n`; infinite if it exceeds `seeds_considered`; NaN
+        where the verdict is not "inconclusive" or there is no spread over seeds. And
+        `seeds_considered`, the largest number that was considered.
     """
     known = table[list(tests)].notna().all(axis=1)
     sizes = family_sizes(table, tests, hypothesis)
@@ -75,42 +80,45 @@ def with_seeds_needed(
         fewest = max(row["n"] + 1, params.minimum_seeds)
         seeds = np.arange(fewest, params.maximum_seeds + 1, dtype=float)
         levels = {name: params.alpha / sizes[name].iloc[place] for name in tests}
-        needed[place] = fewest_seeds(ways(row, seeds, levels), seeds, params.power)
+        needed[place] = fewest_seeds(plans(row, seeds, levels), seeds, params.power)
     return table.assign(seeds_needed=needed, seeds_considered=params.maximum_seeds)
 
 
-def fewest_seeds(ways: Sequence[Way], seeds: Array, power: float) -> float:
-    """The first of the numbers of seeds with which some way to a verdict has the power.
+def fewest_seeds(plans: Sequence[Plan], seeds: Array, power: float) -> float:
+    """The smallest number of seeds at which some plan has the required power.
 
     Args:
-        ways: tests for each of the numbers.
-        seeds: the numbers (numbers,), rising.
-        power: wanted chance of a verdict.
+        plans: the alternative plans, whose tests are given for each number of seeds.
+        seeds: the numbers of seeds to consider, shape (numbers,), ascending.
+        power: required probability of reaching a verdict.
 
     Returns:
-        One of `seeds`; infinite if none is enough.
+        One of `seeds`; infinity if none of them is enough.
     """
     enough = np.zeros(len(seeds), dtype=bool)
-    for way in ways:
-        failing = np.sum([1 - power_to_show(*test) for test in way], axis=0)
+    for plan in plans:
+        failing = np.sum([1 - power_to_show(*test) for test in plan], axis=0)
         enough |= failing <= 1 - power
     return float(seeds[np.argmax(enough)]) if enough.any() else float("inf")
 
 
-def to_equal(row: pd.Series, deviation: float, seeds: Array, level: float) -> Way:
-    """Equivalence: our mean, `deviation` away from the paper's value, is within the margin."""
+def equivalence_tests(row: pd.Series, deviation: float, seeds: Array, level: float) -> Plan:
+    """Tests that show equivalence, if our true mean is `deviation` away from the paper's value."""
     return [
-        Planned(of_mean(row["margin"] + side * deviation, row["sd"], seeds), level)
+        PlannedTest(one_sample(row["margin"] + side * deviation, row["sd"], seeds), level)
         for side in (1.0, -1.0)
     ]
 
 
-def to_differ(
+def difference_tests(
     row: pd.Series, deviation: float, seeds: Array, level: float, arms: Sequence[str] = ()
-) -> Way:
-    """Our mean, `deviation` away from the paper's value, differs from it (see `against_paper`)."""
+) -> Plan:
+    """The test that shows a difference, if our true mean is `deviation` from the paper's value.
+
+    `arms`: as in `against_paper`.
+    """
     distance, sd, runs = abs(deviation), row["sd"], row["paper_n"]
     if np.isnan(row["paper_sd"]):
         spreads = [row[name] for name in arms]
-        return [Planned(prediction(distance, sd, seeds, 0.0, runs, spreads), level / 2)]
-    return [Planned(welch(distance, sd, seeds, 0.0, row["paper_sd"], runs), level / 2)]
+        return [PlannedTest(prediction(distance, sd, seeds, 0.0, runs, spreads), level / 2)]
+    return [PlannedTest(welch(distance, sd, seeds, 0.0, row["paper_sd"], runs), level / 2)]

@@ -43,8 +43,8 @@ class Runs:
     params: AuditParams
 
     @property
-    def words(self) -> StatementParams:
-        """What the words mean."""
+    def thresholds(self) -> StatementParams:
+        """What the words of the statements are taken to mean."""
         return self.params.statements
 
     def of(self, arm: str, readout: str, metric: str) -> "pd.Series[float]":
@@ -86,7 +86,7 @@ def symplectic_drives_knn(runs: Runs, mlp_arm: str = "mlp") -> list[Part]:
         gain = minus(hamjepa, runs.of("sigreg", "all", metric))
         lost = minus(hamjepa, mlp)
         parts.append(Part(f"{name} gain of hamjepa q over sigreg", _array(gain), low=0))
-        share = runs.words.most if name == "kNN" else runs.words.little
+        share = runs.thresholds.most if name == "kNN" else runs.thresholds.little
         beyond = _array(minus(lost, share * gain))
         what = f"{name} gain lost with the mlp beyond {share:.3g} of it"
         parts.append(Part(what, beyond, *((0, INFINITY) if name == "kNN" else (-INFINITY, 0))))
@@ -97,7 +97,7 @@ def q_is_content(runs: Runs) -> list[Part]:
     """HamJEPA's kNN@20: q not below qp by more than a negligible amount, qp above p."""
     q, p, qp = (runs.of("hamjepa", part, "knn_top1@20") for part in ("q", "p", "qp"))
     return [
-        Part("hamjepa q - qp", _array(minus(q, qp)), low=-runs.words.negligible_accuracy),
+        Part("hamjepa q - qp", _array(minus(q, qp)), low=-runs.thresholds.negligible_accuracy),
         Part("hamjepa qp - p", _array(minus(qp, p)), low=0),
     ]
 
@@ -106,12 +106,13 @@ def knn_decays_for_sigreg(runs: Runs) -> list[Part]:
     """SIGReg's largest kNN accuracy is at a small k, and from there on it falls from k to k."""
     sweep = runs.knn_sweep("sigreg", "all")
     ks = [int(k) for k in sweep.columns]
-    small = [k for k in ks if k <= runs.words.small_k]
-    large = [k for k in ks if k > runs.words.small_k]
+    limit = runs.thresholds.small_k
+    small = [k for k in ks if k <= limit]
+    large = [k for k in ks if k > limit]
     if sweep.empty or not small or not large:
-        raise NotMeasured(f"no kNN accuracy of sigreg on both sides of k = {runs.words.small_k}")
+        raise NotMeasured(f"no kNN accuracy of sigreg on both sides of k = {limit}")
     peak = minus(sweep[small].max(axis=1), sweep[large].max(axis=1))
-    what = f"best sigreg kNN at k <= {runs.words.small_k} - best at larger k"
+    what = f"best sigreg kNN at k <= {limit} - best at larger k"
     return [Part(what, _array(peak), low=0)] + [
         Part(f"sigreg kNN@{one} - kNN@{next_}", _array(minus(sweep[one], sweep[next_])), low=0)
         for one, next_ in itertools.pairwise(large)
@@ -130,8 +131,8 @@ def rank_not_collapsed(runs: Runs) -> list[Part]:
 
 def cone(runs: Runs) -> list[Part]:
     """HamJEPA's mean random-pair cosines are strongly positive, SIGReg's near zero."""
-    near = runs.words.cosine_near_zero
-    strong = runs.words.cosine_strongly_positive
+    near = runs.thresholds.cosine_near_zero
+    strong = runs.thresholds.cosine_strongly_positive
     hamjepa = [
         Part(f"cosine of hamjepa {part}", _array(runs.of("hamjepa", part, "cosine_mean")), strong)
         for part in ("q", "p", "qp")
@@ -144,7 +145,7 @@ def norm_pythagoras(runs: Runs) -> list[Part]:
     """HamJEPA: the squared mean norm of qp over the sum of those of q and p is 1, or nearly."""
     q, p, qp = (runs.of("hamjepa", part, "feature_norm_mean") for part in ("q", "p", "qp"))
     ratio = (qp**2 / (q**2 + p**2)).dropna()
-    tolerance = runs.words.pythagoras_tolerance
+    tolerance = runs.thresholds.pythagoras_tolerance
     return [Part("hamjepa qp^2 / (q^2 + p^2)", _array(ratio), 1 - tolerance, 1 + tolerance)]
 
 
@@ -175,7 +176,7 @@ def _rank_correlations(runs: Runs, arm: str) -> Array:
 
 def qp_redundant(runs: Runs) -> list[Part]:
     """Joining q and p raises SIGReg's kNN@20 and probe accuracy over q's, HamJEPA's negligibly."""
-    reach = runs.words.negligible_accuracy
+    reach = runs.thresholds.negligible_accuracy
     parts = []
     for metric, name in (("knn_top1@20", "kNN"), ("linear_probe_top1", "probe")):
         sigreg, hamjepa = (
@@ -200,7 +201,7 @@ def same_wall_clock(runs: Runs) -> list[Part]:
             f"no {TRAINING_SECONDS} of {' and '.join(arms)} at {runs.epochs} epochs, all of which "
             f"one kind of machine must have trained"
         ) from error
-    tolerance = runs.words.wall_clock_tolerance
+    tolerance = runs.thresholds.wall_clock_tolerance
     ratio = (hamjepa / sigreg).dropna()
     return [Part("training time of hamjepa / sigreg", _array(ratio), 1 - tolerance, 1 + tolerance)]
 

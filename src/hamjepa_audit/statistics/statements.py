@@ -15,8 +15,8 @@ from hamjepa_audit.params.audit import AuditParams
 from hamjepa_audit.params.claims import Claims, StatementClaim
 from hamjepa_audit.statistics.claim_differences import targets
 from hamjepa_audit.statistics.comparison import adjusted, summary, with_families
-from hamjepa_audit.statistics.hypothesis_tests import Array, of_mean, shown_above, shown_below
-from hamjepa_audit.statistics.planning import Planned, Way, with_seeds_needed
+from hamjepa_audit.statistics.hypothesis_tests import Array, one_sample, p_greater, p_less
+from hamjepa_audit.statistics.planning import Plan, PlannedTest, with_seeds_needed
 from hamjepa_audit.statistics.seeds import NotMeasured, SeedTable
 from hamjepa_audit.statistics.statement_parts import (
     BY_CONSTRUCTION,
@@ -65,7 +65,7 @@ def statement_claims(seeds: SeedTable, claims: Claims, params: AuditParams) -> p
     decided = statement_verdicts(table, params.alpha, params.minimum_seeds)
     missing = table["missing"] != ""
     decided["reason"] = decided["reason"].mask(missing, table["missing"])
-    table = with_seeds_needed(pd.concat([table, decided], axis=1), tests, same, _ways, params)
+    table = with_seeds_needed(pd.concat([table, decided], axis=1), tests, same, _plans, params)
     return table.drop(columns=["missing", "parts"])
 
 
@@ -115,23 +115,24 @@ def statement_evidence(parts: list[Part]) -> tuple[float, float]:
         found = summary(part.values, "mean")
         for side, bound in part.bounds:
             # Mirrored where the bound is an upper one: inside is then above, too.
-            estimate = of_mean(side * found["mean"], found["sd"], found["n"])
-            inside.append(float(shown_above(estimate, side * bound)))
-            outside.append(float(shown_below(estimate, side * bound)))
+            estimate = one_sample(side * found["mean"], found["sd"], found["n"])
+            inside.append(float(p_greater(estimate, side * bound)))
+            outside.append(float(p_less(estimate, side * bound)))
     # np.minimum keeps NaN: what was not tested must not enter its family as a p-value of 1.
     return float(np.max(inside)), float(np.minimum(1.0, len(outside) * np.min(outside)))
 
 
-def _ways(row: pd.Series, seeds: Array, levels: Mapping[str, float]) -> list[Way]:
-    """The ways to each line of `statement_verdicts`: all bounds shown to be kept, or one broken."""
+def _plans(row: pd.Series, seeds: Array, levels: Mapping[str, float]) -> list[Plan]:
+    """The tests that lead to each line of `statement_verdicts`: every bound kept, or one broken."""
     bounds = [
         (side * (found["mean"] - bound), found["sd"])
         for part, found in ((part, summary(part.values, "mean")) for part in row["parts"])
         for side, bound in part.bounds
     ]
-    kept = [Planned(of_mean(distance, sd, seeds), levels["p_h0_fails"]) for distance, sd in bounds]
+    level = levels["p_h0_fails"]
+    kept = [PlannedTest(one_sample(distance, sd, seeds), level) for distance, sd in bounds]
     level = levels["p_h0_holds"] / len(bounds)
-    broken = [[Planned(of_mean(-distance, sd, seeds), level)] for distance, sd in bounds]
+    broken = [[PlannedTest(one_sample(-distance, sd, seeds), level)] for distance, sd in bounds]
     return [kept, *broken]
 
 
