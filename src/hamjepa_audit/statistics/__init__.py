@@ -1,4 +1,4 @@
-"""Statistics over seeds: pure functions on metric tables, without torch."""
+"""Statistics over pretraining seeds: pure functions of metric tables, without PyTorch."""
 
 from hamjepa_audit.statistics.paired import paired_differences
 from hamjepa_audit.statistics.summaries import checked, interval, per_seed, summarise

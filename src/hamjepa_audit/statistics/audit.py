@@ -1,4 +1,4 @@
-"""The whole audit: metrics and claims in, four tables of verdicts out."""
+"""The complete audit: from metrics and claims to four tables of verdicts."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from hamjepa_audit.statistics.statements import statement_claims
 
 
 class Audit(NamedTuple):
-    """The tables of an audit; see the functions that make them for their columns."""
+    """The tables of an audit. Their columns are described by the functions that create them."""
 
     claims: pd.DataFrame
     claim_differences: pd.DataFrame
@@ -29,12 +29,12 @@ def audit(metrics: pd.DataFrame, claims: Claims, params: AuditParams) -> Audit:
     Args:
         metrics: the long metric table (METRICS_SCHEMA) of any studies, in any order of rows.
         claims: the paper's.
-        params: levels, margins, families, which study stands for which.
+        params: levels, margins, families, and which study stands for which.
 
     Raises:
-        UserError: `metrics` is unusable (see `SeedTable`), a metric is in another unit than the
-            claims about it, is a percentage outside [0, 100] or has no margin, or a statement has
-            no test.
+        UserError: `metrics` is unusable (see `SeedTable`), a metric has a unit other than that of
+            the claims about it, a percentage is outside [0, 100], a metric has no margin, or a
+            statement has no test.
     """
     seeds = SeedTable(metrics)
     _require_units(metrics, claims, params)
@@ -63,7 +63,7 @@ def _require_units(metrics: pd.DataFrame, claims: Claims, params: AuditParams) -
 
 
 def without_claims(metrics: pd.DataFrame, claims: Claims, params: AuditParams) -> list[str]:
-    """The studies among the metrics that no claim is tested on, sorted."""
+    """The studies in the metrics on which no claim is tested, sorted by name."""
     tested = {claim.study for claim in claims.measurements}
     tested |= {claim.study for claim in claims.differences}
     tested |= {claim.study for claim in claims.statements}

@@ -1,4 +1,4 @@
-"""The differences that the paper states against those of our runs, paired by seed."""
+"""Compares the differences that the paper states with those of our runs, paired by seed."""
 
 from collections.abc import Iterator, Mapping
 
@@ -43,7 +43,7 @@ from hamjepa_audit.statistics.verdicts import difference_verdicts, direction_ver
 
 
 def difference_claims(seeds: SeedTable, claims: Claims, params: AuditParams) -> pd.DataFrame:
-    """Every difference that the paper states, beside ours, on its study and on those like it.
+    """Tests every difference that the paper states, on its study and on those that stand for it.
 
     Args:
         seeds: our measurements.
@@ -51,10 +51,11 @@ def difference_claims(seeds: SeedTable, claims: Claims, params: AuditParams) -> 
         params: levels, margins, families, and which study stands for which.
 
     Returns:
-        One row per difference claim and study it is tested on: the paper's, then those of
-        `params.stands_for` that have any metrics. As in `measurement_claims`, and: `paper_study`,
-        `paper_epochs`, `carried` (bool: not the paper's study, only the sign is judged), `minuend`
-        and `subtrahend` (arm_readout), `note` (what biases it, or empty), `mean_difference`,
+        One row per difference claim and study on which it is tested: the paper's study, then those
+        of `params.stands_for` that have any metrics. The columns are those of `measurement_claims`
+        and: `paper_study`, `paper_epochs`, `carried` (bool: the study is not the paper's, and only
+        the sign is judged), `minuend` and `subtrahend` (arm_readout), `note` (what biases the
+        difference, or empty), `mean_difference`,
         `sd_minuend` and `sd_subtrahend` (of each side over the paired seeds, n - 1), the columns
         of `difference_evidence`, and from the seeds `p_sign_flip` and `p_wilcoxon` (exact,
         two-sided), `probability_of_improvement` (of minuend over subtrahend).
@@ -96,7 +97,7 @@ def _plans(row: pd.Series, seeds: Array, levels: Mapping[str, float]) -> list[Pl
 def targets(
     study: str, epochs: int, seeds: SeedTable, params: AuditParams
 ) -> Iterator[tuple[str, int]]:
-    """The study and epochs of a claim, then those of ours that stand for them and have metrics."""
+    """Yields the study and epochs of a claim, then those that stand for them and have metrics."""
     yield study, epochs
     for name, stands_for in params.stands_for.items():
         known = name in seeds.studies and name != study
@@ -141,7 +142,7 @@ def _difference_row(
 
 
 def _note(claim: DifferenceClaim) -> str:
-    """What biases the difference: the best of several readouts on one side alone."""
+    """Says what biases the difference: the best of several readouts on one side only."""
     best = [side for side in (claim.minuend, claim.subtrahend) if side.readout == "best"]
     if len(best) != 1:
         return ""
@@ -152,7 +153,7 @@ def _note(claim: DifferenceClaim) -> str:
 
 
 def _paper_runs(claim: DifferenceClaim, claims: Claims) -> int:
-    """Over how many seeds the paper's two sides are averaged; one where it doesn't say."""
+    """The smaller number of seeds of the paper's two sides; 1 where none is given."""
     return min(
         max(
             (
@@ -178,7 +179,7 @@ def _of_pairs(pairs: Pairs) -> dict[str, object]:
 
 
 def difference_evidence(table: pd.DataFrame, params: AuditParams) -> pd.DataFrame:
-    """Intervals and tests of mean paired differences, against 0 and against the paper's.
+    """Intervals and tests of mean paired differences, against zero and the paper's difference.
 
     Args:
         table: `n`, `mean_difference`, `sd` (of the differences), `sd_minuend`, `sd_subtrahend`,

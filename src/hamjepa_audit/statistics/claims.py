@@ -1,7 +1,7 @@
-"""The numbers that the paper reports against those of our runs, claim by claim.
+"""Compares the numbers that the paper reports with those of our runs, claim by claim.
 
-The unit of analysis is the pretraining seed. Evidence functions take and return whole columns, so
-that one claim and a thousand simulated ones are treated alike.
+The unit of analysis is the pretraining seed. The functions that compute evidence operate on whole
+columns, so that real claims and thousands of simulated ones are treated alike.
 """
 
 from collections.abc import Mapping
@@ -31,11 +31,11 @@ from hamjepa_audit.statistics.summaries import interval
 from hamjepa_audit.statistics.verdicts import measurement_verdicts
 
 NEAR_ZERO = "the margin is not below the paper's value: equal within it says no more than near zero"
-"""What is noted of a claim whose value is too small for its margin to say much."""
+"""The note on a claim whose value is so small that its margin says little."""
 
 
 def measurement_claims(seeds: SeedTable, claims: Claims, params: AuditParams) -> pd.DataFrame:
-    """Every number that the paper reports, beside ours.
+    """Tests every number that the paper reports.
 
     Args:
         seeds: our measurements.
@@ -43,11 +43,11 @@ def measurement_claims(seeds: SeedTable, claims: Claims, params: AuditParams) ->
         params: levels, margins, families.
 
     Returns:
-        One row per measurement claim, in the order of `claims`; numbers in the row's `unit` unless
-        said otherwise. What is claimed: `claim` (its name), `study`, `epochs`, `arm`, `readout`,
-        `metric`, `our_metric` (what it is compared with), `unit`, `source`, `family`, `paper`,
-        `paper_sd`, `paper_n`, `paper_note` (what is to be known of the value, such as the paper's
-        own words for it, or empty), `margin`, `note` (NEAR_ZERO where it applies). Ours: `n` seeds,
+        One row per measurement claim, in the order of `claims`; numbers are in the row's `unit`
+        unless stated otherwise. What is claimed: `claim` (its name), `study`, `epochs`, `arm`,
+        `readout`, `metric`, `our_metric` (what it is compared with), `unit`, `source`, `family`,
+        `paper`, `paper_sd`, `paper_n`, `paper_note` (a remark on the value, such as the paper's own
+        words for it, or empty), `margin`, `note` (NEAR_ZERO where it applies). Ours: `n` seeds,
         `mean`, `sd`; the columns of `measurement_evidence`, Holm-adjusted p-values, `verdict`,
         `reason`, `seeds_needed` and `seeds_considered` (see `with_seeds_needed`).
 
@@ -106,7 +106,7 @@ def _measurement_row(
 
 
 def measurement_evidence(table: pd.DataFrame, params: AuditParams) -> pd.DataFrame:
-    """Intervals and tests of means against the paper's values.
+    """Intervals of means, and their tests against the paper's values.
 
     Args:
         table: `n`, `mean`, `sd`, `paper`, `paper_sd` (NaN where the paper has none), `paper_n`,
@@ -115,12 +115,13 @@ def measurement_evidence(table: pd.DataFrame, params: AuditParams) -> pd.DataFra
 
     Returns:
         The table with `ci_low`, `ci_high` (t interval of our mean), `new_seed_low`,
-        `new_seed_high` (prediction interval of one more seed of ours), `deviation` (ours -
-        paper's), `test` ("Welch" where the paper has a standard deviation, else "one-sample t":
-        the paper's value taken for exact), `t` and `p` (of that test, two-sided), `p_new_runs`
-        (could the paper's seeds have been ours? Welch, or the prediction test where it has no
-        standard deviation: a single run is not exact), `p_equivalence` (TOST around the printed
-        value), `detectable` (the smallest deviation that n seeds find).
+        `new_seed_high` (prediction interval of one more seed of ours), `deviation` (ours minus the
+        paper's), `test` ("Welch" where the paper has a standard deviation, otherwise
+        "one-sample t", which treats the paper's value as exact), `t` and `p` (of that test,
+        two-sided), `p_new_runs` (of the hypothesis that the paper's runs and ours have the same
+        mean: Welch, or where the paper has no standard deviation the prediction test, because a
+        single run is not exact), `p_equivalence` (TOST around the printed value), `detectable`
+        (the smallest deviation that n seeds detect).
     """
     mean, sd, n = (table[name].to_numpy(dtype=float) for name in ("mean", "sd", "n"))
     fixed, new = against_paper(table, "mean")

@@ -1,4 +1,4 @@
-"""What measurements and differences have in common when they are held against the paper's."""
+"""What measurements and differences share when they are compared with the paper's."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,10 +25,16 @@ ARMS = ("sd_minuend", "sd_subtrahend")
 def against_paper(
     table: pd.DataFrame, mean: str, arms: Sequence[str] = ()
 ) -> tuple[Estimate, Estimate]:
-    """Ours minus the paper's, twice: its value as it stands, and as the mean of its few seeds.
+    """Our value minus the paper's, estimated in two ways.
 
-    Where the paper has a standard deviation both are Welch's. Otherwise the first takes the value
-    for exact, the second lets the paper's runs scatter as ours do (see `prediction`).
+    Where the paper has a standard deviation, both are Welch's estimate. Otherwise the first treats
+    the paper's value as exact, and the second lets the paper's runs scatter as ours do (see
+    `prediction`).
+
+    Args:
+        table: `mean`, `sd`, `n`, `paper`, `paper_sd` (NaN where there is none), `paper_n`, `arms`.
+        mean: the name of the column of our means.
+        arms: for differences the columns ARMS, otherwise empty.
     """
     ours = (table[mean], table["sd"], table["n"])
     known = table["paper_sd"].notna().to_numpy()
@@ -46,17 +52,17 @@ def prediction(
     runs: ArrayLike,
     arms: Sequence[ArrayLike],
 ) -> Estimate:
-    """How far our mean is from the paper's value, its runs scattering as ours do.
+    """Our mean minus the paper's value, assuming that the paper's runs scatter as ours do.
 
-    Nothing says whether the paper's arms were paired by seed, as ours are. Its differences may
-    therefore scatter as those of unpaired runs, ours as those of paired ones.
+    It is not known whether the paper's arms were paired by seed, as ours are. Its differences are
+    therefore allowed to scatter like those of unpaired runs, while ours are paired.
 
     Args:
-        mean: ours.
-        sd: its standard deviation over seeds (n - 1), for differences that of the pairs.
-        n: our seeds.
-        value: the paper's.
-        runs: over how many runs that is the mean.
+        mean: our means, shape (rows,) as all others.
+        sd: our standard deviations over seeds (n - 1), for differences those of the pairs.
+        n: our numbers of seeds.
+        value: the paper's values.
+        runs: the numbers of runs that the paper's values are means of.
         arms: for differences the standard deviations of our two arms, otherwise empty.
     """
     if not arms:
@@ -72,16 +78,16 @@ def _chosen(first: NDArray[np.bool_], one: Estimate, other: Estimate) -> Estimat
 def equivalence(table: pd.DataFrame, mean: str) -> Array:
     """P-values of TOST around the paper's printed value.
 
-    Printed numbers are what is claimed, so that they are the target as they stand, whether or not
-    the paper has an error bar: otherwise the claims with the most evidence would be the hardest to
-    reproduce. Its own error counts where a difference from it is to be shown (`against_paper`).
+    The printed number is the claim and therefore the target, whether or not the paper gives an
+    error bar: otherwise the claims with the most evidence would be the hardest to reproduce. The
+    paper's own error is considered where a difference from it is to be shown (`against_paper`).
     """
     ours = one_sample(table[mean], table["sd"], table["n"], table["paper"])
     return tost(ours, table["margin"])
 
 
 def summary(values: Array, mean: str) -> dict[str, Any]:
-    """Number, mean (under the name `mean`) and standard deviation (n - 1) of one sample (n,)."""
+    """Size, mean (under the name `mean`) and standard deviation (n - 1) of a sample, shape (n,)."""
     equal = len(values) > 0 and np.ptp(values) == 0  # whose mean and spread must not be rounded
     return {
         "n": len(values),
@@ -91,7 +97,7 @@ def summary(values: Array, mean: str) -> dict[str, Any]:
 
 
 def with_families(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """The table with `family`: the values of the columns in which its members agree."""
+    """Adds the column `family`, composed of the values of `columns`, which its members share."""
     family = table[list(columns)].astype(str).agg("-".join, axis=1)
     return table.assign(family=family.astype("str"))
 
@@ -99,10 +105,10 @@ def with_families(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 def adjusted(
     table: pd.DataFrame, columns: Sequence[str], hypothesis: Sequence[str]
 ) -> pd.DataFrame:
-    """The table with a column NAME_holm for each of its columns of p-values.
+    """Adds a Holm-adjusted column NAME_holm for each column of p-values.
 
-    Rows of a family that agree in the columns of `hypothesis` and in the p-value are one test,
-    stated twice, and count once.
+    Rows of a family that agree in the columns `hypothesis` and in the p-value are the same test,
+    stated more than once, and count once.
     """
     result = table.copy()
     for name in columns:
@@ -116,7 +122,7 @@ def adjusted(
 def family_sizes(
     table: pd.DataFrame, columns: Sequence[str], hypothesis: Sequence[str]
 ) -> pd.DataFrame:
-    """How many tests `adjusted` corrects each row's p-values for: as many rows, and `columns`."""
+    """The number of tests for which `adjusted` corrects each p-value, in the same rows."""
 
     def sizes(name: str) -> "pd.Series[int]":
         first = table[table[name].notna() & ~_tests(table, name, hypothesis).duplicated()]
@@ -126,5 +132,5 @@ def family_sizes(
 
 
 def _tests(table: pd.DataFrame, name: str, hypothesis: Sequence[str]) -> "pd.Series[int]":
-    """The number of each row's test, the same for one that is stated twice."""
+    """A number for each row's test, equal for rows that state the same test."""
     return table.groupby(["family", *hypothesis, name], sort=False, dropna=False).ngroup()

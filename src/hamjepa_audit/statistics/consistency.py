@@ -1,7 +1,7 @@
-"""The paper against itself: what can be checked without a single run.
+"""Checks the paper's numbers against each other, which requires no run.
 
-A printed number stands for every value that rounds to it: 4.88 for 4.875 to 4.885. Sums and
-differences of printed numbers are therefore intervals (Moore 1966), computed in decimals, exactly.
+A printed number represents every value that rounds to it: 4.88 represents 4.875 to 4.885. Sums and
+differences of printed numbers are therefore intervals (Moore 1966), computed exactly in decimals.
 Two numbers agree within rounding if their intervals overlap by more than an end point.
 """
 
@@ -34,7 +34,7 @@ SIGNIFICANT, NOT_SIGNIFICANT = "significant", "not significant"
 
 
 class Rounded(NamedTuple):
-    """A number computed from printed ones: its nominal value, and the interval it lies in."""
+    """A number computed from printed ones: its nominal value and the interval that contains it."""
 
     value: Decimal
     low: Decimal
@@ -42,7 +42,7 @@ class Rounded(NamedTuple):
 
     @classmethod
     def printed(cls, value: Decimal) -> "Rounded":
-        """A printed number: half a unit of its last decimal to either side."""
+        """The interval of a printed number: half a unit of its last decimal on either side."""
         half = Decimal(1).scaleb(int(value.as_tuple().exponent)) / 2
         return cls(value, value - half, value + half)
 
@@ -52,17 +52,17 @@ class Rounded(NamedTuple):
 
     @property
     def half_width(self) -> Decimal:
-        """By how much the nominal value may be off."""
+        """The largest possible error of the nominal value."""
         return (self.high - self.low) / 2
 
 
 def largest(numbers: Iterable[Rounded]) -> Rounded:
-    """The largest of several: the maximum of the values, and of the ends of the intervals."""
+    """The largest of several numbers: the maxima of the values, lower ends and upper ends."""
     return Rounded(*(max(ends) for ends in zip(*numbers, strict=True)))
 
 
 def agreement(stated: Rounded, other: Rounded) -> str:
-    """Whether two numbers can be one."""
+    """Whether two numbers can be the same: AGREES, WITHIN_ROUNDING or DISAGREES."""
     if stated.value == other.value:
         return AGREES
     overlap = stated.low < other.high and other.low < stated.high
@@ -70,7 +70,7 @@ def agreement(stated: Rounded, other: Rounded) -> str:
 
 
 def paper_consistency(claims: Claims, confidence: float) -> pd.DataFrame:
-    """Everything that the paper's numbers say about each other.
+    """Checks the paper's numbers against each other.
 
     Args:
         claims: the paper's.
@@ -78,15 +78,15 @@ def paper_consistency(claims: Claims, confidence: float) -> pd.DataFrame:
 
     Returns:
         One row per check; numbers in the row's `unit`. `check` is one of
-        - `difference`: a stated difference against that of the stated values; a `best` readout is
-          the best of those stated;
-        - `repeated`: a number against the same number elsewhere in the paper, with `p` of the
-          hypothesis that a single run is one more seed of the mean it is compared with;
-        - `best over k`: a best over k against kNN at the k where it was found, or at any k;
-        - `implied by spreads`: the difference with the standard error that the spreads of both
-          sides imply if their seeds are unrelated (Welch), with `ci_low`, `ci_high`, and `p` of
-          the hypothesis of no difference;
-        - `error bar`: claims without one.
+        - `difference`: a stated difference, compared with that of the stated values; a `best`
+          readout is the best of those stated;
+        - `repeated`: a number, compared with the same number elsewhere in the paper, with `p` of
+          the hypothesis that a single run is one more seed of the mean it is compared with;
+        - `best over k`: a best over k, compared with kNN at the k where it was found, or at any k;
+        - `implied by spreads`: a difference with the standard error that the spreads of both sides
+          imply if their seeds are unrelated (Welch), with `ci_low`, `ci_high`, and `p` of the
+          hypothesis of no difference;
+        - `error bar`: a claim that has none.
         `claim`, `source`, `stated` and `compared` (as printed), `compared_source`, `deviation`
         (stated - compared), `allowed` (largest deviation that rounding explains), `verdict`,
         `note`.
@@ -177,7 +177,7 @@ def _readouts(values: list[MeasurementClaim]) -> str:
 
 
 def _side(claims: Claims, claim: DifferenceClaim, side: Side) -> list[MeasurementClaim]:
-    """The stated values of one side: one a readout, that of the most seeds if repeated."""
+    """The stated values of one side, one per readout; of repeated ones that of the most seeds."""
     values: dict[str, MeasurementClaim] = {}
     for found in claims.measurements:
         same = (found.study, found.epochs, found.metric, found.arm) == (
@@ -193,9 +193,9 @@ def _side(claims: Claims, claim: DifferenceClaim, side: Side) -> list[Measuremen
 
 
 def _repeated(claims: Claims, confidence: float) -> Iterator[Row]:
-    """Every later statement of a number against the first.
+    """Compares every repetition of a number with its first statement.
 
-    A single run need not equal a mean: it may be one more seed of it.
+    A single run need not equal a mean, because it may be one more seed of it.
     """
     for group in _numeric(claims):
         first: dict[str, Numeric] = {}
@@ -216,7 +216,7 @@ def _numeric(claims: Claims) -> tuple[Sequence[Numeric], Sequence[Numeric]]:
 
 
 def _as_new_seed(claim: Numeric, other: Numeric) -> Row:
-    """Could a single run be one more seed of the mean that it is compared with?"""
+    """Tests whether a single run is one more seed of the mean that it is compared with."""
     if claim.n != 1 or other.std is None or other.n is None:
         return {}
     new = prediction_test(float(other.value), float(other.std), other.n, float(claim.value), 1)
@@ -226,7 +226,7 @@ def _as_new_seed(claim: Numeric, other: Numeric) -> Row:
 
 
 def _best_over_k(claims: Claims) -> Iterator[Row]:
-    """A best over k equals the accuracy at the k where it was found, and none exceeds it."""
+    """Checks that a best over k equals the accuracy at its k, and that no accuracy exceeds it."""
     for name, best in zip(claim_names(claims.measurements), claims.measurements, strict=True):
         if not best.metric.endswith("@best"):
             continue
@@ -245,7 +245,7 @@ def _best_over_k(claims: Claims) -> Iterator[Row]:
 
 
 def _implied(claims: Claims, confidence: float) -> Iterator[Row]:
-    """Differences whose sides both have a spread: is there a difference, and how sure is it?"""
+    """Tests the differences whose two sides both have a standard deviation."""
     for name, claim in zip(claim_names(claims.differences), claims.differences, strict=True):
         sides = [_side(claims, claim, side) for side in (claim.minuend, claim.subtrahend)]
         if not all(sides):
@@ -259,7 +259,7 @@ def _implied(claims: Claims, confidence: float) -> Iterator[Row]:
 
 
 def _pairing(claim: DifferenceClaim, one: float, other: float) -> str:
-    """What a stated spread of the difference says: var(x - y) = var x + var y - 2 r sd x sd y."""
+    """The correlation r implied by a stated spread: var(x - y) = var x + var y - 2 r sd x sd y."""
     if claim.std is None:
         return ""
     correlation = (one**2 + other**2 - float(claim.std) ** 2) / (2 * one * other)

@@ -1,4 +1,4 @@
-"""How large a difference is, in units of its own spread and as a chance."""
+"""Effect sizes: standardised differences and the probability of improvement."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,10 +15,10 @@ def hedges_g(mean: ArrayLike, sd: ArrayLike, n: ArrayLike) -> Array:
     Args:
         mean: means of the paired differences, shape (rows,).
         sd: their standard deviations (n - 1), shape (rows,).
-        n: how many, shape (rows,).
+        n: numbers of differences, shape (rows,).
 
     Returns:
-        Dimensionless, shape (rows,); NaN below 3 differences or without spread.
+        Dimensionless, shape (rows,); NaN for fewer than 3 differences or without spread.
     """
     size = np.asarray(n, dtype=float)
     df = np.where(size >= 3, size - 1, np.nan)
@@ -29,15 +29,15 @@ def hedges_g(mean: ArrayLike, sd: ArrayLike, n: ArrayLike) -> Array:
 def effect_size_interval(
     mean: ArrayLike, sd: ArrayLike, n: ArrayLike, confidence: float
 ) -> tuple[Array, Array]:
-    """Exact interval of the true standardised effect of normal paired differences.
+    """Exact confidence interval of the true standardised effect of normal paired differences.
 
-    sqrt(n) mean / sd has a noncentral t distribution; the bounds are the effects that put it at the
-    two ends of its distribution (Steiger and Fouladi 1997).
+    sqrt(n) mean / sd has a noncentral t distribution; the bounds are the effects for which the
+    observed value is at the two tail quantiles of that distribution (Steiger and Fouladi 1997).
 
     Args:
         mean: means of the paired differences, shape (rows,).
         sd: their standard deviations (n - 1), shape (rows,).
-        n: how many, shape (rows,).
+        n: numbers of differences, shape (rows,).
         confidence: level, in (0, 1).
 
     Returns:
@@ -57,10 +57,10 @@ def _standardised(mean: ArrayLike, sd: ArrayLike) -> Array:
 
 
 def probability_of_improvement(minuend: ArrayLike, subtrahend: ArrayLike) -> float:
-    """Chance that a run of the one beats a run of the other, a tie counting half.
+    """The probability that a run of the minuend exceeds one of the subtrahend; ties count half.
 
-    The mean over all pairs of runs, whatever their seeds: Mann and Whitney's U over the number of
-    pairs, as in rliable (Agarwal et al. 2021).
+    It is the mean over all pairs of runs, regardless of their seeds: Mann and Whitney's U divided
+    by the number of pairs, as in rliable (Agarwal et al. 2021).
 
     Args:
         minuend: (n,).

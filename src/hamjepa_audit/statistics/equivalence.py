@@ -1,4 +1,4 @@
-"""Equivalence: showing that a difference is small, which a large p-value never does."""
+"""Equivalence tests, which show that a difference is small; a large p-value never does."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -7,15 +7,15 @@ from hamjepa_audit.statistics.hypothesis_tests import Array, Estimate, p_greater
 
 
 def tost(estimate: Estimate, margin: ArrayLike) -> Array:
-    """Two one-sided tests (Schuirmann 1987): is the true difference within -+ margin?
+    """Two one-sided tests (Schuirmann 1987) of whether the true difference is within -+ margin.
 
     Args:
-        estimate: what is to be small, shape (rows,).
+        estimate: the differences, shape (rows,).
         margin: positive, in the unit of the estimate, shape (rows,).
 
     Returns:
-        The larger p-value of the two: below alpha the difference is shown to lie within the margin,
-        with a chance of at most alpha of saying so wrongly.
+        The larger of the two p-values, shape (rows,). If it is below alpha, the difference is shown
+        to lie within the margin, with an error probability of at most alpha.
     """
     reach = np.asarray(margin, dtype=float)
     return np.maximum(p_greater(estimate, -reach), p_less(estimate, reach))

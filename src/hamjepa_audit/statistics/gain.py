@@ -1,4 +1,4 @@
-"""What carries the gain: every arm against the baseline and against the method, paired by seed."""
+"""What causes the gain: every arm compared with the baseline and the method, paired by seed."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -25,27 +25,30 @@ DYNAMICS = (
     "map_common_energy_growth",
     "map_energy_drift",
 )
-"""What is shown of a trained predictor beside its arm's accuracies."""
+"""The metrics of a trained predictor that are shown beside its arm's accuracies."""
 
 BY_READOUT = ("map_error_removed", "map_displacement_share")
-"""Those that are of a part of the state; the others are of the map."""
+"""Those that are measured on a part of the state; the others concern the whole map."""
 
 ROW = ["epochs", "arm", "readout"]
 
 PARTS = ("ci_low", "ci_high", "p", "n", "p_equivalence", "reading")
-"""What stands beside a difference."""
+"""The columns that accompany a difference."""
 
 WITHIN, DIFFERS, UNDECIDED = "within margin", "differs", "undecided"
-"""Readings of a difference: shown to be small; not shown to be, but not to be zero; neither."""
+"""Readings of a difference: shown to be small; otherwise, shown not to be zero; neither."""
 
 
 class Equivalence(NamedTuple):
-    """What counts as as good as a reference."""
+    """When an arm counts as equivalent to a reference.
+
+    Attributes:
+        margins: the equivalence margin of each accuracy, in its unit.
+        minimum_seeds: the smallest number of seeds from which a difference is read.
+    """
 
     margins: Mapping[str, float]
-    """Of each accuracy, in its unit."""
     minimum_seeds: int
-    """Nothing is decided from fewer."""
 
 
 def gain(
@@ -55,24 +58,26 @@ def gain(
     confidence: float,
     equivalence: Equivalence,
 ) -> pd.DataFrame:
-    """One row per number of epochs, arm and readout, at the last epoch.
+    """Compares every arm with two references at the last epoch.
 
-    A readout is compared with the same one of a reference. Where there is none, whole states are
-    compared with whole states (`all` and `qp`), and parts with the whole.
+    A readout is compared with the same readout of a reference. Where the reference has no such
+    readout, whole states are compared with whole states (`all` with `qp`), and parts with the
+    whole.
 
     Args:
         metrics: the long metric table (METRICS_SCHEMA) of one study.
         arm_order: every arm in it, in the order of the rows.
-        params: the two references, and which accuracies.
+        params: the two references and the accuracies.
         confidence: level of the intervals and of each reading, in (0, 1).
-        equivalence: what a difference is held against.
+        equivalence: margins and number of seeds for the readings.
 
     Returns:
-        ROW, and for each accuracy METRIC_ with mean, sd, n; then for each reference
-        METRIC_minus_REFERENCE, the mean paired difference in the metric's unit, and that with
-        _ci_low, _ci_high, _p, _n (see `paired_differences`), _p_equivalence (see `tost`) and
-        _reading, of WITHIN, DIFFERS, UNDECIDED, missing in the reference's own rows; the
-        means over seeds of DYNAMICS, missing where there is no such predictor.
+        One row per number of epochs, arm and readout, with the columns ROW and for each accuracy
+        METRIC_mean, METRIC_sd and METRIC_n; then for each reference METRIC_minus_REFERENCE, the
+        mean paired difference in the metric's unit, and the same name followed by _ci_low,
+        _ci_high, _p, _n (see `paired_differences`), _p_equivalence (see `tost`) and _reading
+        (WITHIN, DIFFERS or UNDECIDED), all missing in the reference's own rows; and the means over
+        seeds of DYNAMICS, missing where there is no such predictor.
 
     Raises:
         UserError: the metrics are unusable (see `statistics.checked`).
@@ -93,7 +98,7 @@ def gain(
 
 
 def _read(differences: pd.DataFrame, confidence: float, equivalence: Equivalence) -> pd.DataFrame:
-    """Differences with `p_equivalence` and `reading`, each test by itself, as the intervals are."""
+    """Adds `p_equivalence` and `reading`; like the intervals, the tests are not corrected."""
     estimate = one_sample(*(differences[x] for x in ("mean_difference", "sd", "n")))
     p_equivalence = tost(estimate, differences["metric"].map(equivalence.margins))
     small = p_equivalence < 1 - confidence
@@ -104,7 +109,7 @@ def _read(differences: pd.DataFrame, confidence: float, equivalence: Equivalence
 
 
 def compared_readout(readout: str, available: Sequence[str]) -> str:
-    """The readout of a reference that one of an arm is compared with, of those it has."""
+    """The readout of a reference, of those available, that an arm's readout is compared with."""
     if readout in available:
         return readout
     return "qp" if readout == "all" else "all"

@@ -1,9 +1,10 @@
-"""Tests from means and spreads, exact permutation tests of paired differences, Holm's correction.
+"""Tests from summary statistics, exact permutation tests of paired differences, Holm's correction.
 
-The tests on means take summaries, not samples, so that thousands of claims are one call. Where all
-seeds say exactly the same, their measure is too coarse for its spread (accuracies on a small test
-set, rank correlations) and t is infinite: p = 0 would pass any correction for many tests. Then the
-p-value is the smallest that the exact test by signs or permutations can have.
+The tests of means take summaries instead of samples, so that one call tests thousands of claims.
+Where all seeds give exactly the same value, the metric is too coarse to show its spread (accuracies
+on a small test set, rank correlations) and t is infinite: p = 0 would pass any correction for
+multiple testing. In that case the p-value is the smallest one that the exact sign or permutation
+test can attain.
 """
 
 from typing import Any, NamedTuple
@@ -16,33 +17,37 @@ from scipy import special, stats
 Array = NDArray[np.float64]
 
 MOST_SIGNS = 32
-"""Differences up to which all sign patterns are counted: 2 * 2^16 sums, milliseconds."""
+"""The largest number of differences for which all sign patterns are counted: 2 * 2^16 sums, which
+takes milliseconds."""
 
 TIE = 1e-12
-"""Sums of differences that agree to this share of the sum of absolute values are equal."""
+"""Relative tolerance, as a share of the sum of absolute values, at which two sums are equal."""
 
 
 class Estimate(NamedTuple):
-    """An estimated difference: value, standard error (both in the unit of the data), df.
+    """Estimated differences; arrays of the same shape, NaN where there are too few values.
 
-    Arrays of one shape; NaN where there are too few values.
+    Attributes:
+        value: the differences, in the unit of the data.
+        error: their standard errors, in the unit of the data.
+        df: degrees of freedom.
+        smallest_p: the smallest one-sided p-value of the exact test, used where there is no spread.
     """
 
     value: Array
     error: Array
     df: Array
     smallest_p: Array
-    """One-sided, of the exact test: what counts where there is no spread."""
 
 
 def one_sample(mean: ArrayLike, sd: ArrayLike, n: ArrayLike, value: ArrayLike = 0.0) -> Estimate:
-    """How far a mean is from a fixed value (one-sample or paired t).
+    """The difference of a mean from a fixed value (one-sample or paired t-test).
 
     Args:
         mean: means, shape (rows,).
         sd: standard deviations with n - 1 in the denominator, shape (rows,).
         n: sample sizes, shape (rows,); below 2 the error and df are NaN.
-        value: what they are compared with, in the unit of the mean.
+        value: the fixed values, in the unit of the mean.
     """
     size = _at_least_two(n)
     error = _floats(sd) / np.sqrt(size)
@@ -52,11 +57,11 @@ def one_sample(mean: ArrayLike, sd: ArrayLike, n: ArrayLike, value: ArrayLike = 
 def prediction_test(
     mean: ArrayLike, sd: ArrayLike, n: ArrayLike, value: ArrayLike, runs: ArrayLike
 ) -> Estimate:
-    """How far a mean is from the mean of `runs` further runs of which only that mean is known.
+    """The difference of a mean from that of `runs` further runs of which only the mean is known.
 
-    Under the hypothesis that they come from the same normal distribution the difference has the
-    standard error sd sqrt(1/n + 1/runs): the prediction interval of Hahn and Meeker, "Statistical
-    Intervals" (1991), section 4.7, read as a test.
+    Under the hypothesis that all runs come from the same normal distribution, the difference has
+    the standard error sd sqrt(1/n + 1/runs). This is the prediction interval of Hahn and Meeker,
+    "Statistical Intervals" (1991), section 4.7, used as a test.
     """
     size = _at_least_two(n)
     error = _floats(sd) * np.sqrt(1 / size + 1 / _floats(runs))
@@ -73,21 +78,21 @@ def paired_prediction_test(
     sd_minuend: ArrayLike,
     sd_subtrahend: ArrayLike,
 ) -> Estimate:
-    """How far a mean paired difference is from that of `runs` further runs an arm, paired or not.
+    """The difference of a mean paired difference from that of `runs` further runs per arm.
 
-    As `prediction_test`, but it isn't known whether the further runs are paired. Their
-    difference has the variance of unpaired runs (the sum of the two arms'), or that of paired ones
-    where it is larger, so that the test is valid either way; it is conservative where paired runs
-    scatter less than they are allowed to.
+    As `prediction_test`, but it is unknown whether the further runs are paired. Their difference is
+    given the variance of unpaired runs (the sum of the two arms' variances), or that of paired runs
+    where it is larger. The test is therefore valid in both cases, and conservative where the
+    further runs scatter less than that.
 
     Args:
         mean: means of the paired differences, shape (rows,).
         sd: standard deviations of the differences (n - 1), shape (rows,).
         n: numbers of pairs, shape (rows,); below 2 the error and df are NaN.
-        value: the means that they are compared with.
-        runs: over how many further runs an arm these are.
-        sd_minuend: standard deviations of the one arm (n - 1), shape (rows,).
-        sd_subtrahend: those of the other.
+        value: the differences of the means of the further runs.
+        runs: the numbers of further runs per arm.
+        sd_minuend: standard deviations of the minuend's arm (n - 1), shape (rows,).
+        sd_subtrahend: those of the subtrahend's arm.
 
     Returns:
         The difference, with Satterthwaite's degrees of freedom.
@@ -105,8 +110,8 @@ def _paired_prediction_df(
 ) -> Array:
     """Degrees of freedom (n - 1) tr(MS)^2 / tr(MSMS) of the variance tr(MS).
 
-    S is the arms' covariance matrix and M = dd'/n + I/runs with d = (1, -1). Welch's formula for
-    independent variances gives too many: all variances are of the same seeds.
+    S is the arms' covariance matrix and M = dd'/n + I/runs with d = (1, -1). Welch's formula is for
+    independent variances and gives too many here, where all variances come from the same seeds.
     """
     covariance = (one + other - paired) / 2
     squares = (
@@ -116,7 +121,7 @@ def _paired_prediction_df(
     )
     with np.errstate(divide="ignore", invalid="ignore"):
         df = (size - 1) * (paired / size + (one + other) / further) ** 2 / squares
-    # Where the variance of pairs is the larger one (or nothing varies) it is the only one.
+    # Where the paired variance is the larger one, or nothing varies, it is the only one used.
     return np.where((covariance > 0) & (squares > 0), df, size - 1)
 
 
@@ -128,7 +133,7 @@ def welch(
     other_sd: ArrayLike,
     other_n: ArrayLike,
 ) -> Estimate:
-    """How far two means are apart when their variances may differ (Welch 1947), from summaries.
+    """The difference of two means whose variances may differ (Welch 1947), from summaries.
 
     Args:
         mean: means of the first samples, shape (rows,).
@@ -139,23 +144,23 @@ def welch(
         other_n: their sizes.
 
     Returns:
-        First minus second, with Satterthwaite's degrees of freedom.
+        The first mean minus the second, with Satterthwaite's degrees of freedom.
     """
     size, other_size = _at_least_two(n), _at_least_two(other_n)
     variance, other_variance = _floats(sd) ** 2 / size, _floats(other_sd) ** 2 / other_size
     total = variance + other_variance
     with np.errstate(invalid="ignore"):
         df = total**2 / (variance**2 / (size - 1) + other_variance**2 / (other_size - 1))
-    # Without any spread the degrees of freedom don't matter, but must be a number.
+    # Without any spread the degrees of freedom are irrelevant, but must be a number.
     df = np.where(total == 0, size + other_size - 2, df)
     smallest_p = 1 / special.binom(size + other_size, size)
     return Estimate(_floats(mean) - _floats(other_mean), np.sqrt(total), df, smallest_p)
 
 
 def statistic(estimate: Estimate, value: ArrayLike = 0.0) -> Array:
-    """Student's t of the hypothesis that the true difference is `value`.
+    """Student's t statistic for the hypothesis that the true difference is `value`.
 
-    Without any spread it is infinite, or 0 where there is no distance either.
+    Without any spread it is infinite, or 0 where the estimate equals `value`.
     """
     distance = estimate.value - _floats(value)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -164,37 +169,37 @@ def statistic(estimate: Estimate, value: ArrayLike = 0.0) -> Array:
 
 
 def two_sided(estimate: Estimate) -> Array:
-    """P-value of the hypothesis that the true difference is 0."""
+    """Two-sided p-value of the hypothesis that the true difference is 0."""
     return np.minimum(1.0, 2 * _upper_tail(np.abs(statistic(estimate)), estimate))
 
 
 def p_greater(estimate: Estimate, bound: ArrayLike) -> Array:
-    """P-value of the hypothesis that the true difference is `bound` or less."""
+    """One-sided p-value of the hypothesis that the true difference is at most `bound`."""
     return _upper_tail(statistic(estimate, bound), estimate)
 
 
 def p_less(estimate: Estimate, bound: ArrayLike) -> Array:
-    """P-value of the hypothesis that the true difference is `bound` or more."""
+    """One-sided p-value of the hypothesis that the true difference is at least `bound`."""
     return _upper_tail(-statistic(estimate, bound), estimate)
 
 
 def _upper_tail(t: Array, estimate: Estimate) -> Array:
-    """P-value of a t as large as this."""
+    """The probability of a t statistic at least this large."""
     return np.where(np.isposinf(t), estimate.smallest_p, stats.t.sf(t, estimate.df))
 
 
 def sign_flip(differences: ArrayLike) -> float:
     """Exact two-sided sign-flip permutation test (Fisher 1935) of paired differences.
 
-    Under the hypothesis each difference is as likely as its negative. All 2^n sign patterns are
-    counted: every sum is one of the first half's plus one of the second's, so that 2^(n/2) searches
-    of one sorted half do.
+    Under the null hypothesis each difference is as likely as its negative. All 2^n sign patterns
+    are counted: every sum is a sum of the first half plus one of the second half, so that 2^(n/2)
+    searches in the sorted sums of one half are enough.
 
     Args:
         differences: (n,), any unit.
 
     Returns:
-        The share of patterns whose absolute sum is at least the observed one; NaN without
+        The share of patterns whose absolute sum is at least the observed one; NaN for no
         differences and for more than MOST_SIGNS of them.
     """
     # scipy's permutation_test gives the same, but goes through all patterns: seconds for 20 seeds.
@@ -211,7 +216,7 @@ def sign_flip(differences: ArrayLike) -> float:
 
 
 def _signed_sums(values: Array) -> Array:
-    """All sums, rising: what is sorted is two rising halves, which a stable sort only merges."""
+    """All signed sums, ascending: each step merges two ascending halves, which is fast."""
     sums = np.zeros(1)
     for value in np.abs(values):
         sums = np.sort(np.concatenate([sums - value, sums + value]), kind="stable")
@@ -221,14 +226,14 @@ def _signed_sums(values: Array) -> Array:
 def wilcoxon(differences: ArrayLike) -> float:
     """Exact two-sided Wilcoxon signed-rank test (1945), also with ties.
 
-    Zeros are dropped and ties share their mean rank. It is the sign-flip test of the signed ranks;
-    scipy's exact method is not exact with ties, which accuracies on small test sets have.
+    Zeros are dropped, and ties share their mean rank. This is the sign-flip test of the signed
+    ranks; scipy's exact method is not exact with ties, which accuracies on small test sets have.
 
     Args:
         differences: (n,), any unit.
 
     Returns:
-        The p-value; 1 if all are zero; NaN without differences and for more than MOST_SIGNS.
+        The p-value; 1 if all differences are zero; NaN for none and for more than MOST_SIGNS.
     """
     values = _floats(differences)
     nonzero = values[values != 0]
@@ -241,14 +246,14 @@ def holm(p: ArrayLike, families: Any) -> Array:
     """P-values adjusted by Holm's step-down method (1979) within families.
 
     Args:
-        p: (rows,); NaN was not tested and is left out of its family.
-        families: (rows,), a label each.
+        p: shape (rows,); NaN marks what was not tested and is left out of its family.
+        families: the label of each row's family, shape (rows,).
 
     Returns:
-        (rows,): rejecting what is below alpha keeps the chance of any false rejection within a
-        family below alpha, however the tests depend on each other.
+        The adjusted p-values, shape (rows,). Rejecting those below alpha keeps the probability of
+        any false rejection within a family below alpha, however the tests depend on each other.
     """
-    # Not statsmodels' multipletests, which collects garbage at every call: 0.05 s a family.
+    # Not statsmodels' multipletests, which collects garbage at every call: 0.05 s per family.
     tested = pd.DataFrame({"p": _floats(p), "family": np.asarray(families)}).dropna(subset="p")
     tested = tested.sort_values("p")
     groups = tested.groupby("family", sort=False)["p"]

@@ -1,4 +1,4 @@
-"""Where names stand in an order, such as that of a study's arms."""
+"""Ranks of names in a given order, such as that of a study's arms."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,10 +9,10 @@ from hamjepa_audit.errors import UserError, nearest
 
 
 def rank_in_order(column: "pd.Series[Any]", order: Sequence[str]) -> "pd.Series[Any]":
-    """The place of each name of a column in `order`, from 0.
+    """The position of each name of a column in `order`, starting at 0.
 
     Raises:
-        UserError: a name isn't in `order`.
+        UserError: a name is not in `order`.
     """
     place = {name: position for position, name in enumerate(order)}
     for name in column.unique():

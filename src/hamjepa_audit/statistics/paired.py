@@ -11,14 +11,14 @@ from hamjepa_audit.statistics.order import rank_in_order
 from hamjepa_audit.statistics.summaries import READOUTS, checked, interval
 
 COMPARISON = ["study", "dataset", "epochs", "checkpoint_epoch", "metric", "unit"]
-"""What both sides of a difference have in common, besides the seed."""
+"""The columns in which both sides of a difference agree, besides the seed."""
 
 SIDES = ["minuend_arm", "minuend_readout", "subtrahend_arm", "subtrahend_readout"]
 
 ROUNDING = 4 * float(np.finfo(np.float64).eps)
-"""Differences of two float64 that agree in exact arithmetic agree to this share of the operands:
-each operand is off by at most eps / 2, the subtraction by as much, and two differences by twice
-that."""
+"""Relative tolerance, as a share of the operands, at which two float64 differences are equal: each
+operand has a rounding error of at most eps / 2, and so does the subtraction; two differences have
+twice that."""
 
 
 def paired_differences(
@@ -26,28 +26,27 @@ def paired_differences(
 ) -> pd.DataFrame:
     """Every difference between two arms, with a two-sided paired t-test over their common seeds.
 
-    `arm_order` lists the baseline first. The arm later in it is the minuend: a positive
-    difference says that the later arm has the larger value. Readouts are compared where they
-    are equal or one side is `all`, which has no counterpart.
+    `arm_order` lists the baseline first. The later of two arms is the minuend, so that a positive
+    difference means that the later arm has the larger value. Readouts are compared if they are
+    equal, or if one side is `all`, which has no counterpart.
 
     Args:
         metrics: the long metric table (METRICS_SCHEMA), in any order of rows.
-        arm_order: every arm in `metrics`, baseline first; others may be named too.
+        arm_order: every arm in `metrics`, baseline first; it may contain other arms, too.
         confidence: level of the interval, in (0, 1).
 
     Returns:
-        One row per COMPARISON and SIDES, the last arm's differences first: `n` (seeds that both
-        sides have; a seed of one side alone is dropped), `mean_difference`, `sd` (of the
-        differences, n - 1), `confidence`, `ci_low`, `ci_high` (Student's t interval of the mean
-        difference), all in the row's `unit`, and the dimensionless `t` and `p`
-        (= scipy.stats.ttest_rel). With n < 2, sd, bounds, t and p are NaN; with n = 0 the mean
-        too. Differences that are equal but for float64 rounding have sd 0: then t is infinite
-        and p is that of the sign test, unless the mean difference is 0 as well: then t is 0
-        and p is 1.
+        One row per COMPARISON and SIDES, the last arm's differences first, with `n` (seeds of both
+        sides; a seed that only one side has is dropped), `mean_difference`, `sd` (of the
+        differences, n - 1), `ci_low`, `ci_high` (Student's t interval of the mean difference), all
+        in the row's `unit`, `confidence`, and the dimensionless `t` and `p` (equal to those of
+        scipy.stats.ttest_rel). For n < 2 sd, bounds, t and p are NaN; for n = 0 the mean is, too.
+        Differences that are equal except for float64 rounding have sd 0: t is then infinite and p
+        is that of the sign test, unless the mean difference is 0 as well; then t is 0 and p is 1.
 
     Raises:
-        UserError: `metrics` is unusable (see `checked`), an arm is missing in `arm_order` or
-            twice in it, or `confidence` is out of range.
+        UserError: `metrics` is unusable (see `checked`), an arm is missing from `arm_order` or
+            occurs twice in it, or `confidence` is out of range.
     """
     table = checked(metrics)
     _refuse_incomplete(arm_order, table)
@@ -73,7 +72,7 @@ def _refuse_incomplete(arm_order: Sequence[str], table: pd.DataFrame) -> None:
 
 
 def _crossed(values: pd.DataFrame, on: list[str], arm_order: Sequence[str]) -> pd.DataFrame:
-    """Every two rows of `values` that agree in `on` and whose arms and readouts are compared."""
+    """All pairs of rows of `values` that agree in `on` and whose arms and readouts are compared."""
     minuend = values.rename(columns=lambda name: name if name in on else f"minuend_{name}")
     subtrahend = values.rename(columns=lambda name: name if name in on else f"subtrahend_{name}")
     pairs = minuend.merge(subtrahend, on=on)
@@ -84,7 +83,7 @@ def _crossed(values: pd.DataFrame, on: list[str], arm_order: Sequence[str]) -> p
 
 
 def _differences(pairs: pd.DataFrame) -> pd.DataFrame:
-    """n, mean and standard deviation of the differences, rounding noise taken for zero."""
+    """n, mean and standard deviation of the differences; rounding noise counts as zero."""
     operands = pairs[["minuend_value", "subtrahend_value"]]
     difference = operands["minuend_value"] - operands["subtrahend_value"]
     groups = pairs.assign(

@@ -1,4 +1,4 @@
-"""What a number of seeds can show."""
+"""Power of t-tests, and the differences that a given number of seeds can detect."""
 
 from functools import lru_cache
 
@@ -8,20 +8,20 @@ from scipy import optimize, stats
 from hamjepa_audit.statistics.hypothesis_tests import Array, Estimate, statistic
 
 CERTAIN = 1000.0
-"""Standard errors beyond which scipy's noncentral t is slow and power is 1 all the same."""
+"""Noncentrality above which scipy's noncentral t is slow, while the power is 1 in any case."""
 
 
 def t_test_power(noncentrality: float, df: float, alpha: float) -> float:
-    """Power of the two-sided t-test: noncentral t beyond the critical values (Cohen 1988).
+    """Power of the two-sided t-test, from the noncentral t distribution (Cohen 1988).
 
     Args:
-        noncentrality: true difference over its true standard error, not negative.
+        noncentrality: true difference divided by its true standard error, not negative.
         df: degrees of freedom.
         alpha: level of the test.
     """
     critical = stats.t.ppf(1 - alpha / 2, df)
     beyond = stats.nct.sf(critical, df, noncentrality)
-    # The far tail is below rounding where the noncentral distribution is hard to compute.
+    # Where the noncentral distribution is hard to compute, the far tail is below rounding error.
     below = stats.nct.cdf(-critical, df, noncentrality) if noncentrality < 5 else 0.0
     return float(beyond + below)
 
@@ -30,13 +30,13 @@ def power_to_show(truth: Estimate, level: float) -> Array:
     """Power of the one-sided t-test that shows a difference to be above 0.
 
     Args:
-        truth: the true difference, the true standard error and the degrees of freedom, for each
-            number of seeds that is considered, shape (numbers,).
-        level: of the test.
+        truth: true difference, true standard error and degrees of freedom for each number of seeds
+            that is considered, shape (numbers,).
+        level: level of the test.
 
     Returns:
-        (numbers,); 0 where the true difference is not above 0. Without any spread 1 from as many
-        seeds as the exact test needs.
+        The power, shape (numbers,); 0 where the true difference is not above 0. Without any spread
+        it is 1 for as many seeds as the exact test needs, or more.
     """
     noncentrality = np.minimum(statistic(truth), CERTAIN)
     critical = stats.t.isf(level, truth.df)
@@ -47,15 +47,16 @@ def power_to_show(truth: Estimate, level: float) -> Array:
 
 
 def detectable(estimate: Estimate, alpha: float, power: float) -> Array:
-    """The smallest true difference that the two-sided t-test finds with the given power.
+    """The smallest true difference that the two-sided t-test detects with the given power.
 
     Args:
-        estimate: its standard error, taken for the true one, and degrees of freedom count.
+        estimate: only its standard error, assumed to be the true one, and its degrees of freedom
+            are used.
         alpha: level of the test.
-        power: wanted chance of finding it.
+        power: required probability of detecting the difference.
 
     Returns:
-        In the unit of the estimate, shape (rows,); NaN without a standard error, or one of 0.
+        In the unit of the estimate, shape (rows,); NaN where the standard error is NaN or 0.
     """
     error, df = np.broadcast_arrays(np.atleast_1d(estimate.error), np.atleast_1d(estimate.df))
     known = (error > 0) & ~np.isnan(df)

@@ -1,4 +1,4 @@
-"""What each seed measured, looked up by arm, readout and metric, and paired by seed."""
+"""The measurements of each seed, by arm, readout and metric, and paired by seed."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,34 +12,34 @@ from hamjepa_audit.statistics.paired import ROUNDING
 from hamjepa_audit.statistics.summaries import READOUTS, checked
 
 KNN_AT = r"^knn_top1@(\d+)$"
-"""The metrics of a kNN sweep, and their k."""
+"""Matches the metrics of a kNN sweep and captures k."""
 
 
 class NotMeasured(Exception):
-    """What a claim needs isn't among the metrics; the message says what."""
+    """A measurement that a claim needs is missing from the metrics; the message names it."""
 
 
 class Pairs(NamedTuple):
-    """Two measurements of the same runs' seeds, each of shape (n,), in the order of the seeds."""
+    """Two measurements of the same seeds, each of shape (n,), in the order of the seeds."""
 
     minuend: Array
     subtrahend: Array
 
     @property
     def differences(self) -> Array:
-        """Minuend - subtrahend, (n,), rounding noise taken for zero (see `without_noise`)."""
+        """Minuend - subtrahend, shape (n,), free of rounding noise (see `without_noise`)."""
         scale = float(np.abs(np.concatenate(self)).max(initial=0.0))
         return without_noise(self.minuend - self.subtrahend, scale)
 
 
 def without_noise(differences: Array, scale: float) -> Array:
-    """Differences, made equal or zero where they only miss it by the rounding of their operands.
+    """Sets differences that are equal, or zero, except for rounding to exactly that.
 
-    Spreads of rounding noise would make p-values of nothing.
+    Otherwise the spread of rounding noise would yield p-values that mean nothing.
 
     Args:
-        differences: (n,).
-        scale: the largest operand's absolute value.
+        differences: shape (n,).
+        scale: the largest absolute value of the operands.
     """
     noise = ROUNDING * scale
     if len(differences) and np.ptp(differences) <= noise:
@@ -48,13 +48,14 @@ def without_noise(differences: Array, scale: float) -> Array:
 
 
 class SeedTable:
-    """The metrics of many studies by seed.
+    """The metrics of several studies, accessible by seed.
 
-    `studies`: those that have any metrics, sorted.
+    Attributes:
+        studies: the studies that have any metrics, sorted by name.
 
     Raises:
         UserError: the metrics are unusable (see `statistics.checked`), or a study has several data
-            sets, whose seeds would be taken for those of one.
+            sets, whose seeds would be confused.
     """
 
     def __init__(self, metrics: pd.DataFrame) -> None:
@@ -66,10 +67,10 @@ class SeedTable:
     def values(
         self, study: str, epochs: int, arm: str, readout: str, metric: str
     ) -> "pd.Series[float]":
-        """Each seed's value at the last epoch, seeds as the index, sorted; empty if not measured.
+        """Each seed's value at the last epoch, indexed and sorted by seed; empty if not measured.
 
-        `best` is each seed's largest value over the arm's readouts, as it is read off a single
-        run; of seeds that lack a readout nothing is said.
+        The readout `best` is each seed's largest value over the arm's readouts, as one would read
+        it off a single run; seeds that lack a readout are left out.
         """
         wide = self._final(study, epochs)
         parts = READOUTS if readout == "best" else (readout,)
@@ -79,10 +80,10 @@ class SeedTable:
     def require(
         self, study: str, epochs: int, arm: str, readout: str, metric: str
     ) -> "pd.Series[float]":
-        """As `values`.
+        """As `values`, but missing values are an error.
 
         Raises:
-            NotMeasured: there are none.
+            NotMeasured: there are no values.
         """
         found = self.values(study, epochs, arm, readout, metric)
         if found.empty:
@@ -97,14 +98,14 @@ class SeedTable:
         minuend: tuple[str, str],
         subtrahend: tuple[str, str],
     ) -> Pairs:
-        """Two sides (arm, readout) of a difference, for the seeds that both have."""
+        """The two sides (arm, readout) of a difference, for the seeds that both sides have."""
         sides = [self.values(study, epochs, *side, metric) for side in (minuend, subtrahend)]
         common = sides[0].index.intersection(sides[1].index)
         minuends, subtrahends = (np.asarray(side.loc[common], dtype=float) for side in sides)
         return Pairs(minuends, subtrahends)
 
     def knn_sweep(self, study: str, epochs: int, arm: str, readout: str) -> pd.DataFrame:
-        """KNN top-1 accuracies at the last epoch: seeds that have all x k, both sorted."""
+        """KNN top-1 accuracies at the last epoch: seeds x k, both sorted, for complete seeds."""
         rows = self._rows(study, epochs)
         k = rows["metric"].str.extract(KNN_AT)[0]
         of_sweep = (rows["arm"] == arm) & (rows["readout"] == readout) & k.notna()
@@ -115,7 +116,7 @@ class SeedTable:
     def checkpoints(
         self, study: str, epochs: int, arm: str, readout: str, metrics: Sequence[str]
     ) -> dict[int, pd.DataFrame]:
-        """Some metrics of every checkpoint that has them all, by seed: epochs x metrics."""
+        """By seed a table epochs x `metrics` of the checkpoints that have all of the metrics."""
         rows = self._rows(study, epochs)
         chosen = rows[(rows["arm"] == arm) & (rows["readout"] == readout)]
         table = chosen.pivot(

@@ -1,4 +1,4 @@
-"""What each of the paper's statements says of our runs: ranges that means over seeds lie in."""
+"""The paper's statements as claims about our runs: ranges in which means over seeds lie."""
 
 import itertools
 from collections.abc import Callable
@@ -16,11 +16,11 @@ from hamjepa_audit.statistics.seeds import NotMeasured, SeedTable, without_noise
 
 INFINITY = float("inf")
 FEWEST_CHECKPOINTS = 4
-"""Below, a rank correlation over checkpoints can't be told from chance: 3 points have 6 orders."""
+"""With fewer checkpoints a rank correlation cannot be told from chance: 3 points have 6 orders."""
 
 
 class Part(NamedTuple):
-    """One part of a statement: the mean of `values` (n,), one a seed, lies in (low, high)."""
+    """Part of a statement: the mean of `values`, shape (n,), one per seed, lies in (low, high)."""
 
     what: str
     values: Array
@@ -29,7 +29,7 @@ class Part(NamedTuple):
 
     @property
     def bounds(self) -> list[tuple[int, float]]:
-        """The finite ones: 1 and the lower, -1 and the upper."""
+        """The finite bounds, each with its side: 1 for the lower and -1 for the upper bound."""
         return [(side, at) for side, at in ((1, self.low), (-1, self.high)) if np.isfinite(at)]
 
 
@@ -48,25 +48,25 @@ class Runs:
         return self.params.statements
 
     def of(self, arm: str, readout: str, metric: str) -> "pd.Series[float]":
-        """Each seed's value of a metric as the paper calls it.
+        """Each seed's value of a metric, which is given by the paper's name for it.
 
         Raises:
-            NotMeasured: there are none.
+            NotMeasured: there are no values.
         """
         ours = self.params.our_metric(metric)
         return self.seeds.require(self.study, self.epochs, arm, readout, ours)
 
     def knn_sweep(self, arm: str, readout: str) -> pd.DataFrame:
-        """KNN top-1 accuracies: seeds x every k that was measured, both sorted."""
+        """KNN top-1 accuracies: seeds x all k that were measured, both sorted."""
         return self.seeds.knn_sweep(self.study, self.epochs, arm, readout)
 
     def checkpoints(self, arm: str, readout: str, *metrics: str) -> dict[int, pd.DataFrame]:
-        """Each seed's checkpoints x metrics."""
+        """By seed a table checkpoints x metrics."""
         return self.seeds.checkpoints(self.study, self.epochs, arm, readout, metrics)
 
 
 def minus(one: "pd.Series[float]", other: "pd.Series[float]") -> "pd.Series[float]":
-    """Differences by seed, for the seeds that both have."""
+    """Differences by seed, for the seeds that both sides have, free of rounding noise."""
     common = one.index.intersection(other.index)
     scale = float(np.abs(np.concatenate([one, other])).max(initial=0.0))
     values = without_noise(np.asarray(one[common] - other[common], dtype=float), scale)
@@ -74,12 +74,12 @@ def minus(one: "pd.Series[float]", other: "pd.Series[float]") -> "pd.Series[floa
 
 
 def symplectic_drives_knn(runs: Runs, mlp_arm: str = "mlp") -> list[Part]:
-    """The MLP loses more than `most` of HamJEPA-q's kNN gain over SIGReg, less than `little` of
-    the probe's.
+    """The MLP loses more than `most` of HamJEPA-q's kNN gain, less than `little` of the probe's.
 
-    The share lost is (hamjepa - mlp) / (hamjepa - sigreg). That it exceeds a bound b is tested
-    without a quotient: the mean of (hamjepa - mlp) - b (hamjepa - sigreg) is above 0, given a gain.
-    """  # noqa: D205
+    The gains are over SIGReg, and the share lost is (hamjepa - mlp) / (hamjepa - sigreg). That it
+    exceeds a bound b is tested without a quotient: there is a gain, and the mean of
+    (hamjepa - mlp) - b (hamjepa - sigreg) is above 0.
+    """
     parts = []
     for metric, name in (("knn_top1@20", "kNN"), ("linear_probe_top1", "probe")):
         hamjepa, mlp = runs.of("hamjepa", "q", metric), runs.of(mlp_arm, "q", metric)
@@ -94,7 +94,7 @@ def symplectic_drives_knn(runs: Runs, mlp_arm: str = "mlp") -> list[Part]:
 
 
 def q_is_content(runs: Runs) -> list[Part]:
-    """HamJEPA's kNN@20: q not below qp by more than a negligible amount, qp above p."""
+    """HamJEPA's kNN@20: q is at most negligibly below qp, and qp is above p."""
     q, p, qp = (runs.of("hamjepa", part, "knn_top1@20") for part in ("q", "p", "qp"))
     return [
         Part("hamjepa q - qp", _array(minus(q, qp)), low=-runs.thresholds.negligible_accuracy),
@@ -103,7 +103,7 @@ def q_is_content(runs: Runs) -> list[Part]:
 
 
 def knn_decays_for_sigreg(runs: Runs) -> list[Part]:
-    """SIGReg's largest kNN accuracy is at a small k, and from there on it falls from k to k."""
+    """SIGReg's largest kNN accuracy is at a small k, and for larger k it falls from k to k."""
     sweep = runs.knn_sweep("sigreg", "all")
     ks = [int(k) for k in sweep.columns]
     limit = runs.thresholds.small_k
@@ -120,7 +120,7 @@ def knn_decays_for_sigreg(runs: Runs) -> list[Part]:
 
 
 def rank_not_collapsed(runs: Runs) -> list[Part]:
-    """HamJEPA's q has a higher effective rank than SIGReg, its p a lower one."""
+    """HamJEPA's q has a higher effective rank than SIGReg, and its p a lower one."""
     sigreg = runs.of("sigreg", "all", "effective_rank")
     q, p = (minus(runs.of("hamjepa", part, "effective_rank"), sigreg) for part in ("q", "p"))
     return [
@@ -130,7 +130,7 @@ def rank_not_collapsed(runs: Runs) -> list[Part]:
 
 
 def cone(runs: Runs) -> list[Part]:
-    """HamJEPA's mean random-pair cosines are strongly positive, SIGReg's near zero."""
+    """HamJEPA's mean random-pair cosines are strongly positive, and SIGReg's is near zero."""
     near = runs.thresholds.cosine_near_zero
     strong = runs.thresholds.cosine_strongly_positive
     hamjepa = [
@@ -142,7 +142,7 @@ def cone(runs: Runs) -> list[Part]:
 
 
 def norm_pythagoras(runs: Runs) -> list[Part]:
-    """HamJEPA: the squared mean norm of qp over the sum of those of q and p is 1, or nearly."""
+    """HamJEPA: the squared mean norm of qp divided by the sum of those of q and p is near 1."""
     q, p, qp = (runs.of("hamjepa", part, "feature_norm_mean") for part in ("q", "p", "qp"))
     ratio = (qp**2 / (q**2 + p**2)).dropna()
     tolerance = runs.thresholds.pythagoras_tolerance
@@ -150,9 +150,10 @@ def norm_pythagoras(runs: Runs) -> list[Part]:
 
 
 def rank_tracks_accuracy(runs: Runs) -> list[Part]:
-    """Over the checkpoints of a run, Spearman's rho of probe accuracy and effective rank of q is
-    positive for HamJEPA and negative for SIGReg; the unit is the seed's rho.
-    """  # noqa: D205
+    """Probe accuracy and effective rank of q correlate over the checkpoints of a run.
+
+    Spearman's rho is positive for HamJEPA and negative for SIGReg; the unit is the rho of a seed.
+    """
     hamjepa, sigreg = (_rank_correlations(runs, arm) for arm in ("hamjepa", "sigreg"))
     return [
         Part("rho of hamjepa q over checkpoints", hamjepa, low=0),
@@ -175,7 +176,7 @@ def _rank_correlations(runs: Runs, arm: str) -> Array:
 
 
 def qp_redundant(runs: Runs) -> list[Part]:
-    """Joining q and p raises SIGReg's kNN@20 and probe accuracy over q's, HamJEPA's negligibly."""
+    """Joining q and p raises SIGReg's kNN@20 and probe accuracy, HamJEPA's only negligibly."""
     reach = runs.thresholds.negligible_accuracy
     parts = []
     for metric, name in (("knn_top1@20", "kNN"), ("linear_probe_top1", "probe")):
@@ -189,9 +190,9 @@ def qp_redundant(runs: Runs) -> list[Part]:
 
 
 def same_wall_clock(runs: Runs) -> list[Part]:
-    """HamJEPA's training time over SIGReg's, seed by seed, is 1 or nearly.
+    """The ratio of HamJEPA's training time to SIGReg's, by seed, is near 1.
 
-    There are times only of runs that one kind of machine trained (`training_times`).
+    Times exist only for runs that were all trained on one kind of machine (`training_times`).
     """
     arms = ("hamjepa", "sigreg")
     try:
@@ -227,9 +228,10 @@ BY_CONSTRUCTION = {
     "norm-pythagoras": "it holds by construction, whatever was trained: for every image the "
     "squared norm of qp is the sum of those of q and p, which only the averaging of norms blurs"
 }
-"""Statements whose verdict says nothing about the paper, and why."""
+"""By id the statements whose verdict says nothing about the paper, and the reason."""
 
 OTHER_READINGS: dict[str, tuple[str, ...]] = {
     "symplectic-drives-knn": ("mlp_parameter_matched", "mlp_dt_scaled")
 }
-"""Arms that a statement's test also takes: other readings of what the paper leaves open."""
+"""By id the arms for which a statement is also tested: other readings of what the paper leaves
+open."""

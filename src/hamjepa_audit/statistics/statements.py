@@ -1,8 +1,8 @@
-"""What the paper says in words, each as tests on our seeds.
+"""Tests the paper's verbal statements on our seeds.
 
-A statement becomes parts, each of which says that the mean of some number over seeds lies in a
-range. It holds if every part is shown to (intersection-union test: no correction needed, Berger
-1982), and fails if one part is shown not to (Bonferroni over all bounds).
+A statement is divided into parts, each of which says that the mean of a number over seeds lies in a
+range. The statement holds if every part is shown to hold (intersection-union test, which needs no
+correction, Berger 1982), and fails if one part is shown not to hold (Bonferroni over all bounds).
 """
 
 from collections.abc import Mapping
@@ -29,16 +29,16 @@ from hamjepa_audit.statistics.summaries import interval
 from hamjepa_audit.statistics.verdicts import statement_verdicts
 
 BETWEEN_PARTS, BETWEEN_READINGS = "; ", " | "
-"""What separates the parts of a statement in `found`, and the readings in `other_readings`."""
+"""Separators of the parts of a statement in `found`, and of the readings in `other_readings`."""
 
 
 def statement_claims(seeds: SeedTable, claims: Claims, params: AuditParams) -> pd.DataFrame:
-    """Every statement of the paper, on its study and on those like it.
+    """Tests every statement of the paper, on its study and on those that stand for it.
 
     Args:
         seeds: our measurements.
         claims: the paper's.
-        params: levels, families, what the words mean, which study stands for which.
+        params: levels, families, the meaning of the words, and which study stands for which.
 
     Returns:
         One row per statement and study: `statement` (its id), `says`, `source`, `study`, `epochs`,
@@ -137,7 +137,7 @@ def _plans(row: pd.Series, seeds: Array, levels: Mapping[str, float]) -> list[Pl
 
 
 def _other_readings(statement: str, runs: Runs) -> list[str]:
-    """What the same test finds with other readings of an arm; the verdict is of the first alone."""
+    """The results of the same test with other readings of an arm, on which no verdict rests."""
     told, missing = [], []
     for arm in OTHER_READINGS.get(statement, ()):
         try:
@@ -159,7 +159,7 @@ def _found(parts: list[Part], confidence: float) -> str:
 
 
 def _told(part: Part, confidence: float) -> str:
-    """One part in words: 'hamjepa q - qp: 0.57 [0.21, 0.93], claimed above -0.5'."""
+    """The result of one part as text: 'hamjepa q - qp: 0.57 [0.21, 0.93], claimed above -0.5'."""
     found = summary(part.values, "mean")
     low, high = interval([found["mean"]], [found["sd"]], [found["n"]], confidence)
     if np.isinf(part.high):

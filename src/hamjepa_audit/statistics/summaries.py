@@ -1,4 +1,4 @@
-"""What the seeds of one arm measured: every value, and their mean, spread and interval."""
+"""Summaries over the seeds of an arm: single values, means, spreads and intervals."""
 
 from typing import Any
 
@@ -20,14 +20,14 @@ CONDITION = [
     "metric",
     "unit",
 ]
-"""What seeds are averaged within."""
+"""The columns that define a condition, within which seeds are averaged."""
 
 READOUTS = ("q", "p", "qp", "all")
-"""The parts of a state, in the order in which they are listed."""
+"""The parts of a state that are probed, in the order in which they are listed."""
 
 
 def summarise(metrics: pd.DataFrame, confidence: float) -> pd.DataFrame:
-    """Mean, spread and interval over the seeds of every condition.
+    """Mean, standard deviation and confidence interval over the seeds of every condition.
 
     Args:
         metrics: the long metric table (METRICS_SCHEMA), in any order of rows.
@@ -35,9 +35,8 @@ def summarise(metrics: pd.DataFrame, confidence: float) -> pd.DataFrame:
 
     Returns:
         One row per CONDITION, sorted by it, with `n` (seeds), `mean`, `sd` (n - 1 in the
-        denominator), `confidence`, `ci_low`, `ci_high` (Student's t interval of the mean).
-        mean, sd and bounds are in the row's `unit`. A single seed has neither a spread nor an
-        interval: NaN.
+        denominator), `confidence`, `ci_low`, `ci_high` (Student's t interval of the mean). Mean, sd
+        and bounds are in the row's `unit`; for a single seed sd and bounds are NaN.
 
     Raises:
         UserError: `metrics` is unusable (see `checked`) or `confidence` is out of range.
@@ -49,13 +48,13 @@ def summarise(metrics: pd.DataFrame, confidence: float) -> pd.DataFrame:
 
 
 def per_seed(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Every seed's value, sorted by condition and seed.
+    """The value of every seed, sorted by condition and seed.
 
     Args:
         metrics: the long metric table (METRICS_SCHEMA), in any order of rows.
 
     Returns:
-        CONDITION, `seed`, `value` (in the row's `unit`), `run_id`.
+        The columns CONDITION, `seed`, `value` (in the row's `unit`) and `run_id`.
 
     Raises:
         UserError: `metrics` is unusable (see `checked`).
@@ -90,13 +89,13 @@ def interval(
 
 
 def checked(metrics: pd.DataFrame) -> pd.DataFrame:
-    """`metrics` sorted by condition and seed, once nothing in it can distort a statistic.
+    """Checks that nothing in `metrics` distorts a statistic, and sorts it by condition and seed.
 
-    Sorting first makes every sum, and so every byte written, independent of the order of rows.
+    Sorting makes every sum, and thus every byte written, independent of the order of rows.
 
     Raises:
-        UserError: a column is missing; a field is empty; a value isn't finite; a measurement
-            appears twice; a seed of an arm has two runs; or a metric has two units.
+        UserError: a column is missing; a field is empty; a value is not finite; a measurement
+            occurs twice; a seed of an arm has two runs; or a metric has two units.
     """
     missing = [name for name in METRICS_SCHEMA.names if name not in metrics.columns]
     if missing:

@@ -1,4 +1,4 @@
-"""How two measurements move together over the checkpoints of a run."""
+"""Rank correlations of two metrics over the checkpoints of a run."""
 
 import numpy as np
 import pandas as pd
@@ -13,18 +13,19 @@ RUN = ["study", "epochs", "arm", "readout", "seed"]
 def rank_correlations(
     metrics: pd.DataFrame, first: str, second: str, confidence: float
 ) -> pd.DataFrame:
-    """Spearman's rho of two metrics over each run's checkpoints, summed up over seeds.
+    """Spearman's rho of two metrics over each run's checkpoints, summarised over seeds.
 
     Args:
         metrics: the long metric table (METRICS_SCHEMA).
-        first: a metric.
-        second: another.
+        first: name of the first metric.
+        second: name of the second metric.
         confidence: level of the interval, in (0, 1).
 
     Returns:
-        One row per study, number of epochs, arm and readout that has runs with both metrics at
-        FEWEST_CHECKPOINTS checkpoints or more, neither of them constant: `n` (such runs), `mean`,
-        `ci_low` and `ci_high` (Student's t interval over seeds, NaN for one), cut to [-1, 1].
+        One row per study, number of epochs, arm and readout with at least one run that has both
+        metrics, neither of them constant, at FEWEST_CHECKPOINTS checkpoints or more: `n` (such
+        runs), `mean`, and `ci_low` and `ci_high` (Student's t interval over seeds, clipped to
+        [-1, 1]; NaN for one seed).
     """
     table = checked(metrics)
     chosen = table[table["metric"].isin([first, second])]

@@ -1,10 +1,10 @@
-"""From tests to verdicts: one small decision table for each kind of claim, read from the top.
+"""From tests to verdicts: one decision table for each kind of claim, read from top to bottom.
 
-All p-values that a verdict rests on are Holm-adjusted within the claim's family; "shown" means that
-the adjusted p-value is below 1 - confidence. Each kind of test (column of p-values) is adjusted by
-itself: the chance of any false verdict in a family is at most 1 - confidence times the number of
-kinds that the table draws on. A verdict needs something shown: a large p-value alone never makes
-one, it makes "inconclusive".
+All p-values on which a verdict rests are Holm-adjusted within the claim's family; "shown" means
+that the adjusted p-value is below 1 - confidence. Each kind of test (column of p-values) is
+adjusted separately, so that the probability of any false verdict in a family is at most
+1 - confidence times the number of kinds that the table uses. A verdict requires that something is
+shown; large p-values alone lead to "inconclusive".
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 
 class Verdict(StrEnum):
-    """What an audit says about a claim."""
+    """The possible results of an audit for a claim."""
 
     REPRODUCED = "reproduced"
     SIZE_DIFFERS = "direction reproduced, size differs"
@@ -29,7 +29,7 @@ class Verdict(StrEnum):
 
 
 class Rule(NamedTuple):
-    """One line of a decision table: where `holds`, `verdict`, because of `reason`."""
+    """One line of a decision table: where `holds` is true, the `verdict`, with its `reason`."""
 
     holds: NDArray[np.bool_]
     verdict: Verdict
@@ -37,7 +37,7 @@ class Rule(NamedTuple):
 
 
 def measurement_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.DataFrame:
-    """The paper's single numbers. There is no direction to reproduce, only a value.
+    """Verdicts on the paper's single numbers, which have no direction to reproduce, only a value.
 
     | seeds    | shown equivalent | shown to differ | verdict        |
     | -------- | ---------------- | --------------- | -------------- |
@@ -48,8 +48,8 @@ def measurement_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.
     | enough   | no               | no              | inconclusive   |
 
     Args:
-        table: `n`, `p_equivalence_holm`, `p_new_runs_holm`; `ci_low`, `ci_high`, `paper` and
-            `margin`, which only the reason is made of.
+        table: `n`, `p_equivalence_holm`, `p_new_runs_holm`; and for the reason only `ci_low`,
+            `ci_high`, `paper` and `margin`.
         alpha: level of the tests.
         minimum: seeds below which there is no verdict.
 
@@ -80,7 +80,7 @@ def _interval_is_beyond_margin(table: pd.DataFrame) -> NDArray[np.bool_]:
 
 
 def difference_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.DataFrame:
-    """The differences that the paper states, on the study that it states them for.
+    """Verdicts on the differences that the paper states, on the study for which it states them.
 
     | seeds   | shown                                      | verdict                            |
     | ------- | ------------------------------------------ | ---------------------------------- |
@@ -91,9 +91,10 @@ def difference_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.D
     | enough  | same sign and other size                   | direction reproduced, size differs |
     | enough  | otherwise                                  | inconclusive                       |
 
-    "Less than the margin" is meant in the paper's direction: a gain that doesn't count, or a loss.
-    It comes before the sign alone: a gain too small to count is none, however surely it is one. No
-    difference has both the paper's size and less than its margin, which is below half of it.
+    "Less than the margin" refers to the paper's direction: a gain too small to count, or a loss. It
+    precedes the sign alone, because a gain that is too small to count is not a reproduction, even
+    if its sign is certain. No difference can have the paper's size and be less than its margin,
+    which is below half of that size.
 
     Args:
         table: `n`, `paper`, `mean_difference`, and the adjusted p-values `p_holm` (of no
@@ -118,7 +119,7 @@ def difference_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.D
 
 
 def direction_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.DataFrame:
-    """The differences that the paper states, on a study that it doesn't have: the sign alone.
+    """Verdicts on the sign of the differences that the paper states, on a study that it lacks.
 
     | seeds   | shown                                                | verdict             |
     | ------- | ---------------------------------------------------- | ------------------- |
@@ -128,7 +129,7 @@ def direction_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.Da
     | enough  | same sign                                            | carries over        |
     | enough  | nothing                                              | inconclusive        |
 
-    Args and returns as `difference_verdicts`, without the size.
+    Arguments and result are those of `difference_verdicts`, without the p-values of the size.
     """
     same, absent, opposite = _direction(table, alpha)
     rules = [
@@ -140,7 +141,7 @@ def direction_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.Da
 
 
 def statement_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.DataFrame:
-    """What the paper says in words: shown to hold, shown to fail, or neither.
+    """Verdicts on the paper's statements: shown to hold, shown to fail, or neither.
 
     | seeds   | shown            | verdict on the paper's study | on another study    |
     | ------- | ---------------- | ---------------------------- | ------------------- |
@@ -185,7 +186,7 @@ def _below(table: pd.DataFrame, column: str, alpha: float) -> NDArray[np.bool_]:
 def _decided(
     table: pd.DataFrame, minimum: int, rules: Sequence[Rule], otherwise: str
 ) -> pd.DataFrame:
-    """The first rule that holds, after the two that all tables start with."""
+    """Applies the first rule that holds, after the two with which all tables start."""
     n = table["n"].to_numpy()
     few = f"fewer than {minimum} seeds"
     every = [
