@@ -1,1 +1,1 @@
-"""Tables and figures of measurements: reads Parquet alone, without torch."""
+"""Tables, figures and the page: reads Parquet files only, and does not need PyTorch."""

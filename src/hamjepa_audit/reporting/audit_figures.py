@@ -1,4 +1,4 @@
-"""Figures of an audit: the paper's numbers beside ours, claim by claim, and what seeds can show."""
+"""Figures of an audit: the paper's numbers beside ours for each claim, and power by seeds."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,10 +28,10 @@ from hamjepa_audit.statistics.summaries import interval
 from hamjepa_audit.statistics.verdicts import Verdict
 
 FURTHEST = 6.0
-"""Margins: a deviation beyond is drawn at the edge, with its number."""
+"""Largest deviation that is drawn, in margins; larger ones are written at the edge as numbers."""
 
 SEEDS = (2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32, 40, 50, 64, 80, 100, 130, 160, 200)
-"""Numbers of seeds that power is computed for."""
+"""The numbers of seeds for which power is computed."""
 
 SEED_TICKS = (2, 3, 5, 10, 20, 50, 100, 200)
 
@@ -46,7 +46,7 @@ VERDICT_COLOURS = {
     Verdict.INCONCLUSIVE: "#4d4d4d",
     Verdict.NOT_RUN: "#6b6b6b",
 }
-"""Dark enough to be read on white."""
+"""The text colours of verdicts, dark enough to be legible on white."""
 
 
 def audit_figures(
@@ -61,10 +61,10 @@ def audit_figures(
     """Writes the figures of the claims that are tested on one study, as NAME_eEPOCHS.png and .pdf.
 
     Args:
-        wanted: by number of epochs the names of figures: see `AuditPlan.figures`.
-        claims: the table of that name, of this study.
-        claim_differences: the table of that name, of this study.
-        differences: what `paired_differences` returns of this study.
+        wanted: for each number of epochs the names of the figures (see `AuditPlan.figures`).
+        claims: the rows of the table `claims` of this study.
+        claim_differences: the rows of the table `claim_differences` of this study.
+        differences: what `paired_differences` returns for this study.
         arms: the arms shown, the baseline first.
         params: confidence, margins and power.
         folder: where the files go.
@@ -91,20 +91,20 @@ def audit_figures(
 
 
 def at_epochs(table: pd.DataFrame, epochs: int) -> pd.DataFrame:
-    """The rows of a number of epochs."""
+    """The rows of a table with the given number of epochs."""
     return table[table["epochs"] == epochs]
 
 
 @styled
 def claim_forest(claims: pd.DataFrame, arms: Arms, confidence: float) -> Figure:
-    """How far our means are from the paper's values, in units of each claim's margin.
+    """Draws the deviations of our means from the paper's values, in units of each claim's margin.
 
-    The grey band is what counts as equal. Grey bars are the paper's own t intervals, where it has
-    standard deviations.
+    The grey band marks what counts as equal. Grey bars are the paper's own t intervals, where it
+    gives standard deviations.
 
     Args:
         claims: rows of `measurement_claims`, one study and number of epochs.
-        arms: their titles; an arm that isn't among them is called by its name.
+        arms: their titles; an arm that is not among them is labelled with its name.
         confidence: level of the intervals, in (0, 1).
     """
     margin = claims["margin"]
@@ -130,7 +130,7 @@ def claim_forest(claims: pd.DataFrame, arms: Arms, confidence: float) -> Figure:
 
 @styled
 def claim_difference_forest(claims: pd.DataFrame, arms: Arms, confidence: float) -> Figure:
-    """The differences that the paper states, and ours with their intervals.
+    """Draws the differences that the paper states, and ours with their confidence intervals.
 
     Args:
         claims: rows of `difference_claims`, one study and number of epochs.
@@ -181,7 +181,7 @@ def _named(arms: Arms, side: str) -> str:
 
 
 def _draw_claims(axis: Axes, table: pd.DataFrame, limits: tuple[float, float] | None) -> None:
-    """Two estimates a line: the paper's above, ours below, and the verdict in words beside."""
+    """Draws two estimates per line, the paper's above ours, and writes the verdict beside them."""
     for position, row in enumerate(table.to_dict("records")):
         above, below = position - 0.14, position + 0.14
         reach = np.nan_to_num(row["reach"])
@@ -224,15 +224,16 @@ def _draw_ours(axis: Axes, row: Row, at: float, limits: object) -> None:
 
 @styled
 def power_curves(differences: pd.DataFrame, arms: Arms, params: AuditParams) -> Figure:
-    """Chance that so many seeds show a difference to the baseline that is as large as the margin.
+    """Draws the power to show a difference from the baseline as large as the margin, by seeds.
 
-    By the two-sided paired t-test; the standard deviation of our differences is taken for the true
-    one. One row of panels a metric of ACCURACIES, one column a readout; dots: our seeds.
+    The power is that of the two-sided paired t-test, assuming that the standard deviation of our
+    differences is the true one. There is one row of panels per metric of ACCURACIES and one column
+    per readout; dots mark our numbers of seeds.
 
     Args:
-        differences: what `paired_differences` returns of one study and number of epochs.
+        differences: what `paired_differences` returns for one study and number of epochs.
         arms: the arms shown, the baseline first.
-        params: confidence, margins and the power that is aimed at.
+        params: confidence, margins and the required power.
     """
     final = differences["checkpoint_epoch"] == differences["epochs"]
     known = differences["sd"] > 0
@@ -258,7 +259,7 @@ def power_curves(differences: pd.DataFrame, arms: Arms, params: AuditParams) -> 
 
 
 def _margins(sizes: Mapping[str, float]) -> str:
-    """'1 point'; '1 point (kNN@20 top-1) or 2 points (...)' where metrics differ in it."""
+    """The margins as text: '1 point', or '1 point (kNN@20 top-1) or 2 points (...)'."""
     texts = {name: f"{size:g} point{'' if size == 1 else 's'}" for name, size in sizes.items()}
     if len(set(texts.values())) == 1:
         return next(iter(texts.values()))
@@ -278,5 +279,5 @@ def _draw_power(axis: Axes, rows: pd.DataFrame, arms: Arms, params: AuditParams)
 
 
 def _power(effect: float, n: int, alpha: float) -> float:
-    """Percent."""
+    """Power of the paired t-test in percent; `effect` is the difference divided by its SD."""
     return 100 * t_test_power(effect * np.sqrt(n), n - 1, alpha)

@@ -1,4 +1,4 @@
-"""The tables of an audit: every number in CSV and Parquet, what is read in Markdown and LaTeX."""
+"""The tables of an audit: all numbers as CSV and Parquet, the main ones as Markdown and LaTeX."""
 
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ Row = dict[Hashable, Any]
 
 
 class Column(NamedTuple):
-    """A column to be read: its heading, its text for a row, and whether it holds numbers."""
+    """A displayed column: its heading, its text for a row, and whether it is right-aligned."""
 
     heading: str
     text: Callable[[Row], str]
@@ -25,12 +25,12 @@ class Column(NamedTuple):
 def audit_tables(audit: Audit, folder: Path, names: Sequence[str] = Audit._fields) -> list[Path]:
     """Writes `claims`, `claim_differences`, `statements` and `paper_consistency`, or some of them.
 
-    CSV and Parquet have every column in full precision, Markdown and LaTeX the columns that the
-    verdicts rest on, rounded (see `formatting.number`); p-values there are Holm-adjusted, and their
-    headings name the null hypothesis (H0) that a small one speaks against.
+    CSV and Parquet contain every column in full precision, Markdown and LaTeX the columns on which
+    the verdicts rest, rounded (see `formatting.number`). P-values in the latter are Holm-adjusted,
+    and their headings name the null hypothesis (H0) that a small p-value speaks against.
 
     Returns:
-        The files written, four a table.
+        The files written, four per table.
 
     Raises:
         UserError: a file can't be written.
@@ -40,12 +40,12 @@ def audit_tables(audit: Audit, folder: Path, names: Sequence[str] = Audit._field
 
 
 def audit_table(name: str, frame: pd.DataFrame, folder: Path) -> list[Path]:
-    """Writes one of the tables that `audit_tables` writes."""
+    """Writes one of the tables of `audit_tables`, in its four forms."""
     return write_displayed(frame, _displayed(frame, READ[name]), folder, name)
 
 
 def seeds_text(row: Row) -> str:
-    """Of an inconclusive claim the seeds that would settle it, otherwise nothing."""
+    """The number of seeds that would settle an inconclusive claim as text, otherwise empty."""
     needed = row["seeds_needed"]
     if np.isnan(needed):
         return ""
@@ -157,7 +157,7 @@ READ = {
         _text("Note", "note"),
     ],
 }
-"""What is read of each table, in this order."""
+"""The columns of each table in Markdown and LaTeX, in this order."""
 
 
 def _plain(value: float) -> str:

@@ -1,4 +1,4 @@
-"""Many runs' Parquet files into one table, whatever their order."""
+"""Collects the Parquet files of many runs into one table, independently of their order."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,20 +24,20 @@ IDENTIFYING = (
     "position",
     "term",
 )
-"""The columns that, as far as a schema has them, name one measurement."""
+"""The columns that identify a measurement, as far as a schema has them."""
 
 
 def collect_study(plan: StudyPlan) -> list[Path]:
     """Writes a study's long tables: the measurements and histories of exactly the plan's runs.
 
-    To the measurements come the times that training took, from the runs' records.
+    The times that training took are added to the measurements from the runs' records.
 
     Returns:
         The tables: metrics, curves, history.
 
     Raises:
-        UserError: as `collect`; or a file is of other runs, is another measurement than its name
-            says, or was measured on other checkpoints than the runs have now.
+        UserError: as `collect`; or a file belongs to other runs, holds a measurement other than its
+            name says, or was measured on checkpoints other than those that the runs have now.
     """
     layout, histories = plan.layout, plan.histories()
     metrics = plan.measurements("knn", "probe", "geometry", TRAJECTORY, DYNAMICS)
@@ -69,8 +69,8 @@ def collect(files: Sequence[Path], schema: pa.Schema, target: Path) -> None:
         target: the Parquet file to write, atomically.
 
     Raises:
-        UserError: there is no file; one is missing, unreadable or of another schema; a field is
-            empty or a value isn't finite; or a measurement is there twice.
+        UserError: no file is given; a file is missing, unreadable or of another schema; a field is
+            empty or a value is not finite; or a measurement occurs twice.
     """
     if not files:
         raise UserError(f"nothing to collect into {target}; make at least one run")
@@ -78,7 +78,7 @@ def collect(files: Sequence[Path], schema: pa.Schema, target: Path) -> None:
 
 
 def _write_sorted(tables: Mapping[Path, pa.Table], more: Sequence[pa.Table], target: Path) -> None:
-    """Writes tables by the files that they were read from, and more, all of one schema, as one."""
+    """Writes `tables`, by the files they were read from, and `more`, all of one schema, as one."""
     for source, table in tables.items():
         _refuse_gaps(source, table)
     table = pa.concat_tables([*tables.values(), *more]).replace_schema_metadata(None)

@@ -1,4 +1,4 @@
-"""What all figures draw: one line an arm with a band over its seeds, one panel a readout."""
+"""What all figures have in common: a line with a band per arm, and a panel per readout."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from pandas.core.groupby import SeriesGroupBy
 
 NARROWEST, WIDENING, DASHED = 1.3, 0.8, 1.6
-"""Points: width of the arm drawn last, how much wider each one below it is; of dashed ones."""
+"""Line widths in points: of the arm drawn last, the increase per arm below it, of dashed lines."""
 
 
 class Arms(NamedTuple):
-    """How arms are shown: `titles` and `colours` by arm."""
+    """The arms of a figure in their order, with the title and the colour of each."""
 
     order: tuple[str, ...]
     titles: Mapping[str, str]
@@ -26,10 +26,10 @@ class Arms(NamedTuple):
 
     @classmethod
     def of(cls, order: Sequence[str], titles: Mapping[str, str]) -> "Arms":
-        """Arms in `order`.
+        """Arms in the given order, each with a colour.
 
         Raises:
-            UserError: an arm has no title, or there are too many to tell apart.
+            UserError: an arm has no title, or there are more arms than colours.
         """
         untitled = [arm for arm in order if arm not in titles]
         if untitled:
@@ -37,14 +37,14 @@ class Arms(NamedTuple):
         return cls(tuple(order), titles, colours(order))
 
     def line_width(self, arm: str, dashed: bool) -> float:
-        """Points; the arms drawn first are wider, so that none hides behind another's line."""
+        """Line width in points: arms drawn first are wider, so that no line hides another."""
         if dashed:
             return DASHED
         covered_by = len(self.order) - 1 - self.order.index(arm)
         return NARROWEST + WIDENING * covered_by
 
     def label(self, arm: str, whole: bool) -> str:
-        """The arm's name in a legend, saying when its state is read out as a whole."""
+        """The arm's name in a legend, which says if its state is read out as a whole."""
         return f"{self.titles[arm]} (whole state)" if whole else self.titles[arm]
 
 
@@ -57,7 +57,7 @@ def readout_panels(rows: pd.DataFrame) -> list[str]:
 def lines(
     axes: Sequence[Axes], shown: Sequence[str], rows: pd.DataFrame, arms: Arms
 ) -> Iterator[tuple[Axes, str, pd.DataFrame, bool]]:
-    """Every line of every panel, which gets its title: axes, arm, rows, and whether it is dashed.
+    """Sets the titles of panels and yields their lines: axes, arm, rows, and whether it is dashed.
 
     An arm that is read out as a whole is a dashed reference in the panels of the parts.
     """
@@ -82,7 +82,7 @@ def draw_line(
     dashed: bool = False,
     marker: str = "",
 ) -> None:
-    """One arm's line, x being the index, and its band; a NaN in the band leaves it out there."""
+    """Draws an arm's line against the index, and its band, which is left out where it is NaN."""
     axis.plot(
         centre.index,
         centre,
@@ -98,19 +98,19 @@ def draw_line(
 def draw_mean_and_range(
     axis: Axes, arms: Arms, arm: str, values: "SeriesGroupBy[Any, Any]", dashed: bool = False
 ) -> None:
-    """One arm's mean, and its minimum to maximum as band, of `values` grouped by x."""
+    """Draws an arm's mean of `values` grouped by x, and the range from minimum to maximum."""
     draw_line(axis, arms, arm, values.mean(), (values.min(), values.max()), dashed)
 
 
 def note(rows: pd.DataFrame, band: str) -> str:
-    """What a line and its band are, and over how many seeds."""
+    """The text that says what a line and its band are, and over how many seeds."""
     if seeds(rows) == "1 seed":
         return "A single seed: no band"
     return f"Line: mean over {seeds(rows)}. Band: {band}"
 
 
 def seeds(rows: pd.DataFrame) -> str:
-    """How many seeds the arms have: '5 seeds', or '3 to 5 seeds'."""
+    """The number of seeds of the arms as text: '5 seeds', or '3 to 5 seeds'."""
     counts = rows.groupby("arm")["seed"].nunique()
     low, high = counts.min(), counts.max()
     many = f"{low} to {high}" if low < high else f"{high}"

@@ -1,4 +1,4 @@
-"""The figures of a study: what one number of epochs measured, arm beside arm."""
+"""The figures of a study, which compare the arms at one number of epochs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -33,7 +33,7 @@ from hamjepa_audit.statistics import paired_differences, summarise
 BINS = 60
 
 LAST_TERMS = ("total", "gradient_norm", "learning_rate")
-"""What comes after the loss terms."""
+"""The columns of the history that are drawn after the loss terms."""
 
 TERM_TITLES = {
     "gradient_norm": "Gradient norm (before clipping)",
@@ -43,10 +43,10 @@ TERM_TITLES = {
     "sigreg": "SIGReg",
     "total": "Total (weighted)",
 }
-"""Titles of the terms whose name, with spaces for underscores, isn't one."""
+"""Titles of the terms whose name, with spaces for underscores, is not a title."""
 
 LOG_SPAN = 50.0
-"""Training curves that span more than this factor, and are positive, get a logarithmic axis."""
+"""Positive training curves that span more than this factor have a logarithmic axis."""
 
 
 def study_figures(
@@ -73,9 +73,9 @@ def study_figures(
         The files written.
 
     Raises:
-        UserError: the tables aren't of one study, lack a number of epochs that `metrics` has,
-            hold nothing at the last epoch or an arm that isn't in `arm_order` or `titles`; or a
-            file can't be written.
+        UserError: the tables are not of one study, lack a number of epochs that `metrics` has,
+            have no rows at the last epoch, or contain an arm that is not in `arm_order` or
+            `titles`; or a file can't be written.
     """
     studies = {single(table, "study") for table in (metrics, curves, history)}
     if len(studies) > 1:
@@ -105,9 +105,9 @@ def study_figures(
 
 @styled
 def knn_sweep(metrics: pd.DataFrame, arms: Arms, confidence: float) -> Figure:
-    """Top-1 accuracy (%) against k (logarithmic): mean, and t interval over seeds as band.
+    """Draws top-1 accuracy (%) against k (logarithmic): mean and t interval over seeds.
 
-    One panel a readout; an arm read out as a whole is in every panel, dashed.
+    There is one panel per readout; an arm that is read out as a whole is dashed in every panel.
 
     Args:
         metrics: METRICS_SCHEMA, one study and number of epochs; the last checkpoint is shown.
@@ -136,10 +136,10 @@ def knn_sweep(metrics: pd.DataFrame, arms: Arms, confidence: float) -> Figure:
 
 @styled
 def eigenspectra(curves: pd.DataFrame, arms: Arms) -> Figure:
-    """Eigenvalues of the features' covariance against rank, both logarithmic.
+    """Draws the eigenvalues of the features' covariance against rank, both logarithmic.
 
-    Mean, and the range from minimum to maximum over seeds as band. Panels as in `knn_sweep`.
-    Eigenvalues that aren't positive have no place on the axis and are left out.
+    Lines are means, bands the range from minimum to maximum over seeds; panels are as in
+    `knn_sweep`. Eigenvalues that are not positive are left out.
 
     Args:
         curves: CURVES_SCHEMA, one study and number of epochs; the last checkpoint is shown.
@@ -163,27 +163,27 @@ def eigenspectra(curves: pd.DataFrame, arms: Arms) -> Figure:
 
 
 def cosine_histograms(curves: pd.DataFrame, arms: Arms) -> Figure:
-    """Cosines of random pairs of test features: see `_histograms` for arguments and errors."""
+    """Draws histograms of the cosines of random pairs of test features (see `_histograms`)."""
     return _histograms(curves, arms, "cosine_quantile", "Cosine of a random pair", "pairs")
 
 
 def norm_histograms(curves: pd.DataFrame, arms: Arms) -> Figure:
-    """Norms of test features: see `_histograms` for arguments and errors."""
+    """Draws histograms of the norms of test features (see `_histograms`)."""
     return _histograms(curves, arms, "norm_quantile", "Feature norm", "images")
 
 
 @styled
 def _histograms(curves: pd.DataFrame, arms: Arms, curve: str, label: str, counted: str) -> Figure:
-    """Histograms from quantile points, each of equal mass, of all seeds; bins shared by all.
+    """Draws histograms from quantile points of equal mass of all seeds, with shared bins.
 
-    Panels as in `knn_sweep`.
+    Panels are as in `knn_sweep`.
 
     Args:
         curves: CURVES_SCHEMA, one study and number of epochs; the last checkpoint is shown.
         arms: the arms shown.
-        curve: which curve.
-        label: what its values are, for the x axis.
-        counted: what each value belongs to, for the y axis.
+        curve: name of the curve.
+        label: label of the x axis: what the values are.
+        counted: for the label of the y axis: what each value belongs to.
 
     Raises:
         UserError: no such curve at the last epoch, or more than one study or number of epochs.
@@ -211,9 +211,9 @@ def _histograms(curves: pd.DataFrame, arms: Arms, curve: str, label: str, counte
 
 @styled
 def training_curves(history: pd.DataFrame, arms: Arms) -> Figure:
-    """Each unweighted loss term, gradient norm and learning rate against the epoch.
+    """Draws each unweighted loss term, the gradient norm and the learning rate against the epoch.
 
-    Mean, and the range from minimum to maximum over seeds as band. One panel a term.
+    Lines are means, bands the range from minimum to maximum over seeds; one panel per term.
 
     Args:
         history: HISTORY_SCHEMA, one study and number of epochs.

@@ -1,4 +1,4 @@
-"""Numbers as people read them, and tables of them as Markdown and LaTeX."""
+"""Formats numbers for reading, and tables of them as Markdown and LaTeX."""
 
 import math
 import re
@@ -21,7 +21,7 @@ HEADINGS = {
     "sd": "SD",
     "t": "t",
 }
-"""Headings of columns whose name, with spaces for underscores, isn't one."""
+"""Headings of the columns whose name, with spaces for underscores, is not a heading."""
 
 LATEX = str.maketrans(
     {
@@ -47,7 +47,7 @@ LATEX = str.maketrans(
 
 
 class Display(NamedTuple):
-    """A table of texts: `right` says which columns are numbers."""
+    """A table of texts; `right` says which columns hold numbers and are right-aligned."""
 
     headings: list[str]
     rows: list[list[str]]
@@ -55,7 +55,7 @@ class Display(NamedTuple):
 
 
 def displayed(frame: pd.DataFrame) -> Display:
-    """A frame as people read it: see `cell` for the rounding of each column."""
+    """A frame as a table of texts; see `cell` for the rounding of each column."""
     units = frame["unit"].tolist() if "unit" in frame else [""] * len(frame)
     columns = [
         [cell(name, value, unit) for value, unit in zip(frame[name].tolist(), units, strict=True)]
@@ -69,16 +69,16 @@ def displayed(frame: pd.DataFrame) -> Display:
 
 
 def heading(column: str) -> str:
-    """A column's heading: 'mean_difference' is 'Mean difference'."""
+    """The heading of a column: 'mean_difference' becomes 'Mean difference'."""
     return HEADINGS.get(column, column.replace("_", " ").capitalize())
 
 
 def cell(column: str, value: Any, unit: str) -> str:
-    """One field: texts and integers as they are, `p`, `t` and `confidence` by name, else by unit.
+    """One field as text: strings and integers unchanged, floats by column name or unit.
 
     Returns:
-        `p` by `p_value`; `t` dimensionless; `confidence` as a percentage; any other float by
-        `number` in `unit`.
+        For `p` the result of `p_value`; `t` as dimensionless; `confidence` as a percentage; any
+        other float by `number` in `unit`.
     """
     if not isinstance(value, float):
         return str(value)
@@ -90,7 +90,7 @@ def cell(column: str, value: Any, unit: str) -> str:
 
 
 def number(value: float, unit: str) -> str:
-    """`percent` to 2 decimals, anything else to 4 significant digits; NaN is a dash."""
+    """A number as text: 2 decimals in `percent`, otherwise 4 significant digits; NaN is a dash."""
     if math.isnan(value):
         return ABSENT
     if math.isinf(value):
@@ -101,12 +101,12 @@ def number(value: float, unit: str) -> str:
 
 
 def interval_text(low: float, high: float, unit: str) -> str:
-    """'[0.31, 2.09]', each as by `number`; a dash where there is no interval (NaN)."""
+    """An interval as text: '[0.31, 2.09]', formatted by `number`; a dash if it is NaN."""
     return ABSENT if math.isnan(low) else f"[{number(low, unit)}, {number(high, unit)}]"
 
 
 def mean_sd_n(mean: float, sd: float, n: int, unit: str) -> str:
-    """'31.45 ± 0.27 (3)'; '31.45 (1)' without a spread; a dash without a value."""
+    """A mean as text: '31.45 ± 0.27 (3)'; '31.45 (1)' without a spread; a dash without a value."""
     centre = number(mean, unit)
     if math.isnan(mean):
         return centre
@@ -119,7 +119,7 @@ def mean_sd_n(mean: float, sd: float, n: int, unit: str) -> str:
 
 
 def p_value(value: float) -> str:
-    """3 significant digits; '<0.001' below that; NaN is a dash."""
+    """A p-value as text: 3 significant digits, '<0.001' if smaller than that; NaN is a dash."""
     if math.isnan(value):
         return ABSENT
     return f"<{P_FLOOR}" if value < P_FLOOR else _significant(value, P_DIGITS)
@@ -131,7 +131,7 @@ def _significant(value: float, digits: int) -> str:
 
 
 def markdown(table: Display) -> str:
-    """A pipe table, numbers to the right."""
+    """The table as a Markdown pipe table, numbers right-aligned."""
     text = tabulate(
         [[_pipe_safe(field) for field in row] for row in table.rows],
         headers=[_pipe_safe(name) for name in table.headings],
@@ -147,7 +147,7 @@ def _pipe_safe(text: str) -> str:
 
 
 def latex(table: Display) -> str:
-    r"""A booktabs tabular to \input; the document needs \usepackage{booktabs} and nothing else."""
+    r"""The table as a tabular for \input; the document needs only \usepackage{booktabs}."""
     columns = "".join("r" if right else "l" for right in table.right)
     lines = [_latex_row(table.headings), *(_latex_row(row) for row in table.rows)]
     body = [lines[0], r"\midrule", *lines[1:]]
@@ -160,7 +160,7 @@ def _latex_row(fields: list[str]) -> str:
 
 
 def latex_text(text: str) -> str:
-    """Text with LaTeX's characters escaped and numbers, minus signs included, typeset as such."""
+    """Text with LaTeX's special characters escaped, and numbers typeset with their minus signs."""
     escaped = " ".join(text.split()).translate(LATEX)
     numeric = re.fullmatch(r"(-?)([\d.]+)(?:e([+-]\d+))?(.*)", escaped)
     if not numeric:

@@ -1,4 +1,4 @@
-"""Figures of what carries the gain, and of how it depends on a setting."""
+"""Figures of what causes the gain, and of its dependence on a setting."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -24,27 +24,27 @@ from hamjepa_audit.statistics import summarise
 from hamjepa_audit.statistics.summaries import READOUTS
 
 WHOLE = ("qp", "all")
-"""Readouts of the whole state, the one that every arm has."""
+"""The readouts of the whole state, one of which every arm has."""
 
 SHOWN_DYNAMICS = {
     "map_error_removed": "linear",
     "map_symplecticity_defect": "log",
     "map_common_energy_drift": "log",
 }
-"""What is drawn beside the accuracies, and on which axis."""
+"""The metrics of predictors that are drawn beside the accuracies, and the scale of their axis."""
 
 EXACT = 1e-16
-"""What is below this on a logarithmic axis is rounding, and is drawn here."""
+"""Smaller values are rounding errors, and are drawn at this value on a logarithmic axis."""
 
 LABEL_WIDTH = 12
-"""Letters of a line below a narrow panel."""
+"""Characters per line of a label below a narrow panel."""
 
 ROW_HEIGHT = 0.26
-"""Inches an arm."""
+"""Height of the row of an arm, in inches."""
 
 
 class Sweep(NamedTuple):
-    """A setting, its value by arm, and the arm that has the paper's."""
+    """A setting: its symbol, its value by arm, and the arm that has the paper's value."""
 
     symbol: str
     values: Mapping[str, float]
@@ -59,16 +59,17 @@ def what_carries_the_gain(
     confidence: float,
     margins: Mapping[str, float],
 ) -> Figure:
-    """A row an arm: paired differences from both references in accuracy, and what its map does.
+    """Draws for each arm its paired differences from both references, and its map's behaviour.
 
-    Whole states alone, which every arm has and which are of one size.
+    Only whole states are shown, because every arm has one and all have the same size. There is one
+    row per arm.
 
     Args:
-        table: what `statistics.gain` returns, of one number of epochs, in the order of the rows.
-        titles: each arm's name.
-        params: the references and accuracies that it was made with.
-        confidence: level of the intervals.
-        margins: of each accuracy, within which a difference is small, in its unit.
+        table: what `statistics.gain` returns for one number of epochs, in the order of the rows.
+        titles: the name of each arm.
+        params: the references and accuracies with which the table was made.
+        confidence: level of the intervals, in (0, 1).
+        margins: the equivalence margin of each accuracy, in its unit.
     """
     rows = table[table["readout"].isin(WHOLE)].reset_index(drop=True)
     height = ROW_HEIGHT * len(rows) + 1.5
@@ -108,7 +109,7 @@ def what_carries_the_gain(
 def _forest(
     axis: Axes, rows: pd.DataFrame, places: np.ndarray, column: str, reference: str, colour: str
 ) -> None:
-    """Differences from one reference with their intervals; none in the reference's own row."""
+    """Draws differences from a reference with their intervals; its own row has none."""
     difference = rows[column].to_numpy(dtype=float)
     reach = rows[f"{column}_ci_high"].to_numpy(dtype=float) - difference
     axis.errorbar(
@@ -121,17 +122,17 @@ def _forest(
 def sensitivity(
     metrics: pd.DataFrame, sweeps: Sequence[Sweep], titles: Mapping[str, str], confidence: float
 ) -> Figure:
-    """Accuracies and dynamics against settings: mean, and t interval over seeds as band.
+    """Draws accuracies and dynamics against settings: mean and t interval over seeds.
 
-    Accuracies are paired differences from the paper's setting: what the seeds have in common
-    would hide what the setting does. The rest is as it was measured.
+    Accuracies are shown as paired differences from the paper's setting, because the variation that
+    all settings share would hide their effect. Other metrics are shown as measured.
 
     Args:
-        metrics: METRICS_SCHEMA, one study, number of epochs and checkpoint; each of its metrics
-            is a column of panels, in the order of their first rows.
-        sweeps: a row of panels each.
-        titles: each reference's name.
-        confidence: level of the band.
+        metrics: METRICS_SCHEMA, one study, number of epochs and checkpoint; each metric is a column
+            of panels, in the order of first occurrence.
+        sweeps: the settings; each is a row of panels.
+        titles: the name of each reference.
+        confidence: level of the band, in (0, 1).
     """
     names = list(metrics["metric"].unique())
     figure, axes = panels(len(sweeps) * len(names), columns=len(names))
@@ -158,7 +159,7 @@ def sensitivity(
 
 
 def _minus_reference(rows: pd.DataFrame, reference: str) -> pd.DataFrame:
-    """Each value minus the reference's of the same seed and readout; without it, left out."""
+    """Subtracts the reference's value of the same seed and readout; drops values without one."""
     key = ["seed", "readout"]
     theirs = rows.loc[rows["arm"] == reference, [*key, "value"]]
     both = rows.merge(theirs, on=key, suffixes=("", "_reference"), validate="many_to_one")
@@ -166,7 +167,7 @@ def _minus_reference(rows: pd.DataFrame, reference: str) -> pd.DataFrame:
 
 
 def _curves(axis: Axes, summary: pd.DataFrame) -> None:
-    """A line a readout."""
+    """Draws one line per readout."""
     for position, readout in enumerate(READOUTS):
         line = summary[summary["readout"] == readout].sort_values("x")
         if line.empty:

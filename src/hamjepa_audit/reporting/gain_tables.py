@@ -1,4 +1,4 @@
-"""The table of what carries the gain."""
+"""The table `gain`, which shows what causes the gain."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -33,14 +33,14 @@ def write_gain_table(
     folder: Path,
     origin: str | None = None,
 ) -> list[Path]:
-    """Writes `gain`: CSV and Parquet in full precision, Markdown and LaTeX to be read.
+    """Writes the table `gain`: CSV and Parquet in full precision, Markdown and LaTeX rounded.
 
     Args:
         table: what `statistics.gain` returns.
-        titles: each arm's name.
-        params: the references and accuracies that it was made with.
+        titles: the name of each arm.
+        params: the references and accuracies with which the table was made.
         folder: where the files go.
-        origin: a line on what it is made of, for those who meet the table alone.
+        origin: a line that says what the table was made of.
 
     Returns:
         The four files.
@@ -72,7 +72,7 @@ def _fields(row: dict[Hashable, Any], params: GainParams, references: Sequence[s
 
 
 def _interval(row: dict[Hashable, Any], column: str) -> str:
-    """'1.20 [0.31, 2.09], differs'."""
+    """A difference with interval and reading as text: '1.20 [0.31, 2.09], differs'."""
     difference = number(row[column], "percent")
     if pd.isna(row[f"{column}_ci_low"]):
         return difference

@@ -1,4 +1,4 @@
-"""The few means that `dvc metrics show` and `dvc plots show` compare between versions."""
+"""The main means, which `dvc metrics show` and `dvc plots show` compare between versions."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ def headlines(metrics: pd.DataFrame) -> dict[str, Any]:
         metrics: the long metric table (METRICS_SCHEMA) of one or more studies.
 
     Returns:
-        study -> ARM-eEPOCHS -> readout -> metric -> mean, in the metric's unit.
+        Nested mappings study -> ARM-eEPOCHS -> readout -> metric -> mean, in the metric's unit.
 
     Raises:
         UserError: nothing was measured at a last epoch.

@@ -1,6 +1,6 @@
 """The decision tables of the verdicts as the page shows them, line by line.
 
-`statistics.verdicts` decides; a test holds these lines against it, case by case.
+Verdicts are made by `statistics.verdicts`; a test compares these lines with it, case by case.
 """
 
 from typing import NamedTuple
@@ -8,13 +8,17 @@ from typing import NamedTuple
 from hamjepa_audit.statistics.verdicts import Verdict
 
 NONE, FEW, ENOUGH = "none", "too few", "enough"
-"""How many seeds there are."""
+"""The numbers of seeds that the tables distinguish: none, fewer than the minimum, enough."""
 
 
 class Line(NamedTuple):
-    """A line of a decision table: it applies where all of `when` are shown.
+    """A line of a decision table, which applies where all conditions in `when` are shown.
 
-    `when` names conditions: see the table's docstring. `shown` says them in words.
+    Attributes:
+        seeds: NONE, FEW or ENOUGH.
+        when: names of conditions, which the table's docstring lists.
+        shown: the conditions in words.
+        verdict: the verdict if the line applies.
     """
 
     seeds: str
@@ -24,7 +28,7 @@ class Line(NamedTuple):
 
 
 class Decisions(NamedTuple):
-    """A decision table, read from the top: the first line that applies gives the verdict."""
+    """A decision table, read from top to bottom: the first line that applies gives the verdict."""
 
     title: str
     introduction: str
@@ -32,17 +36,17 @@ class Decisions(NamedTuple):
 
     @property
     def kinds(self) -> int:
-        """How many kinds of tests its verdicts draw on: both signs are one.
+        """The number of kinds of tests on which the verdicts rest; both signs are one kind.
 
-        Holm's correction bounds the chance of any false finding in a family for each kind, so that
-        of any false verdict is at most so many times as large.
+        Holm's correction bounds the probability of any false finding in a family for each kind, so
+        that the probability of any false verdict is at most this number times that bound.
         """
         shown = {condition for line in self.lines for condition in line.when}
         return len(shown - {"opposite"})
 
 
 def _table(title: str, introduction: str, *lines: Line) -> Decisions:
-    """Lines after the two that all tables start with."""
+    """A decision table: the two lines with which all tables start, then `lines`."""
     first = (
         Line(NONE, (), "", Verdict.NOT_RUN),
         Line(FEW, (), "", Verdict.INCONCLUSIVE),

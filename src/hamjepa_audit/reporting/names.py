@@ -1,4 +1,4 @@
-"""What metrics are called where people read them."""
+"""Titles of metrics, as they are shown in tables and figures."""
 
 import re
 
@@ -10,11 +10,11 @@ TITLES = {
     "linear_probe_top5": "Linear probe top-5",
     "participation_ratio": "Participation ratio",
 }
-"""Titles of the metrics whose name, with spaces for underscores, isn't one."""
+"""Titles of the metrics whose name, with spaces for underscores, is not a title."""
 
 
 def metric_title(metric: str) -> str:
-    """'knn_top1@20' is 'kNN@20 top-1', 'effective_rank_lowrank' 'Effective rank (randomised)'."""
+    """The title of a metric: 'knn_top1@20' becomes 'kNN@20 top-1'."""
     knn = re.fullmatch(r"knn_top(\d)@(\d+|best)", metric)
     if knn:
         at = "Best kNN" if knn[2] == "best" else f"kNN@{knn[2]}"
@@ -25,5 +25,5 @@ def metric_title(metric: str) -> str:
 
 
 def with_unit(metric: str, unit: str) -> str:
-    """The title, with the unit where it has one: 'kNN@20 top-1 (%)'."""
+    """The title of a metric with its unit, if it has one: 'kNN@20 top-1 (%)'."""
     return f"{metric_title(metric)} (%)" if unit == "percent" else metric_title(metric)

@@ -1,4 +1,4 @@
-"""What is shown and in which order: arms as given, readouts q, p, qp, all, metrics by k."""
+"""What is shown, and in which order: arms as given, readouts as q, p, qp, all, metrics by k."""
 
 import re
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ from hamjepa_audit.statistics.order import rank_in_order
 from hamjepa_audit.statistics.summaries import READOUTS
 
 ACCURACIES = ("knn_top1@20", "linear_probe_top1")
-"""The accuracies that arms are told apart by: how sure their differences are, how they grow."""
+"""The accuracies by which arms are distinguished in figures of power and of training."""
 
 LEADING = (*ACCURACIES, "effective_rank")
-"""The metrics that a study is introduced with: seed by seed, and against its baseline in words."""
+"""The metrics with which a study is introduced: by seed, and as differences from its baseline."""
 
 OVERVIEW = (*LEADING, "participation_ratio", "cosine_mean", "feature_norm_mean")
-"""The metrics of the overview and of the forest of differences, in this order."""
+"""The metrics of the overview and of the forest plot of differences, in this order."""
 
 SORTED_BY = [
     "study",
@@ -32,7 +32,7 @@ SORTED_BY = [
 
 
 def in_reading_order(frame: pd.DataFrame, arm_order: Sequence[str]) -> pd.DataFrame:
-    """`frame` sorted by those of SORTED_BY that it has; rows equal in them keep their order.
+    """Sorts `frame` by the columns of SORTED_BY that it has; rows equal in them keep their order.
 
     Raises:
         UserError: `frame` has an arm that `arm_order` lacks, or an unknown readout.
@@ -50,7 +50,7 @@ def in_reading_order(frame: pd.DataFrame, arm_order: Sequence[str]) -> pd.DataFr
 
 
 def _by_number(name: str) -> str:
-    """So that knn_top1@20 comes before knn_top1@100."""
+    """A sort key in which numbers count as such: knn_top1@20 comes before knn_top1@100."""
     return re.sub(r"\d+", lambda digits: digits.group().zfill(9), name)
 
 
@@ -58,7 +58,7 @@ def final_checkpoint(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows measured at the last epoch of their run.
 
     Raises:
-        UserError: there is none.
+        UserError: there are no such rows.
     """
     rows = frame[frame["checkpoint_epoch"] == frame["epochs"]]
     if rows.empty:
@@ -71,7 +71,7 @@ def final_checkpoint(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def single(frame: pd.DataFrame, column: str) -> Any:
-    """The one value in a column.
+    """The only value in a column.
 
     Raises:
         UserError: there is none, or more than one.

@@ -1,4 +1,4 @@
-"""The page that an audit is read on: one HTML file that needs nothing else."""
+"""The page that presents an audit: one self-contained HTML file."""
 
 import base64
 import re
@@ -33,11 +33,11 @@ from hamjepa_audit.statistics.seeds import SeedTable
 from hamjepa_audit.statistics.verdicts import Verdict
 
 MINUS = re.compile(r"(?<![\w)])-(?=[\d.∞])")
-"""A hyphen that is a minus sign: before a number, after nothing that it could join."""
+"""Matches a hyphen that is a minus sign: before a number, and not between two words."""
 
 
 class PageContent(NamedTuple):
-    """What the page is made of.
+    """The content from which the page is made.
 
     Attributes:
         plan: the paper's claims and how they were tested.
@@ -45,7 +45,7 @@ class PageContent(NamedTuple):
         metrics: all metrics of the studies audited (METRICS_SCHEMA).
         studies: those studies, in the order in which they are shown.
         records: run records by run id.
-        titles: of studies and arms.
+        titles: the titles of studies and arms.
     """
 
     plan: AuditPlan
@@ -81,7 +81,7 @@ def write_page(content: PageContent, target: Path) -> Path:
 
 
 def page_context(content: PageContent) -> dict[str, Any]:
-    """What the templates show."""
+    """The variables of the templates."""
     plan, titles = content.plan, content.titles
     names = [tables.params.name for tables in content.studies]
     in_paper = {claim.study for claim in plan.claims.measurements}
@@ -126,16 +126,16 @@ def page_context(content: PageContent) -> dict[str, Any]:
 
 
 class Counts(NamedTuple):
-    """How many claims have which verdict: a row a verdict that occurs, a column a kind."""
+    """The numbers of claims: one row per verdict that occurs, one column per kind of claim."""
 
     kinds: list[str]
     rows: list[tuple[Verdict, list[int]]]
 
 
 def _counts(entries: Sequence[Entry]) -> dict[str, Counts]:
-    """On the paper's own studies, and on others; of the latter nothing if there are none.
+    """Counts claims on the paper's own studies (`own`) and on others (`carried`), if there are any.
 
-    Without what holds by construction, which says nothing about the paper.
+    What holds by construction is not counted, because it says nothing about the paper.
     """
     telling = [entry for entry in entries if not entry.by_construction]
     parts = {
@@ -155,9 +155,9 @@ def _counted_by_kind(entries: Sequence[Entry]) -> Counts:
 
 
 class Stated(NamedTuple):
-    """Differences that the paper states, and the comparisons of our runs that they are tested by.
+    """The number of differences that the paper states, and of comparisons of our runs behind them.
 
-    It states some twice, and one schedule of ours may stand for two of its.
+    The paper states some differences twice, and one of our schedules may stand for two of its.
     """
 
     differences: int
@@ -165,7 +165,7 @@ class Stated(NamedTuple):
 
 
 def _stated(differences: pd.DataFrame) -> dict[str, Stated]:
-    """On the paper's own studies, and on others."""
+    """The numbers for the paper's own studies (`own`), and for others (`carried`)."""
     compared = ["study", "epochs", "our_metric", "minuend", "subtrahend"]
     carried = differences["carried"].astype(bool)
     return {
@@ -177,7 +177,7 @@ def _stated(differences: pd.DataFrame) -> dict[str, Stated]:
 def _choices(
     entries: Sequence[Entry], studies: Sequence[str], titles: Titles
 ) -> dict[str, list[tuple[str, str]]]:
-    """What can be chosen in each filter: value and what it is called."""
+    """The options of each filter: their values and labels."""
     known = list(dict.fromkeys([*studies, *(entry.study for entry in entries)]))
     arms = sorted({arm for entry in entries for arm in entry.arms})
     return {

@@ -1,4 +1,4 @@
-"""Every claim as an entry of the page: verdict, evidence, seeds, and a small picture."""
+"""Entries of the page, one per claim: verdict, evidence, seeds, and a small picture."""
 
 import re
 from collections import Counter
@@ -28,11 +28,11 @@ KINDS = {
     "statement": "What the paper says in words",
     "number": "Numbers that the paper reports",
 }
-"""Kinds of claims, the most important first, and what they are called."""
+"""The kinds of claims with their headings, the most important first."""
 
 
 class Seed(NamedTuple):
-    """What one seed measured, a text a column."""
+    """The measurements of one seed as texts, one per column."""
 
     seed: int
     values: tuple[str, ...]
@@ -71,7 +71,7 @@ class Entry(NamedTuple):
 
     @property
     def run(self) -> bool:
-        """Whether there is anything of ours to show."""
+        """Whether there are results of ours to show."""
         return self.verdict != Verdict.NOT_RUN
 
 
@@ -85,22 +85,22 @@ class Group(NamedTuple):
 
     @property
     def anchor(self) -> str:
-        """Where the page has them."""
+        """The anchor of the group on the page."""
         return f"claims-{self.study}-e{self.epochs}-{self.kind}"
 
     @property
     def counts(self) -> list[tuple[Verdict, int]]:
-        """How many have each verdict that occurs, in the verdicts' order."""
+        """The number of entries for each verdict that occurs, in the order of the verdicts."""
         return counted(self.entries)
 
     @property
     def run(self) -> bool:
-        """Whether any of them has runs."""
+        """Whether any entry has runs."""
         return any(entry.run for entry in self.entries)
 
 
 class Titles(NamedTuple):
-    """How studies and arms are called; one that is not known is called by its name."""
+    """The titles of studies and arms; one without a title is called by its name."""
 
     studies: dict[str, str]
     arms: dict[str, str]
@@ -114,23 +114,23 @@ class Titles(NamedTuple):
         return self.arms.get(name, name)
 
     def side(self, arm: str, readout: str) -> str:
-        """'HamJEPA q'; the arm alone if its state is read out as a whole."""
+        """An arm and readout as text, 'HamJEPA q'; only the arm if its state is read out whole."""
         return self.arm(arm) if readout == "all" else f"{self.arm(arm)} {readout}"
 
 
 def slug(text: str) -> str:
-    """Letters, digits and hyphens alone: a name for an anchor or a class."""
+    """A name for an anchor or a class, which has only lower-case letters, digits and hyphens."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 def counted(entries: Sequence[Entry]) -> list[tuple[Verdict, int]]:
-    """How many entries have each verdict that occurs, in the verdicts' order."""
+    """The number of entries for each verdict that occurs, in the order of the verdicts."""
     counts = Counter(entry.verdict for entry in entries)
     return [(verdict, counts[verdict]) for verdict in Verdict if counts[verdict]]
 
 
 def grouped(entries: Sequence[Entry], studies: Sequence[str]) -> list[Group]:
-    """Entries by study, epochs and kind: `studies` first, then the others; kinds as in KINDS."""
+    """Groups entries by study (`studies` first), epochs and kind (in the order of KINDS)."""
     order = list(dict.fromkeys([*studies, *(entry.study for entry in entries)]))
     kinds = list(KINDS)
 
@@ -147,13 +147,13 @@ def grouped(entries: Sequence[Entry], studies: Sequence[str]) -> list[Group]:
 
 
 class Entries:
-    """Makes entries of the rows of the tables of verdicts."""
+    """Makes entries from the rows of the tables of verdicts."""
 
     def __init__(self, seeds: SeedTable, titles: Titles, params: AuditParams) -> None:
         self._seeds, self._titles, self._params = seeds, titles, params
 
     def numbers(self, claims: pd.DataFrame) -> Iterator[Entry]:
-        """Of the table `claims`."""
+        """Yields the entries of the rows of the table `claims`."""
         for row in claims.to_dict("records"):
             side = (row["arm"], row["readout"])
             values = self._values(row, *side)
@@ -171,7 +171,7 @@ class Entries:
             )
 
     def differences(self, claims: pd.DataFrame) -> Iterator[Entry]:
-        """Of the table `claim_differences`."""
+        """Yields the entries of the rows of the table `claim_differences`."""
         for row in claims.to_dict("records"):
             sides = [row[side].rpartition("_")[::2] for side in ("minuend", "subtrahend")]
             values = [self._values(row, *side) for side in sides]
@@ -192,7 +192,7 @@ class Entries:
             )
 
     def statements(self, claims: pd.DataFrame) -> Iterator[Entry]:
-        """Of the table `statements`."""
+        """Yields the entries of the rows of the table `statements`."""
         for row in claims.to_dict("records"):
             told = ("says", "found", "other_readings", "reason")
             words = " ".join(row[name] for name in told).lower()

@@ -1,4 +1,4 @@
-"""What the page shows as evidence for a verdict: name and value of every test and interval.
+"""The evidence for a verdict on the page: the name and the value of every test and interval.
 
 A test is named by its null hypothesis (H0), which a small p-value speaks against.
 """
@@ -13,7 +13,7 @@ SAME_MEAN = "H0: the paper's runs and ours have the same mean: p"
 
 
 def of_number(row: Row, params: AuditParams) -> Iterator[tuple[str, str]]:
-    """Of a row of the table `claims`; nothing where nothing was run."""
+    """Yields the evidence for a row of the table `claims`; nothing if there are no runs."""
     if not row["n"]:
         return
     yield from _of_any(row, params)
@@ -23,7 +23,7 @@ def of_number(row: Row, params: AuditParams) -> Iterator[tuple[str, str]]:
 
 
 def of_difference(row: Row, params: AuditParams) -> Iterator[tuple[str, str]]:
-    """Of a row of the table `claim_differences`; nothing where nothing was run."""
+    """Yields the evidence for a row of `claim_differences`; nothing if there are no runs."""
     if not row["n"]:
         return
     yield from _of_any(row, params)
@@ -43,7 +43,7 @@ def of_difference(row: Row, params: AuditParams) -> Iterator[tuple[str, str]]:
 
 
 def of_statement(row: Row) -> Iterator[tuple[str, str]]:
-    """Of a row of the table `statements`; nothing where nothing was run."""
+    """Yields the evidence for a row of the table `statements`; nothing if there are no runs."""
     if not row["n"]:
         return
     yield "H0: some part does not hold: p", _with_holm(row, "p_h0_fails")
@@ -79,6 +79,6 @@ def _statistic(row: Row, name: str) -> str:
 
 
 def _with_holm(row: Row, name: str) -> str:
-    """'0.0123 (0.0246 after Holm)'; the p-value alone where its family has no other."""
+    """A p-value as text: '0.0123 (0.0246 after Holm)', or only '0.0123' if both are equal."""
     p, adjusted = p_value(row[name]), p_value(row[f"{name}_holm"])
     return p if p == adjusted else f"{p} ({adjusted} after Holm)"

@@ -1,4 +1,4 @@
-"""What the page says of each study that was run: tables, differences, figures, runs."""
+"""The parts of the page on each study that was run: tables, differences, figures and runs."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,13 +17,13 @@ from hamjepa_audit.reporting.tables import overview_displayed
 from hamjepa_audit.statistics.order import rank_in_order
 
 SHORT = 12
-"""Characters of a digest or commit that are shown."""
+"""The number of characters that are shown of a digest or commit."""
 
 NOT_RECORDED = "not recorded"
 
 
 class FigureFile(NamedTuple):
-    """A figure of a study that a rule made."""
+    """The file of a figure of a study, with its caption."""
 
     name: str
     epochs: int
@@ -32,7 +32,7 @@ class FigureFile(NamedTuple):
 
 
 class StudyTables(NamedTuple):
-    """What was made of one study: the tables of those names, and its figures."""
+    """The tables and figures of one study."""
 
     params: StudyParams
     overview: pd.DataFrame
@@ -42,7 +42,7 @@ class StudyTables(NamedTuple):
 
 
 class Run(NamedTuple):
-    """One run, as its record has it."""
+    """One run, as described by its record."""
 
     run_id: str
     seed: int
@@ -54,7 +54,7 @@ class Run(NamedTuple):
 
 
 class Condition(NamedTuple):
-    """The runs of one arm and number of epochs, and their parameters but for the seed."""
+    """The runs of one arm and number of epochs, and their parameters except for the seed."""
 
     anchor: str
     arm: str
@@ -65,7 +65,7 @@ class Condition(NamedTuple):
 
     @property
     def provenance(self) -> str:
-        """What the runs were made on, in one line."""
+        """The code and the devices of the runs, in one line."""
         seeds = ", ".join(str(run.seed) for run in self.runs)
         parts = [f"seeds {seeds}"]
         for title, values in (
@@ -85,7 +85,7 @@ class Study(NamedTuple):
     baseline: str
     scope: str
     level: str
-    """Of its intervals, such as 95%."""
+    """Level of the intervals as text, such as 95%."""
     overview: Display
     differences: Display
     findings: tuple[str, ...]
@@ -93,7 +93,7 @@ class Study(NamedTuple):
 
 
 def study(tables: StudyTables, titles: Titles) -> Study:
-    """A study's part of the page."""
+    """The part of the page on a study."""
     params = tables.params
     arms = [arm.name for arm in params.arms]
     epochs = " and ".join(str(number) for number in params.epochs)
@@ -116,7 +116,7 @@ def _with_titles(table: Display, titles: Titles) -> Display:
 
 
 def to_baseline(differences: pd.DataFrame, arms: Sequence[str], titles: Titles) -> Display:
-    """Each arm's differences to the first one: mean, interval and p, a column a metric."""
+    """The differences of each arm from the first: mean, interval and p, one column per metric."""
     rows = _last_against(differences, arms)
     metrics = [metric for metric in LEADING if (rows["metric"] == metric).any()]
     units = dict(zip(rows["metric"], rows["unit"], strict=True))
@@ -132,7 +132,7 @@ def to_baseline(differences: pd.DataFrame, arms: Sequence[str], titles: Titles) 
 
 
 def _last_against(differences: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
-    """Differences to the baseline in LEADING at the last epoch, in the order of the arms."""
+    """Differences from the baseline in LEADING at the last epoch, in the order of the arms."""
     if differences.empty:
         return differences
     rows = final_checkpoint(differences)
@@ -155,7 +155,7 @@ def _difference(row: Row | None) -> str:
 
 
 def findings(differences: pd.DataFrame, arms: Sequence[str], titles: Titles) -> Iterator[str]:
-    """In words: which differences to the baseline the paired test shows, metric by metric."""
+    """A sentence per metric on the differences from the baseline that the paired test shows."""
     rows = _last_against(differences, arms)
     baseline = titles.arm(arms[0])
     for metric in LEADING:
@@ -180,13 +180,13 @@ def conditions(
     records: Mapping[str, Record],
     titles: Titles,
 ) -> Iterator[Condition]:
-    """The runs that the numbers come from, arm by arm.
+    """Yields the runs behind the numbers, by arm and number of epochs.
 
     Args:
-        studies: those audited.
-        runs: `study`, `arm`, `epochs`, `seed`, `run_id`, a row each.
-        records: by run id; of runs without one nothing is said.
-        titles: of arms.
+        studies: the studies that were audited.
+        runs: one row per run, with `study`, `arm`, `epochs`, `seed`, `run_id`.
+        records: the records by run id; a run without one is shown without details.
+        titles: the titles of arms.
     """
     for params in studies:
         for arm in params.arms:
@@ -212,7 +212,7 @@ def conditions(
 
 
 def condition_anchor(study: str, arm: str, epochs: int) -> str:
-    """Where the page has the runs of a study, arm and number of epochs."""
+    """The anchor of the runs of a study, arm and number of epochs on the page."""
     return f"runs-{study}-{arm}-e{epochs}"
 
 
@@ -232,13 +232,13 @@ def _run(run_id: str, seed: int, record: Record | None) -> Run:
 
 
 def _duration(record: Record) -> str:
-    """Of training alone: a run may have been interrupted for days."""
+    """The duration of training only, because a run may have been interrupted for days."""
     minutes, seconds = divmod(round(sum(record["epoch_seconds"])), 60)
     return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
 def _parameters(tree: Any, above: str = "") -> Iterator[tuple[str, str]]:
-    """A record's parameters by dotted key; the seed is in the table of runs."""
+    """The parameters of a record by dotted key, without the seed, which the table of runs has."""
     for key, value in tree.items():
         name = f"{above}{key}"
         if isinstance(value, dict):

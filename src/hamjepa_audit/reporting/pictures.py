@@ -1,6 +1,6 @@
-"""The small picture of one claim: the paper's value above, our seeds below, on one axis.
+"""The small picture of a claim: the paper's value above our seeds, on a common axis.
 
-Only places are computed here; the markup is the macro `picture` in templates/macros.html.j2.
+Only coordinates are computed here; the markup is the macro `picture` in templates/macros.html.j2.
 """
 
 from collections.abc import Sequence
@@ -10,23 +10,23 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 WIDTH, HEIGHT = 320, 96
-"""Of the picture, in its own units."""
+"""Size of the picture, in its own units."""
 
 LEFT, RIGHT = 14, 306
-"""Between which the axis runs."""
+"""Ends of the axis, in units of the picture."""
 
 
 class Tick(NamedTuple):
-    """A number below the axis."""
+    """A tick of the axis, with the number below it."""
 
     x: float
     text: str
 
 
 class Picture(NamedTuple):
-    """Places in units of the picture; None where there is nothing to draw.
+    """Coordinates in units of the picture; None where there is nothing to draw.
 
-    `band`: what counts as equal; bounds are (low, high).
+    `band` is the range of what counts as equal; ranges and bounds are (low, high).
     """
 
     description: str
@@ -49,16 +49,16 @@ def picture(
     bounds: tuple[float, float],
     zero: bool,
 ) -> Picture:
-    """The picture of a claim.
+    """Computes the picture of a claim.
 
     Args:
-        description: what it shows, in words.
-        paper: the paper's value, in the claim's unit as all that follows.
-        paper_reach: half the width of its interval; NaN if it has none.
+        description: description of the picture in words.
+        paper: the paper's value, in the claim's unit, like all further numbers.
+        paper_reach: half the width of the paper's interval; NaN if it has none.
         margin: half the width of the band of what counts as equal.
-        values: one a seed.
+        values: our values, one per seed.
         bounds: interval of our mean; NaN if there is none.
-        zero: whether zero means something (a difference) and has to be seen.
+        zero: whether zero is meaningful (as for a difference) and must be visible.
     """
     known = [*values, *(bound for bound in bounds if not np.isnan(bound))]
     reach = 0.0 if np.isnan(paper_reach) else paper_reach

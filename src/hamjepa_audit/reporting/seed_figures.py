@@ -1,4 +1,4 @@
-"""Figures of single seeds: what each run measured, and how arms differ seed by seed."""
+"""Figures of single seeds: the values of each run, and the differences of arms by seed."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -16,14 +16,14 @@ from hamjepa_audit.statistics.order import rank_in_order
 from hamjepa_audit.statistics.summaries import summarise
 
 ROW_HEIGHT, PANEL_HEIGHT = 0.21, 2.5
-"""Inches: of a line of a forest plot, of a panel of seeds."""
+"""Heights in inches: of a line of a forest plot, and of a panel of seeds."""
 
 MEAN_OFFSET = 0.28
-"""How far beside the dots their mean is drawn, in units of the distance between arms."""
+"""Distance of the mean from the dots of its seeds, in units of the distance between arms."""
 
 
 class Line(NamedTuple):
-    """One line of a forest plot: an estimate and its interval (NaN: none), and how it looks."""
+    """One line of a forest plot: label, estimate, interval (NaN if there is none) and colour."""
 
     label: str
     value: float
@@ -34,10 +34,10 @@ class Line(NamedTuple):
 
 @styled
 def seed_dots(metrics: pd.DataFrame, arms: Arms, confidence: float) -> Figure:
-    """Every seed's value, a grey line joining the runs of one seed; means with t intervals.
+    """Draws the value of every seed, and means with t intervals.
 
-    One row of panels a metric of LEADING, one column a readout; an arm that is read out as a whole
-    is in every column.
+    A grey line joins the runs of a seed. There is one row of panels per metric of LEADING and one
+    column per readout; an arm that is read out as a whole is in every column.
 
     Args:
         metrics: METRICS_SCHEMA, one study and number of epochs; the last checkpoint is shown.
@@ -70,7 +70,7 @@ def seed_dots(metrics: pd.DataFrame, arms: Arms, confidence: float) -> Figure:
 
 
 def _readout_or_whole(rows: pd.DataFrame, readout: str, arms: Arms) -> pd.DataFrame:
-    """Of every arm its rows of a readout, or those of the whole state where it has no parts."""
+    """The rows of a readout for every arm, or those of the whole state if the arm has no parts."""
     chosen = []
     for arm in arms.order:
         of_arm = rows[rows["arm"] == arm]
@@ -105,12 +105,12 @@ def _draw_seeds(axis: Axes, rows: pd.DataFrame, summary: pd.DataFrame, arms: Arm
 
 @styled
 def difference_forest(differences: pd.DataFrame, arms: Arms) -> Figure:
-    """Differences of every arm to the baseline, paired by seed, with their intervals.
+    """Draws the differences of every arm from the baseline, paired by seed, with their intervals.
 
-    One panel a metric of OVERVIEW, one line an arm and readout.
+    There is one panel per metric of OVERVIEW and one line per arm and readout.
 
     Args:
-        differences: what `paired_differences` returns of one study and number of epochs.
+        differences: what `paired_differences` returns for one study and number of epochs.
         arms: the arms shown, the baseline first.
     """
     baseline = arms.order[0]
@@ -143,7 +143,7 @@ def difference_forest(differences: pd.DataFrame, arms: Arms) -> Figure:
 
 
 def _lines(rows: pd.DataFrame, arms: Arms) -> Iterator[Line]:
-    """From the top: the arms in their order, of each its readouts in theirs."""
+    """The lines from top to bottom: arms in their order, and for each its readouts in theirs."""
     for arm in arms.order[1:]:
         for row in rows[rows["minuend_arm"] == arm].to_dict("records"):
             whole = row["minuend_readout"] == "all"
@@ -153,7 +153,7 @@ def _lines(rows: pd.DataFrame, arms: Arms) -> Iterator[Line]:
 
 
 def forest(axis: Axes, lines: Sequence[Line]) -> None:
-    """Lines from the top, each an estimate with its interval, and a line at zero."""
+    """Draws lines from top to bottom, each an estimate with its interval, and a line at zero."""
     axis.axvline(0, color="0.35", linewidth=0.9, zorder=1)
     for position, line in enumerate(lines):
         axis.plot([line.low, line.high], [position] * 2, color=line.colour, linewidth=1.6)

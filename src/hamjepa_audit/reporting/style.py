@@ -1,4 +1,4 @@
-"""How every figure looks, and how it is written so that the same numbers give the same bytes."""
+"""The style of all figures, and how they are written: the same numbers give the same bytes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,16 +13,16 @@ from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import atomic_path
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's colour-blind-safe palette without its yellow, which is faint on white."""
+"""Okabe and Ito's colour-blind-safe palette without yellow, which is faint on white."""
 
 WIDTH = 9.0
-"""Inches: at the width of a README (about 850 pixels) 9 pt text stays above 8 pt."""
+"""Width in inches: in a README (about 850 pixels wide) 9 pt text remains larger than 8 pt."""
 
 PANEL_HEIGHT = 2.7
-"""Inches."""
+"""Height of a panel in inches."""
 
 COLUMNS = 3
-"""Panels a row where nothing else is asked for: q, p, qp."""
+"""The default number of panels per row: q, p, qp."""
 
 STYLE = {
     "axes.axisbelow": True,
@@ -47,11 +47,11 @@ STYLE = {
 }
 
 styled = matplotlib.style.context(STYLE, after_reset=True)
-"""Decorates whatever draws or writes: our style on matplotlib's defaults, not the user's."""
+"""Decorates functions that draw or write: our style on matplotlib's defaults, not the user's."""
 
 
 def colours(arm_order: Sequence[str]) -> dict[str, str]:
-    """Each arm's colour, by its place in the study: the same in every figure.
+    """The colour of each arm, by its position in the study: the same in every figure.
 
     Raises:
         UserError: there are more arms than colours.
@@ -65,12 +65,12 @@ def colours(arm_order: Sequence[str]) -> dict[str, str]:
 
 
 def panels(number: int, columns: int = COLUMNS, **subplots: Any) -> tuple[Figure, list[Axes]]:
-    """A figure of panels in rows.
+    """A figure with panels in rows.
 
     Args:
-        number: of panels, at least 1.
-        columns: panels a row; the figure is WIDTH wide with COLUMNS, and wider with more.
-        subplots: as of matplotlib's `Figure.subplots`.
+        number: number of panels, at least 1.
+        columns: panels per row; the figure is WIDTH wide with COLUMNS of them, wider with more.
+        subplots: arguments for matplotlib's `Figure.subplots`.
 
     Returns:
         The figure and its axes, row by row.
@@ -87,14 +87,14 @@ def panels(number: int, columns: int = COLUMNS, **subplots: Any) -> tuple[Figure
 
 
 def logarithmic_ticks(axes: Axes, ticks: Sequence[int]) -> None:
-    """A logarithmic x axis with these ticks, written as plain integers, and no others."""
+    """Makes the x axis logarithmic, with exactly these ticks, written as plain integers."""
     axes.set_xscale("log")
     axes.set_xticks(ticks, labels=[str(tick) for tick in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
 
 
 def label_axes(axes: Sequence[Axes], below: str, beside: str) -> None:
-    """The x label below the last panel of every column, the y label beside the first of a row."""
+    """Labels the x axes of the last panels of columns, and the y axes of the first of rows."""
     place = axes[0].get_subplotspec()
     columns = 1 if place is None else place.get_gridspec().ncols
     for axis in axes[-columns:]:
@@ -104,7 +104,7 @@ def label_axes(axes: Sequence[Axes], below: str, beside: str) -> None:
 
 
 def legend(figure: Figure, note: str, columns: int = 4) -> None:
-    """One legend for all panels, below them: each label once, `note` as its heading."""
+    """Adds one legend for all panels below them: each label once, and `note` as its heading."""
     handles: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):

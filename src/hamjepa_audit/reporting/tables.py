@@ -1,4 +1,4 @@
-"""The tables of a study: every number once in full precision and once to be read."""
+"""The tables of a study: every number in full precision, and rounded for reading."""
 
 import hashlib
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ OF_DIFFERENCES = (
     "corrected for the number of rows. They cover the choice of pretraining seeds, not that of "
     "test images."
 )
-"""What is to be known of the table `differences`."""
+"""The note below the table `differences`."""
 
 
 def study_tables(
@@ -35,18 +35,18 @@ def study_tables(
 
     Args:
         metrics: the long metric table (METRICS_SCHEMA) of one study.
-        arm_order: every arm in `metrics`, baseline first: the order of the rows, and which arm
-            is subtracted from which (see `paired_differences`).
+        arm_order: every arm in `metrics`, baseline first: determines the order of the rows, and
+            which arm is subtracted from which (see `paired_differences`).
         confidence: level of the intervals, in (0, 1).
         folder: where the files go.
-        origin: a line on what they are made of, for those who meet a table alone.
+        origin: a line that says what the tables were made of.
 
     Returns:
         The files written.
 
     Raises:
-        UserError: `metrics` is unusable (see `statistics.checked`), has no row or several
-            studies, has arms that `arm_order` lacks, or nothing measured at a last epoch.
+        UserError: `metrics` is unusable (see `statistics.checked`), has no rows, several studies,
+            arms that `arm_order` lacks, or nothing that was measured at a last epoch.
     """
     single(metrics, "study")
     # First, because it is what checks the arms.
@@ -71,11 +71,10 @@ def write_tables(
 ) -> list[Path]:
     """Writes `frame` as NAME.csv, NAME.md, NAME.tex and NAME.parquet, each atomically.
 
-    CSV (floats by repr; NaN is an empty field) and Parquet carry every digit. Markdown and LaTeX
-    (a booktabs tabular) carry rounded numbers: in rows whose `unit` is percent 2 decimals,
-    otherwise 4 significant digits, `p` 3 significant digits or '<0.001'. All but CSV carry
-    `origin`, where readers of the numbers do not meet it. `note` stands below the Markdown table,
-    and as a comment in LaTeX.
+    CSV (floats by repr; NaN is an empty field) and Parquet have full precision. Markdown and LaTeX
+    (a booktabs tabular) have rounded numbers: 2 decimals in rows whose `unit` is percent, otherwise
+    4 significant digits; for `p` 3 significant digits or '<0.001'. All but CSV contain `origin`, as
+    a comment or as metadata. `note` is below the Markdown table, and a comment in LaTeX.
 
     Returns:
         The four files.
@@ -87,7 +86,7 @@ def write_tables(
 
 
 def overview(summary: pd.DataFrame, arm_order: Sequence[str]) -> pd.DataFrame:
-    """One row per arm, number of epochs and readout, at the last epoch.
+    """The main metrics at the last epoch, one row per arm, number of epochs and readout.
 
     Args:
         summary: what `statistics.summarise` returns.
@@ -95,7 +94,7 @@ def overview(summary: pd.DataFrame, arm_order: Sequence[str]) -> pd.DataFrame:
 
     Returns:
         `arm`, `epochs`, `readout`, then METRIC_mean, METRIC_sd and METRIC_n for every metric of
-        OVERVIEW, in the metric's unit; NaN (and n 0) where it wasn't measured.
+        OVERVIEW, in the metric's unit; NaN (and n 0) where it was not measured.
 
     Raises:
         UserError: nothing was measured at a last epoch.
@@ -112,11 +111,11 @@ def overview(summary: pd.DataFrame, arm_order: Sequence[str]) -> pd.DataFrame:
 
 
 def overview_displayed(wide: pd.DataFrame, summary: pd.DataFrame) -> Display:
-    """The overview with 'mean ± sd (n)' in one field; 'mean (1)' for a single seed.
+    """The overview as texts, 'mean ± sd (n)' in one field, or 'mean (1)' for a single seed.
 
     Args:
         wide: what `overview` returns.
-        summary: what it was made of, for the units.
+        summary: the summary from which `wide` was made, for the units.
     """
     units = dict(zip(summary["metric"], summary["unit"], strict=True))
     rows = []
@@ -141,9 +140,10 @@ def write_displayed(
     origin: str | None = None,
     note: str | None = None,
 ) -> list[Path]:
-    """NAME.csv and NAME.parquet of `frame`, NAME.md and NAME.tex of what is `shown` of it.
+    """Writes NAME.csv and NAME.parquet from `frame`, and NAME.md and NAME.tex from `shown`.
 
-    The Parquet, which is sealed, carries the digests of the others (FORMS).
+    The Parquet file, which is sealed, contains the digests of the other files (FORMS). `origin` and
+    `note` are as in `write_tables`.
 
     Returns:
         The files, each written atomically.
@@ -164,7 +164,7 @@ def write_displayed(
 
 
 def _arrow(frame: pd.DataFrame) -> pa.Table:
-    """An Arrow table with plain strings and without pandas' metadata, which carries versions."""
+    """An Arrow table with plain strings, without pandas' metadata, which contains versions."""
     table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
     plain = [
         field.with_type(pa.string()) if pa.types.is_large_string(field.type) else field

@@ -1,4 +1,4 @@
-"""The figures of the theory: the toy experiment, and what leapfrog keeps and Euler loses."""
+"""The figures of the theory: the toy experiment, and properties of leapfrog and Euler maps."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +18,7 @@ TITLES = {
     "symplectic_euler": "Symplectic Euler",
     "explicit_euler": "Explicit Euler",
 }
-"""The integrators, in the order of the panels."""
+"""The titles of the integrators, in the order of the panels."""
 
 COLOUR = {
     "leapfrog": COLOURS[0],
@@ -31,7 +31,7 @@ COLOUR = {
 MARKERS = {"leapfrog": "o", "symplectic_euler": "s", "explicit_euler": "^"}
 PHASE_PLANE = ("Position q", "Momentum p")
 DRIFT_RANGE = (1e-4, 1e1)
-"""Colours of the energy drift: one scale for all integrators."""
+"""The colour range of the energy drift, common to all integrators."""
 
 
 def theory_figures(
@@ -64,7 +64,7 @@ def theory_figures(
 
 @styled
 def toy_transport(states: pd.DataFrame, directions: pd.DataFrame, claim: ToyTransport) -> Figure:
-    """The nearest set-up: where leapfrog and Euler take a cloud, and W1 to the reference.
+    """Draws where leapfrog and Euler take a cloud in the nearest set-up, and W1 to the reference.
 
     Args:
         states: STATES_SCHEMA.
@@ -107,7 +107,7 @@ def toy_transport(states: pd.DataFrame, directions: pd.DataFrame, claim: ToyTran
 
 @styled
 def energy_drift(drift: pd.DataFrame) -> Figure:
-    """Largest energy error of the trajectory from every state of the pendulum's phase plane."""
+    """Draws the largest energy error of trajectories from states of the pendulum's phase plane."""
     figure, axes = panels(len(TITLES), sharex=True, sharey=True)
     for axis, (name, title) in zip(axes, TITLES.items(), strict=True):
         grid = drift[drift["integrator"] == name].pivot(index="p", columns="q", values="drift")
@@ -135,7 +135,7 @@ def energy_drift(drift: pd.DataFrame) -> Figure:
 
 @styled
 def area_preservation(area: pd.DataFrame) -> Figure:
-    """A disc of the pendulum's phase plane as every integrator carries it, with its area."""
+    """Draws a disc of the pendulum's phase plane as each integrator transports it, and its area."""
     figure, axes = panels(len(TITLES), sharex=True, sharey=True)
     times = sorted(set(area["steps"]))
     shades = [0.25 + 0.75 * place / max(1, len(times) - 1) for place in range(len(times))]
@@ -164,7 +164,7 @@ def area_preservation(area: pd.DataFrame) -> Figure:
 
 @styled
 def reversibility(reversal: pd.DataFrame) -> Figure:
-    """How far states end from where they began, forward and then back, against the steps."""
+    """Draws the distance of states from their start, after steps forward and back, by steps."""
     figure, (axis,) = panels(1)
     for name, title in TITLES.items():
         line = reversal[reversal["integrator"] == name]
@@ -179,7 +179,7 @@ def reversibility(reversal: pd.DataFrame) -> Figure:
 
 @styled
 def symplecticity_defect(defect: pd.DataFrame) -> Figure:
-    """The symplecticity defect of a learned potential's map against the step size."""
+    """Draws the symplecticity defect of a learned potential's map against the step size."""
     figure, (axis,) = panels(1)
     for (name, precision), line in defect.groupby(["integrator", "precision"], sort=False):
         single = precision == "float32"

@@ -18,7 +18,7 @@ DISTANCES = {
     "leapfrog_mean": "Leapfrog, mean over directions",
     "leapfrog_max": "Leapfrog, largest",
 }
-"""The paper's four Wasserstein-1 distances to the reference, and what they are."""
+"""The paper's four Wasserstein-1 distances to the reference, by column, with their titles."""
 
 
 def theory_tables(
@@ -29,17 +29,17 @@ def theory_tables(
 ) -> list[Path]:
     """Writes `theory`, `toy_transport` and `toy_transport_setups`.
 
-    CSV and Parquet have every digit and every set-up; Markdown and LaTeX are rounded, and of the
-    set-ups show the paper's numbers and the nearest.
+    CSV and Parquet have full precision and all set-ups; Markdown and LaTeX are rounded, and show
+    the paper's numbers and the nearest set-ups only.
 
     Args:
         numbers: frames of `theory_numbers.NUMBERS`.
         claim: the paper's toy experiment.
-        params: its tolerance, and how many set-ups are shown.
+        params: the tolerance, and how many set-ups are shown.
         folder: where the files go.
 
     Returns:
-        The files written, four a table.
+        The files written, four per table.
 
     Raises:
         UserError: a file can't be written.
@@ -53,17 +53,17 @@ def theory_tables(
 
 
 def toy_comparison(setups: pd.DataFrame, claim: ToyTransport, tolerance: float) -> pd.DataFrame:
-    """The paper's four numbers beside those of the nearest set-up.
+    """Compares the paper's four numbers with those of the nearest set-up.
 
     Args:
         setups: SETUPS_SCHEMA, nearest first.
         claim: the paper's toy experiment.
-        tolerance: share of the paper's number.
+        tolerance: tolerance relative to the paper's number.
 
     Returns:
-        One row a number: `distance`, `paper`, `ours`, `deviation` (ours / paper - 1), `tolerance`,
-        `within`; the nearest set-up; and of all set-ups how many were `tried`, how many are
-        `finite` under every integrator, how many have all four numbers within the tolerance.
+        One row per number: `distance`, `paper`, `ours`, `deviation` (ours / paper - 1),
+        `tolerance`, `within`; the nearest set-up; and how many set-ups were `tried`, are `finite`
+        under every integrator, and have all four numbers within the tolerance.
     """
     nearest = setups.iloc[0]
     paper = paper_distances(claim)
@@ -88,7 +88,7 @@ def toy_comparison(setups: pd.DataFrame, claim: ToyTransport, tolerance: float) 
 
 
 def paper_distances(claim: ToyTransport) -> dict[str, float]:
-    """The paper's four numbers, by the names of the columns of SETUPS_SCHEMA."""
+    """The paper's four numbers, by the column names of SETUPS_SCHEMA."""
     return {
         f"{model}_{of}": float(getattr(distances, of))
         for model, distances in claim.w1_over_directions.items()
@@ -97,7 +97,7 @@ def paper_distances(claim: ToyTransport) -> dict[str, float]:
 
 
 def setup_title(row: "pd.Series[Any]") -> str:
-    """A set-up in words, from a row of SETUPS_SCHEMA or STATES_SCHEMA."""
+    """The description of a set-up, given by a row of SETUPS_SCHEMA or STATES_SCHEMA."""
     return (
         f"{row['potential']}; centre ({row['centre_q']:g}, {row['centre_p']:g}), "
         f"sd ({row['spread_q']:g}, {row['spread_p']:g})"

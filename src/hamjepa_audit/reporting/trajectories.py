@@ -1,4 +1,4 @@
-"""The figures of what checkpoints along training measured, after the preprint's figures 5 and 6."""
+"""The figures of metrics along training, which follow the preprint's figures 5 and 6."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -19,10 +19,10 @@ from hamjepa_audit.statistics import summarise
 from hamjepa_audit.statistics.trajectories import rank_correlations
 
 PROBE = "linear_probe_top1"
-"""What is drawn against the effective rank, and correlated with it."""
+"""The metric that is drawn against the effective rank, and correlated with it."""
 
 ROOM_PER_LINE = 0.11
-"""Of the data's height, for each line of a legend below them."""
+"""Room for each line of a legend below the data, as a share of the data's height."""
 
 
 def trajectory_figures(
@@ -33,7 +33,7 @@ def trajectory_figures(
     confidence: float,
     rank: str,
 ) -> list[Path]:
-    """Writes both figures as NAME_eEPOCHS.png and .pdf, for numbers of epochs with checkpoints.
+    """Writes both figures as NAME_eEPOCHS.png and .pdf for numbers of epochs with checkpoints.
 
     Args:
         metrics: METRICS_SCHEMA, one study.
@@ -44,7 +44,7 @@ def trajectory_figures(
         rank: the metric that the paper's effective rank is compared with.
 
     Returns:
-        The files written; none where only last checkpoints were measured.
+        The files written; none if only last checkpoints were measured.
     """
     arms = Arms.of(arm_order, titles)
     figures = {}
@@ -61,9 +61,10 @@ def trajectory_figures(
 
 @styled
 def along_training(metrics: pd.DataFrame, arms: Arms, confidence: float, rank: str) -> Figure:
-    """Accuracies and effective rank against the epoch: mean, and t interval over seeds as band.
+    """Draws accuracies and effective rank against the epoch: mean and t interval over seeds.
 
-    One row of panels a metric, one panel a readout; an arm read out whole is dashed in each.
+    There is one row of panels per metric and one panel per readout; an arm that is read out as a
+    whole is dashed in every panel.
 
     Args:
         metrics: METRICS_SCHEMA, one study and number of epochs.
@@ -95,10 +96,11 @@ def along_training(metrics: pd.DataFrame, arms: Arms, confidence: float, rank: s
 
 @styled
 def against_rank(metrics: pd.DataFrame, arms: Arms, confidence: float, rank: str) -> Figure:
-    """Probe accuracy against effective rank, checkpoint by checkpoint, with Spearman's rho.
+    """Draws probe accuracy against effective rank by checkpoint, with Spearman's rho.
 
-    Mean over seeds, and t intervals of both as bars; the last checkpoint is the large marker.
-    Rho is each run's over its checkpoints: mean over seeds and t interval.
+    Points are means over seeds, bars are t intervals of both metrics; the large marker is the last
+    checkpoint. Rho is computed over the checkpoints of each run; its mean over seeds and t interval
+    are given.
 
     Args:
         metrics: METRICS_SCHEMA, one study and number of epochs.
@@ -132,7 +134,7 @@ def _label(metric: str) -> str:
 
 
 def _name_correlations(correlations: Mapping[Axes, list[Line2D]]) -> None:
-    """A legend in every panel that has correlations, on room made for it below the data."""
+    """Adds a legend to every panel with correlations, and makes room for it below the data."""
     most = max(map(len, correlations.values()))
     if not most:
         return
@@ -150,7 +152,7 @@ def _name_correlations(correlations: Mapping[Axes, list[Line2D]]) -> None:
 def _draw_trajectory(
     axis: Axes, line: pd.DataFrame, arms: Arms, arm: str, dashed: bool, metric: str
 ) -> None:
-    """One arm's checkpoints, joined in the order of training; the last is the large marker."""
+    """Draws an arm's checkpoints, joined in the order of training, with a large last marker."""
     rank, accuracy = (
         line[line["metric"] == name].set_index("checkpoint_epoch").sort_index()
         for name in (metric, PROBE)
@@ -171,13 +173,13 @@ def _draw_trajectory(
 
 
 def _correlation(row: Mapping[Hashable, Any]) -> str:
-    """'0.90 [0.75, 1.00]', without brackets for one seed."""
+    """A correlation as text: '0.90 [0.75, 1.00]', without the interval for one seed."""
     interval = "" if np.isnan(row["ci_low"]) else f" [{row['ci_low']:.2f}, {row['ci_high']:.2f}]"
     return f"{row['mean']:.2f}{interval}"
 
 
 def _share_limits(row: Sequence[Axes], least: float, most: float) -> None:
-    """One y axis for the panels of a metric; bands may reach beyond its possible values."""
+    """Gives the panels of a metric one y axis; bands may exceed the metric's possible values."""
     limits = [axis.get_ylim() for axis in row]
     for axis in row:
         axis.set_ylim(
