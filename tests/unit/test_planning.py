@@ -87,7 +87,7 @@ def test_a_difference_from_few_runs_of_the_paper_may_never_be_shown() -> None:
     )
 
 
-def test_to_differ_counts_the_papers_error_and_both_sides() -> None:
+def test_difference_tests_count_the_papers_error_and_both_sides() -> None:
     seeds = np.array([3.0, 12.0])
     # The error of the paper's mean of 3 uses its standard deviation of 0.5 if given, else ours.
     for paper_sd, spread in ((0.5, 0.5), (np.nan, 0.8)):
@@ -97,9 +97,9 @@ def test_to_differ_counts_the_papers_error_and_both_sides() -> None:
         assert planned.truth.error == pytest.approx(expected)
 
 
-def test_to_differ_lets_the_papers_arms_be_unpaired() -> None:
+def test_difference_tests_let_the_papers_arms_be_unpaired() -> None:
     """Our pairs have the standard deviation 0.8, unpaired runs sqrt(0.6^2 + 0.7^2)."""
-    (planned,) = to_differ(claim(), 2.5, NUMBERS, 0.05, ARMS)
+    (planned,) = difference_tests(claim(), 2.5, NUMBERS, 0.05, ARMS)
     assert planned.truth.error == pytest.approx(np.sqrt(0.8**2 / NUMBERS + (0.6**2 + 0.7**2) / 3))
     row = claim().to_dict() | {
         "paper": 4.0, "mean_difference": 6.5, "deviation": 2.5, "carried": False,
