@@ -7,10 +7,10 @@ import re
 import sys
 from pathlib import Path
 
-from hamjepa_audit.bookkeeping.layout import Layout
 from hamjepa_audit.bookkeeping.publication import publish
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import write_text
+from hamjepa_audit.layout import Layout
 from hamjepa_audit.params import load_study
 from hamjepa_audit.plans.study import plan_study
 

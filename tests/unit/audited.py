@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from hamjepa_audit.bookkeeping.layout import Layout
-from hamjepa_audit.bookkeeping.metrics import METRICS_SCHEMA
+from hamjepa_audit.layout import Layout
+from hamjepa_audit.metrics import METRICS_SCHEMA
 from hamjepa_audit.params import load_study
 from hamjepa_audit.params.studies import StudyParams
 from hamjepa_audit.plans.audit import AuditPlan

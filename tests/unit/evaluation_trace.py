@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hamjepa_audit.bookkeeping.metrics import Measurement
 from hamjepa_audit.evaluation.dynamics import dynamics_measurements
 from hamjepa_audit.evaluation.features import extract_features
 from hamjepa_audit.evaluation.trajectory import measurements
+from hamjepa_audit.metrics import Measurement
 from hamjepa_audit.model import build_model
 from hamjepa_audit.params import load_study, resolve_run
 from hamjepa_audit.plans.identity import EVALUATION_NUMERICS

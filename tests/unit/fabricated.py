@@ -4,16 +4,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from hamjepa_audit.bookkeeping.layout import Layout
 from hamjepa_audit.bookkeeping.measurements import write_measurement
-from hamjepa_audit.bookkeeping.metrics import (
-    HISTORY_SCHEMA,
-    METRICS_SCHEMA,
-    Measurement,
-    Point,
-    curves_table,
-    metrics_table,
-)
 from hamjepa_audit.bookkeeping.records import read_record
 from hamjepa_audit.files import (
     sha256_file,
@@ -21,6 +12,15 @@ from hamjepa_audit.files import (
     write_json,
     write_parquet,
     write_sealed_json,
+)
+from hamjepa_audit.layout import Layout
+from hamjepa_audit.metrics import (
+    HISTORY_SCHEMA,
+    METRICS_SCHEMA,
+    Measurement,
+    Point,
+    curves_table,
+    metrics_table,
 )
 from hamjepa_audit.params import load_study
 from hamjepa_audit.params.studies import RunParams

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hamjepa_audit.bookkeeping.metrics import METRICS_SCHEMA
+from hamjepa_audit.metrics import METRICS_SCHEMA
 from hamjepa_audit.params.audit import AuditParams, load_audit
 from hamjepa_audit.params.claims import Claims, load_claims
 from hamjepa_audit.statistics.audit import Audit, audit

@@ -13,11 +13,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from hamjepa_audit.bookkeeping.layout import Layout
 from hamjepa_audit.data.store import Store, verify_store
 from hamjepa_audit.data.streaming import BatchImages, batches
 from hamjepa_audit.data.views import random_views
 from hamjepa_audit.errors import UserError
+from hamjepa_audit.layout import Layout
 from hamjepa_audit.model import build_model
 from hamjepa_audit.params import RunParams, load_study, resolve_run
 from hamjepa_audit.training import session

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from hamjepa_audit.bookkeeping.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
+from hamjepa_audit.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
 
 STUDY, DATASET, EPOCHS = "digits", "digits", 12
 ARM_ORDER = ("sigreg", "identity", "mlp", "hamjepa")

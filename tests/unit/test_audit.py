@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from hamjepa_audit.bookkeeping.metrics import METRICS_SCHEMA
 from hamjepa_audit.errors import UserError
+from hamjepa_audit.metrics import METRICS_SCHEMA
 from hamjepa_audit.params.audit import AuditParams
 from hamjepa_audit.params.claims import Claims
 from hamjepa_audit.reporting.audit_tables import audit_tables

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
-from hamjepa_audit.bookkeeping.layout import Layout
+from hamjepa_audit.layout import Layout
 from hamjepa_audit.params import load_study
 from hamjepa_audit.params.audit import MarginParams
 from hamjepa_audit.params.controls import gain_figures

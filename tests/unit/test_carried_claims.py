@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from hamjepa_audit.bookkeeping.metrics import METRICS_SCHEMA
+from hamjepa_audit.metrics import METRICS_SCHEMA
 from hamjepa_audit.params import load_study
 from hamjepa_audit.params.audit import AuditParams
 from hamjepa_audit.params.claims import Claims

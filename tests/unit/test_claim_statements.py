@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from hamjepa_audit.bookkeeping.metrics import METRICS_SCHEMA
 from hamjepa_audit.errors import UserError
+from hamjepa_audit.metrics import METRICS_SCHEMA
 from hamjepa_audit.params.audit import AuditParams
 from hamjepa_audit.params.claims import Claims
 from hamjepa_audit.statistics.audit import Audit, audit

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from hamjepa_audit.bookkeeping.metrics import METRICS_SCHEMA
 from hamjepa_audit.errors import UserError
+from hamjepa_audit.metrics import METRICS_SCHEMA
 from hamjepa_audit.params import StudyParams, load_study
 from hamjepa_audit.params.audit import load_audit
 from hamjepa_audit.params.controls import FACTORS, gain_figures, has_gain, values_of

@@ -16,11 +16,11 @@ from hamjepa_audit.bookkeeping.inventory import (
     prunable,
     take_inventory,
 )
-from hamjepa_audit.bookkeeping.layout import Layout
 from hamjepa_audit.bookkeeping.states import write_state
 from hamjepa_audit.cli.main import main
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import read_json, write_sealed_json
+from hamjepa_audit.layout import Layout
 from hamjepa_audit.locking import sole_process
 from tests.tiny import ARMS, SEEDS, STUDY, copy_params, edit, files_below
 from tests.unit.fabricated import plan_of, write_results

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from hamjepa_audit.bookkeeping.metrics import TRAINING_SECONDS
+from hamjepa_audit.metrics import TRAINING_SECONDS
 from hamjepa_audit.reporting.method import (
     CARRIED,
     CARRIED_STATEMENTS,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hamjepa_audit.bookkeeping.layout import Layout
+from hamjepa_audit.layout import Layout
 from hamjepa_audit.params import load_study
 from hamjepa_audit.params.studies import StudyParams
 from hamjepa_audit.plans import identity, study as plans

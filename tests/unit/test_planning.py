@@ -10,7 +10,7 @@ import pytest
 from hypothesis import Phase, given, settings, strategies as st
 from statsmodels.stats.power import TTestPower
 
-from hamjepa_audit.bookkeeping.metrics import METRICS_SCHEMA
+from hamjepa_audit.metrics import METRICS_SCHEMA
 from hamjepa_audit.params.audit import AuditParams, load_audit
 from hamjepa_audit.params.claims import Claims, load_claims
 from hamjepa_audit.reporting.audit_tables import seeds_text

@@ -8,7 +8,6 @@ import pytest
 
 import hamjepa_audit
 from hamjepa_audit.bookkeeping import provenance
-from hamjepa_audit.bookkeeping.layout import PROVENANCE
 from hamjepa_audit.bookkeeping.table_provenance import check_selections, write_study_provenance
 from hamjepa_audit.bookkeeping.verification import verify_results
 from hamjepa_audit.errors import UserError
@@ -20,6 +19,7 @@ from hamjepa_audit.files import (
     write_sealed_json,
     write_text,
 )
+from hamjepa_audit.layout import PROVENANCE
 from hamjepa_audit.plans.identity import TRAINING_NUMERICS
 from tests.conftest import REPOSITORY
 from tests.tiny import STUDY, audit, edit

@@ -9,7 +9,6 @@ import pytest
 
 from hamjepa_audit.bookkeeping import publication
 from hamjepa_audit.bookkeeping.inventory import take_inventory
-from hamjepa_audit.bookkeeping.layout import Layout
 from hamjepa_audit.bookkeeping.measurements import write_measurement
 from hamjepa_audit.bookkeeping.publication import adopt, publish
 from hamjepa_audit.bookkeeping.verification import verify_results
@@ -23,6 +22,7 @@ from hamjepa_audit.files import (
     write_sealed_json,
     write_text,
 )
+from hamjepa_audit.layout import Layout
 from tests.tiny import SEEDS, STUDY, audit, edit, files_below
 from tests.unit import whole_results
 from tests.unit.fabricated import plan_of

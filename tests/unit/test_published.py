@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from hamjepa_audit.bookkeeping.layout import Layout
 from hamjepa_audit.bookkeeping.verification import verify_results
 from hamjepa_audit.files import read_json, read_sealed_json
+from hamjepa_audit.layout import Layout
 from hamjepa_audit.params import load_study
 from hamjepa_audit.params.loading import validate
 from hamjepa_audit.params.reading import read_yaml

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from hamjepa_audit.bookkeeping.inventory import Entry, delete
-from hamjepa_audit.bookkeeping.layout import Layout
 from hamjepa_audit.bookkeeping.states import SavedState, saved_states
 from hamjepa_audit.bookkeeping.verification import verify_results
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import read_sealed_json, write_sealed_json
+from hamjepa_audit.layout import Layout
 from hamjepa_audit.locking import sole_process
 from tests.killing import Calls, Moment, calls_of, run, signalled, warm
 from tests.tiny import STUDY, copy_params, edit, files_below

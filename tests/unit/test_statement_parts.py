@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hamjepa_audit.bookkeeping.layout import Layout
 from hamjepa_audit.bookkeeping.measurements import training_times
-from hamjepa_audit.bookkeeping.metrics import METRICS_SCHEMA, TRAINING_SECONDS
 from hamjepa_audit.files import read_json, write_sealed_json
+from hamjepa_audit.layout import Layout
+from hamjepa_audit.metrics import METRICS_SCHEMA, TRAINING_SECONDS
 from hamjepa_audit.params.audit import AuditParams, load_audit
 from hamjepa_audit.params.claims import Claims, load_claims
 from hamjepa_audit.statistics.audit import audit

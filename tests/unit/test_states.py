@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from hamjepa_audit.bookkeeping.layout import Layout
 from hamjepa_audit.bookkeeping.states import (
     SCHEMA,
     read_state,
@@ -18,6 +17,7 @@ from hamjepa_audit.bookkeeping.states import (
 )
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import read_sealed_json, sha256_file, write_sealed_json
+from hamjepa_audit.layout import Layout
 from tests.tiny import files_below
 
 pytestmark = pytest.mark.faults

@@ -10,8 +10,8 @@ from hypothesis import given, settings, strategies as st
 from scipy import stats
 from statsmodels.stats.weightstats import DescrStatsW
 
-from hamjepa_audit.bookkeeping.metrics import METRICS_SCHEMA
 from hamjepa_audit.errors import UserError
+from hamjepa_audit.metrics import METRICS_SCHEMA
 from hamjepa_audit.statistics import interval, paired_differences, per_seed, summarise
 from tests.unit import synthetic
 

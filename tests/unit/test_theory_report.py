@@ -6,15 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hamjepa_audit.bookkeeping.layout import PROVENANCE, Layout
 from hamjepa_audit.bookkeeping.table_provenance import sealed_files
-from hamjepa_audit.bookkeeping.theory_numbers import NUMBERS
 from hamjepa_audit.cli.main import main
+from hamjepa_audit.layout import PROVENANCE, Layout
 from hamjepa_audit.params.claims import ToyTransport
 from hamjepa_audit.params.theory import TheoryParams, load_theory
 from hamjepa_audit.reporting.theory_tables import theory_tables
 from hamjepa_audit.theory.pictures import area_preservation, defects, energy_drift, reversal
 from hamjepa_audit.theory.theorems import all_checks
+from hamjepa_audit.theory_numbers import NUMBERS
 from tests.tiny import audit, copy_params, edit, files_below
 from tests.unit import tiny_theory
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hamjepa_audit import model
-from hamjepa_audit.bookkeeping.checkpoints import load_encoder, save_checkpoint
+from hamjepa_audit.checkpoints import load_encoder, save_checkpoint
 from hamjepa_audit.data.preparation import prepare
 from hamjepa_audit.data.store import open_store
 from hamjepa_audit.data.views import random_views

@@ -9,10 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from hamjepa_audit.bookkeeping.checkpoints import load_encoder, save_checkpoint
-from hamjepa_audit.bookkeeping.layout import Layout
 from hamjepa_audit.bookkeeping.measurements import write_measurement
-from hamjepa_audit.bookkeeping.metrics import Measurement, metrics_table
+from hamjepa_audit.checkpoints import load_encoder, save_checkpoint
 from hamjepa_audit.data.preparation import prepare
 from hamjepa_audit.data.store import open_store
 from hamjepa_audit.data.streaming import open_images
@@ -28,6 +26,8 @@ from hamjepa_audit.evaluation.steps import (
 )
 from hamjepa_audit.evaluation.trajectory import measure_trajectory, measurements
 from hamjepa_audit.files import read_json, read_parquet, sha256_file, write_sealed_json
+from hamjepa_audit.layout import Layout
+from hamjepa_audit.metrics import Measurement, metrics_table
 from hamjepa_audit.model import build_model
 from hamjepa_audit.params import RunParams, load_study, resolve_run
 from hamjepa_audit.params.audit import load_audit

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, strategies as st
 
-from hamjepa_audit.bookkeeping.metrics import METRICS_SCHEMA
+from hamjepa_audit.metrics import METRICS_SCHEMA
 from hamjepa_audit.params.audit import AuditParams, load_audit
 from hamjepa_audit.params.claims import Claims, load_claims
 from hamjepa_audit.statistics.audit import audit

@@ -14,13 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from hamjepa_audit.bookkeeping.checkpoints import load_recorded_encoder
-from hamjepa_audit.bookkeeping.layout import PROVENANCE
-from hamjepa_audit.bookkeeping.metrics import METRICS_SCHEMA, TRAINING_SECONDS
 from hamjepa_audit.bookkeeping.records import differences, read_record, require_one_kind_of_device
 from hamjepa_audit.bookkeeping.states import read_state, saved_states
 from hamjepa_audit.bookkeeping.table_provenance import check_table_provenance
 from hamjepa_audit.bookkeeping.verification import verify_results
+from hamjepa_audit.checkpoints import load_recorded_encoder
 from hamjepa_audit.data.store import verify_store
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import (
@@ -33,6 +31,8 @@ from hamjepa_audit.files import (
     write_parquet,
     write_sealed_json,
 )
+from hamjepa_audit.layout import PROVENANCE
+from hamjepa_audit.metrics import METRICS_SCHEMA, TRAINING_SECONDS
 from hamjepa_audit.reporting.collect import collect_study
 from hamjepa_audit.training.checkpoints_along import CheckpointsAlong
 from hamjepa_audit.training.loop import Trainer

@@ -6,7 +6,7 @@ It is coarse: a few headline numbers, and no rounding errors.
 from pathlib import Path
 from typing import Any
 
-from hamjepa_audit.bookkeeping.layout import Layout
+from hamjepa_audit.layout import Layout
 from hamjepa_audit.plans.theory import THEORY_NUMERICS, TheoryPlan
 from hamjepa_audit.theory.numbers import theory_numbers
 from tests.unit.traces import Trace

@@ -10,16 +10,16 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from hamjepa_audit.bookkeeping.checkpoints import save_checkpoint
-from hamjepa_audit.bookkeeping.layout import Layout
 from hamjepa_audit.bookkeeping.states import write_state
 from hamjepa_audit.bookkeeping.table_provenance import (
     write_audit_provenance,
     write_study_provenance,
 )
 from hamjepa_audit.bookkeeping.verification import verify_results
+from hamjepa_audit.checkpoints import save_checkpoint
 from hamjepa_audit.data.preparation import prepare
 from hamjepa_audit.files import sha256_file, write_bytes, write_parquet, write_text
+from hamjepa_audit.layout import Layout
 from hamjepa_audit.model import build_model
 from hamjepa_audit.params import load_study
 from hamjepa_audit.plans.audit import AuditPlan, joint_tables

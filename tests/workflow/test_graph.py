@@ -9,10 +9,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from hamjepa_audit.bookkeeping.layout import Layout
-from hamjepa_audit.bookkeeping.metrics import METRICS_SCHEMA
 from hamjepa_audit.bookkeeping.verification import verify_results
 from hamjepa_audit.files import read_sealed_json, write_sealed_json
+from hamjepa_audit.layout import Layout
+from hamjepa_audit.metrics import METRICS_SCHEMA
 from hamjepa_audit.params import load_study
 from hamjepa_audit.plans.study import StudyPlan
 from tests.tiny import ARMS, EPOCHS, SEEDS, STUDY, audit, edit

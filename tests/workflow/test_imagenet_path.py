@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from hamjepa_audit.bookkeeping.layout import Layout
-from hamjepa_audit.bookkeeping.metrics import METRICS_SCHEMA, TRAINING_SECONDS
 from hamjepa_audit.files import read_parquet
+from hamjepa_audit.layout import Layout
+from hamjepa_audit.metrics import METRICS_SCHEMA, TRAINING_SECONDS
 from hamjepa_audit.params import load_study
 from hamjepa_audit.plans.study import DYNAMICS, TRAJECTORY, StudyPlan, data_digest
 from hamjepa_audit.statistics.verdicts import Verdict

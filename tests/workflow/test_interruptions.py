@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from hamjepa_audit.bookkeeping.metrics import TRAINING_SECONDS
+from hamjepa_audit.metrics import TRAINING_SECONDS
 from tests.conftest import REPOSITORY
 from tests.tiny import STUDY, audit
 from tests.workflow.conftest import snakemake

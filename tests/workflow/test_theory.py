@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from hamjepa_audit.bookkeeping.layout import PROVENANCE, Layout
 from hamjepa_audit.bookkeeping.verification import verify_results
+from hamjepa_audit.layout import PROVENANCE, Layout
 from hamjepa_audit.plans.theory import theory_files, theory_numbers
 from tests.tiny import edit
 from tests.unit.fabricated import flip_bit

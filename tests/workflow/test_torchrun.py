@@ -13,9 +13,9 @@ from typing import Any
 import psutil
 import pytest
 
-from hamjepa_audit.bookkeeping.layout import Layout
 from hamjepa_audit.bookkeeping.states import saved_states
 from hamjepa_audit.bookkeeping.verification import verify_results
+from hamjepa_audit.layout import Layout
 from tests.tiny import STUDY, copy_params, edit
 
 pytestmark = [pytest.mark.workflow, pytest.mark.timeout(600)]

@@ -11,7 +11,7 @@ from hamjepa_audit.plans.audit import CONSISTENCY, VERDICTS, AuditPlan, joint_ta
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.plans.figures import has_trajectories, measured_figures
 from hamjepa_audit.files import canonical_json, read_json, write_if_changed
-from hamjepa_audit.bookkeeping.layout import PROVENANCE, Layout
+from hamjepa_audit.layout import PROVENANCE, Layout
 from hamjepa_audit.machine import gpu_count
 from hamjepa_audit.plans.page import page_selection as selected_for_page
 from hamjepa_audit.params import load_study

@@ -1,1 +1,1 @@
-"""What lies below results/: where, made of what, and whether it is whole."""
+"""Contents of results/: what they were made of, and whether they are complete."""

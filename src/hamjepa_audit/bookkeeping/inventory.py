@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hamjepa_audit.bookkeeping.layout import Layout
 from hamjepa_audit.bookkeeping.measurements import require_origin
 from hamjepa_audit.bookkeeping.states import remove_states
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import read_parquet
+from hamjepa_audit.layout import Layout
 from hamjepa_audit.locking import sole_process
 from hamjepa_audit.params import load_study
 from hamjepa_audit.params.loading import require_study, study_names

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from hamjepa_audit.bookkeeping.layout import Layout
-from hamjepa_audit.bookkeeping.metrics import (
+from hamjepa_audit.bookkeeping.records import Record, read_record
+from hamjepa_audit.errors import UserError
+from hamjepa_audit.files import canonical_json, write_parquet
+from hamjepa_audit.layout import Layout
+from hamjepa_audit.metrics import (
     METRICS_SCHEMA,
     TRAINING_SECONDS,
     Measurement,
     RunKey,
     metrics_table,
 )
-from hamjepa_audit.bookkeeping.records import Record, read_record
-from hamjepa_audit.errors import UserError
-from hamjepa_audit.files import canonical_json, write_parquet
 
 ORIGIN = b"hamjepa-audit-origin"
 """The key of the schema's metadata that holds what a measurement was made of, as JSON."""

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hamjepa_audit.bookkeeping.layout import Layout
 from hamjepa_audit.bookkeeping.measurements import require_origin
 from hamjepa_audit.bookkeeping.records import read_record
 from hamjepa_audit.bookkeeping.verification import verify_results
@@ -21,6 +20,7 @@ from hamjepa_audit.files import (
     sha256_file,
     write_sealed_json,
 )
+from hamjepa_audit.layout import Layout
 from hamjepa_audit.plans.study import ALL_STEPS, Batch, StudyPlan
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from hamjepa_audit.bookkeeping.layout import Layout
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import read_sealed_json
+from hamjepa_audit.layout import Layout
 from hamjepa_audit.plans.identity import run_prefix, training_digest
 
 Record = dict[str, Any]

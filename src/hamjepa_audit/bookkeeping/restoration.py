@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from hamjepa_audit.bookkeeping.layout import Layout
 from hamjepa_audit.bookkeeping.table_provenance import check_selections
+from hamjepa_audit.layout import Layout
 
 STEP_NS = 1_000_000
 

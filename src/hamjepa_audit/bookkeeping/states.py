@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hamjepa_audit.bookkeeping.layout import Layout
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import read_sealed_json, sha256_file, write_bytes, write_sealed_json
+from hamjepa_audit.layout import Layout
 
 SCHEMA = 2
 """Raised by hand when other things are kept, or under other names."""

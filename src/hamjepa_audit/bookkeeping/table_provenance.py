@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hamjepa_audit.bookkeeping.layout import PROVENANCE, Layout
 from hamjepa_audit.bookkeeping.provenance import code_and_environment
 from hamjepa_audit.bookkeeping.records import Record, read_record
 from hamjepa_audit.errors import UserError
@@ -21,6 +20,7 @@ from hamjepa_audit.files import (
     sha256_file,
     write_sealed_json,
 )
+from hamjepa_audit.layout import PROVENANCE, Layout
 from hamjepa_audit.plans.audit import AuditPlan, joint_tables
 from hamjepa_audit.plans.study import StudyPlan
 from hamjepa_audit.plans.theory import THEORY_NUMERICS, TheoryPlan, theory_files, theory_numbers

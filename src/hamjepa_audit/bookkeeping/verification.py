@@ -11,9 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from hamjepa_audit.bookkeeping.layout import CHECKPOINT_SUFFIX, PROVENANCE, Layout
 from hamjepa_audit.bookkeeping.measurements import require_origin, training_times
-from hamjepa_audit.bookkeeping.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
 from hamjepa_audit.bookkeeping.records import read_record
 from hamjepa_audit.bookkeeping.states import (
     SavedState,
@@ -29,6 +27,8 @@ from hamjepa_audit.bookkeeping.table_provenance import (
 from hamjepa_audit.data.store import images_file, verify_store
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import read_json, read_parquet, read_sealed_json, sha256_file
+from hamjepa_audit.layout import CHECKPOINT_SUFFIX, PROVENANCE, Layout
+from hamjepa_audit.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
 from hamjepa_audit.params import load_study
 from hamjepa_audit.plans.identity import batch_id, run_prefix
 from hamjepa_audit.plans.study import ALL_STEPS

@@ -36,8 +36,8 @@ def audit(
     """
     import pandas as pd
 
-    from hamjepa_audit.bookkeeping.metrics import METRICS_SCHEMA
     from hamjepa_audit.files import read_parquet
+    from hamjepa_audit.metrics import METRICS_SCHEMA
     from hamjepa_audit.params.audit import load_audit
     from hamjepa_audit.params.claims import load_claims
     from hamjepa_audit.reporting.audit_tables import audit_tables

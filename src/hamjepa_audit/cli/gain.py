@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 def gain(context: typer.Context, study: Study) -> None:
     """Hold every arm against baseline and method: a table, a figure, curves over settings."""
-    from hamjepa_audit.bookkeeping.metrics import METRICS_SCHEMA
     from hamjepa_audit.bookkeeping.table_provenance import origin_of
     from hamjepa_audit.files import read_json, read_parquet
+    from hamjepa_audit.metrics import METRICS_SCHEMA
     from hamjepa_audit.params import load_study
     from hamjepa_audit.params.audit import load_audit
     from hamjepa_audit.params.controls import has_gain

@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from hamjepa_audit.bookkeeping.layout import Layout
 from hamjepa_audit.cli import (
     audit,
     benchmark,
@@ -24,6 +23,7 @@ from hamjepa_audit.cli import (
     theory,
 )
 from hamjepa_audit.errors import CheckFailedError, UserError
+from hamjepa_audit.layout import Layout
 
 USER_CAN_MEND = 2
 FAILED = 1

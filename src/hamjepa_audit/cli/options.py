@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from hamjepa_audit.bookkeeping.layout import Layout
+from hamjepa_audit.layout import Layout
 from hamjepa_audit.params import load_study
 from hamjepa_audit.plans.study import Batch, StudyPlan, plan_study
 

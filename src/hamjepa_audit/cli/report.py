@@ -24,10 +24,10 @@ def report(
     ] = CAPTIONS,
 ) -> None:
     """Write the page of an audit: verdicts, claims, figures, method, runs; one HTML file."""
-    from hamjepa_audit.bookkeeping.metrics import METRICS_SCHEMA
     from hamjepa_audit.bookkeeping.records import read_record
     from hamjepa_audit.errors import UserError
     from hamjepa_audit.files import read_parquet
+    from hamjepa_audit.metrics import METRICS_SCHEMA
     from hamjepa_audit.params import load_study
     from hamjepa_audit.params.loading import study_names
     from hamjepa_audit.plans.audit import AuditPlan

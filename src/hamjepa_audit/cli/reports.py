@@ -21,8 +21,8 @@ def collect(context: typer.Context, study: Study) -> None:
 
 def metrics(context: typer.Context, study: Studies) -> None:
     """Join the metrics of studies into results/metrics.parquet, with means for a glance."""
-    from hamjepa_audit.bookkeeping.metrics import METRICS_SCHEMA
     from hamjepa_audit.files import read_parquet, write_json, write_text
+    from hamjepa_audit.metrics import METRICS_SCHEMA
     from hamjepa_audit.reporting.collect import collect
     from hamjepa_audit.reporting.headlines import accuracies, headlines
 
@@ -40,9 +40,9 @@ def metrics(context: typer.Context, study: Studies) -> None:
 
 def tables(context: typer.Context, study: Study) -> None:
     """Write a study's tables: every seed, summaries, paired differences, an overview."""
-    from hamjepa_audit.bookkeeping.metrics import METRICS_SCHEMA
     from hamjepa_audit.bookkeeping.table_provenance import origin_of
     from hamjepa_audit.files import read_json, read_parquet
+    from hamjepa_audit.metrics import METRICS_SCHEMA
     from hamjepa_audit.params import load_study
     from hamjepa_audit.reporting.tables import study_tables
 
@@ -79,8 +79,8 @@ def provenance(
 
 def figures(context: typer.Context, study: Study) -> None:
     """Draw a study's figures: kNN sweep, spectra, histograms, training curves, trajectories."""
-    from hamjepa_audit.bookkeeping.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
     from hamjepa_audit.files import read_parquet
+    from hamjepa_audit.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
     from hamjepa_audit.params import load_study
     from hamjepa_audit.params.audit import load_audit
     from hamjepa_audit.plans.figures import has_trajectories

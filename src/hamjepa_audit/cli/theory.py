@@ -49,11 +49,11 @@ def theory(
 def theory_report(context: typer.Context, claims: ClaimsFile = None) -> None:
     """Write the tables and figures of what `theory` found, and what they were made of and with."""
     from hamjepa_audit.bookkeeping.table_provenance import write_theory_provenance
-    from hamjepa_audit.bookkeeping.theory_numbers import NUMBERS
     from hamjepa_audit.files import read_parquet
     from hamjepa_audit.plans.theory import TheoryPlan
     from hamjepa_audit.reporting.theory_figures import theory_figures
     from hamjepa_audit.reporting.theory_tables import theory_tables
+    from hamjepa_audit.theory_numbers import NUMBERS
 
     layout = layout_of(context)
     plan = TheoryPlan.load(layout, claims)
@@ -69,8 +69,8 @@ def theory_report(context: typer.Context, claims: ClaimsFile = None) -> None:
 
 def theory_verdict(context: typer.Context) -> None:
     """Say whether every check of `theory` holds; ends with status 1 and names those that fail."""
-    from hamjepa_audit.bookkeeping.theory_numbers import CHECKS_SCHEMA
     from hamjepa_audit.files import read_parquet
+    from hamjepa_audit.theory_numbers import CHECKS_SCHEMA
 
     checks = read_parquet(layout_of(context).theory_numbers("checks"), CHECKS_SCHEMA)
     _require_that_all_hold(checks)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hamjepa_audit.bookkeeping.metrics import Measurement
+from hamjepa_audit.metrics import Measurement
 from hamjepa_audit.models.hamiltonian import Potential, energy
 from hamjepa_audit.models.predictors import (
     AdditiveCouplingPredictor,

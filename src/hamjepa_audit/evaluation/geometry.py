@@ -7,7 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from hamjepa_audit.bookkeeping.metrics import Measurement, Point
 from hamjepa_audit.evaluation.rows import require_features, unit_rows
 from hamjepa_audit.evaluation.spectrum import (
     covariance_eigenvalues,
@@ -15,6 +14,7 @@ from hamjepa_audit.evaluation.spectrum import (
     lowrank_eigenvalues,
     participation_ratio,
 )
+from hamjepa_audit.metrics import Measurement, Point
 from hamjepa_audit.params.arms import Readout
 from hamjepa_audit.params.studies import GeometryParams
 from hamjepa_audit.randomness import Stream, generator

@@ -5,10 +5,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from hamjepa_audit.bookkeeping.metrics import Measurement
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.evaluation.accuracy import TOP, Accuracies, accuracies, label_ranks
 from hamjepa_audit.evaluation.rows import require_labelled, unit_rows
+from hamjepa_audit.metrics import Measurement
 from hamjepa_audit.params.arms import Readout
 from hamjepa_audit.params.studies import KNNParams
 

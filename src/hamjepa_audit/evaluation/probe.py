@@ -8,10 +8,10 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from hamjepa_audit.adamw import AdamW
-from hamjepa_audit.bookkeeping.metrics import Measurement
 from hamjepa_audit.errors import TrainingDivergedError
 from hamjepa_audit.evaluation.accuracy import TOP, Accuracies, accuracies, label_ranks
 from hamjepa_audit.evaluation.rows import require_labelled
+from hamjepa_audit.metrics import Measurement
 from hamjepa_audit.params.arms import Readout
 from hamjepa_audit.params.studies import ProbeParams
 from hamjepa_audit.randomness import Stream, generator

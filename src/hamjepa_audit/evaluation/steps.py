@@ -8,14 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hamjepa_audit.bookkeeping.checkpoints import (
+from hamjepa_audit.bookkeeping.measurements import Checkpoints, write_measurement
+from hamjepa_audit.bookkeeping.records import read_record
+from hamjepa_audit.checkpoints import (
     load_model,
     load_recorded_encoder,
     recorded_checkpoint,
 )
-from hamjepa_audit.bookkeeping.measurements import Checkpoints, write_measurement
-from hamjepa_audit.bookkeeping.metrics import Measurement, Point, curves_table, metrics_table
-from hamjepa_audit.bookkeeping.records import read_record
 from hamjepa_audit.data.store import Store, labels_sha256, open_store, verify_store
 from hamjepa_audit.data.streaming import open_images
 from hamjepa_audit.errors import UserError
@@ -31,6 +30,7 @@ from hamjepa_audit.evaluation.probe import probe_measurements
 from hamjepa_audit.evaluation.readouts import readout
 from hamjepa_audit.evaluation.rows import require_features
 from hamjepa_audit.files import atomic_folder
+from hamjepa_audit.metrics import Measurement, Point, curves_table, metrics_table
 from hamjepa_audit.params.arms import Readout
 from hamjepa_audit.params.studies import RunParams
 from hamjepa_audit.plans.identity import run_key

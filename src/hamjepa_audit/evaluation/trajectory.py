@@ -7,10 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hamjepa_audit.bookkeeping.checkpoints import load_recorded_encoder
 from hamjepa_audit.bookkeeping.measurements import write_measurement
-from hamjepa_audit.bookkeeping.metrics import Measurement, metrics_table
 from hamjepa_audit.bookkeeping.records import read_record
+from hamjepa_audit.checkpoints import load_recorded_encoder
 from hamjepa_audit.data.progress import Progress
 from hamjepa_audit.data.store import verify_store
 from hamjepa_audit.data.streaming import open_images
@@ -20,6 +19,7 @@ from hamjepa_audit.evaluation.features import extract_features
 from hamjepa_audit.evaluation.knn import knn_measurements
 from hamjepa_audit.evaluation.probe import probe_measurements
 from hamjepa_audit.evaluation.readouts import readout
+from hamjepa_audit.metrics import Measurement, metrics_table
 from hamjepa_audit.params.studies import RunParams
 from hamjepa_audit.plans.identity import run_key
 from hamjepa_audit.plans.study import TRAJECTORY, Batch

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hamjepa_audit.bookkeeping.layout import Layout
 from hamjepa_audit.files import write_if_changed
+from hamjepa_audit.layout import Layout
 from hamjepa_audit.params.audit import AuditParams, load_audit
 from hamjepa_audit.params.claims import Claims, load_claims
 from hamjepa_audit.plans.study import TABLE_FORMS

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
-from hamjepa_audit.bookkeeping.metrics import RunKey
 from hamjepa_audit.files import digest_of
+from hamjepa_audit.metrics import RunKey
 from hamjepa_audit.params.base import Params
 from hamjepa_audit.params.loading import resolve_run
 from hamjepa_audit.params.studies import RunParams, StudyParams

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from hamjepa_audit.bookkeeping.layout import Layout
+from hamjepa_audit.layout import Layout
 from hamjepa_audit.params import load_study
 from hamjepa_audit.params.loading import study_names
 

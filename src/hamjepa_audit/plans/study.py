@@ -8,10 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hamjepa_audit.bookkeeping.layout import Layout
 from hamjepa_audit.data.store import load_manifest
 from hamjepa_audit.errors import UserError, nearest
 from hamjepa_audit.files import write_if_changed
+from hamjepa_audit.layout import Layout
 from hamjepa_audit.params.controls import gain_figures
 from hamjepa_audit.params.studies import RunParams, StudyParams
 from hamjepa_audit.plans.identity import batch_id, evaluation_digest, run_id, study_runs

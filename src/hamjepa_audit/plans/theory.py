@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hamjepa_audit.bookkeeping.layout import Layout
-from hamjepa_audit.bookkeeping.theory_numbers import NUMBERS
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import write_if_changed
+from hamjepa_audit.layout import Layout
 from hamjepa_audit.params.claims import ToyTransport, load_claims
 from hamjepa_audit.params.theory import TheoryParams, load_theory
 from hamjepa_audit.plans.study import TABLE_FORMS
+from hamjepa_audit.theory_numbers import NUMBERS
 
 THEORY_NUMERICS = 1
 """Bumped by hand when the checks give other numbers for the same parameters."""

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hamjepa_audit.bookkeeping.measurements import require_origin, require_runs, training_times
-from hamjepa_audit.bookkeeping.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import read_parquet, write_parquet
+from hamjepa_audit.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
 from hamjepa_audit.plans.study import DYNAMICS, TRAJECTORY, StudyPlan
 
 IDENTIFYING = (

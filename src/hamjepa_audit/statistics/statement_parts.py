@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from hamjepa_audit.bookkeeping.metrics import TRAINING_SECONDS
+from hamjepa_audit.metrics import TRAINING_SECONDS
 from hamjepa_audit.params.audit import AuditParams, StatementParams
 from hamjepa_audit.statistics.hypothesis_tests import Array
 from hamjepa_audit.statistics.seeds import NotMeasured, SeedTable, without_noise

@@ -6,13 +6,13 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from hamjepa_audit.bookkeeping.theory_numbers import NUMBERS
 from hamjepa_audit.params.claims import ToyTransport
 from hamjepa_audit.params.theory import TheoryParams
 from hamjepa_audit.theory.checks import run_checks
 from hamjepa_audit.theory.pictures import area_preservation, defects, energy_drift, reversal
 from hamjepa_audit.theory.theorems import all_checks
 from hamjepa_audit.theory.transport import compare_setups, nearest_setup
+from hamjepa_audit.theory_numbers import NUMBERS
 
 
 def theory_numbers(

@@ -17,7 +17,6 @@ from scipy.stats import wasserstein_distance
 from scipy.stats.qmc import MultivariateNormalQMC
 from torch import Tensor
 
-from hamjepa_audit.bookkeeping.theory_numbers import SETUP_COLUMNS
 from hamjepa_audit.models.integrators import leapfrog
 from hamjepa_audit.params.claims import Rollout, ToyTransport
 from hamjepa_audit.params.theory import (
@@ -29,6 +28,7 @@ from hamjepa_audit.params.theory import (
 )
 from hamjepa_audit.theory.instances import generator_for
 from hamjepa_audit.theory.integrators import INTEGRATORS, Integrator
+from hamjepa_audit.theory_numbers import SETUP_COLUMNS
 
 MODELS = {"euler": "explicit_euler", "leapfrog": "leapfrog"}
 """The paper's names of the models' integrators, and ours."""

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hamjepa_audit.bookkeeping.checkpoints import save_checkpoint
-from hamjepa_audit.bookkeeping.layout import Layout
 from hamjepa_audit.bookkeeping.states import require_checkpoints
+from hamjepa_audit.checkpoints import save_checkpoint
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import sha256_file
+from hamjepa_audit.layout import Layout
 from hamjepa_audit.training.loop import Trainer
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from hamjepa_audit.bookkeeping.checkpoints import save_checkpoint
-from hamjepa_audit.bookkeeping.layout import Layout
-from hamjepa_audit.bookkeeping.metrics import HISTORY_SCHEMA
+from hamjepa_audit.checkpoints import save_checkpoint
 from hamjepa_audit.files import sha256_file, write_parquet, write_sealed_json
+from hamjepa_audit.layout import Layout
+from hamjepa_audit.metrics import HISTORY_SCHEMA
 from hamjepa_audit.params.studies import RunParams
 from hamjepa_audit.plans.identity import TRAINING_NUMERICS, run_key
 from hamjepa_audit.training.device import describe_device, peak_memory

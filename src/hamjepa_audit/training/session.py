@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hamjepa_audit.bookkeeping.layout import Layout
 from hamjepa_audit.bookkeeping.provenance import code_and_environment
 from hamjepa_audit.data.store import open_store, verify_store
 from hamjepa_audit.data.streaming import StreamedImages, open_images
+from hamjepa_audit.layout import Layout
 from hamjepa_audit.locking import sole_process
 from hamjepa_audit.params.studies import RunParams, StudyParams
 from hamjepa_audit.plans.identity import run_id

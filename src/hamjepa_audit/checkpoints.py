@@ -6,10 +6,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from hamjepa_audit.bookkeeping.layout import Layout
 from hamjepa_audit.bookkeeping.records import read_record
 from hamjepa_audit.errors import UserError, first_line
 from hamjepa_audit.files import sha256_file
+from hamjepa_audit.layout import Layout
 from hamjepa_audit.model import Model, build_model
 from hamjepa_audit.models.encoder import TokenEncoder
 from hamjepa_audit.params.studies import RunParams
