@@ -1,1 +1,1 @@
-"""Contents of results/: what they were made of, and whether they are complete."""
+"""The contents of results/: what they were made from, and whether they are complete and intact."""

@@ -1,4 +1,4 @@
-"""What lies below the results: which runs and measurements the parameters ask for, which not."""
+"""Lists the runs and measurements below results/, and tells which ones the parameters ask for."""
 
 import re
 import shutil
@@ -27,16 +27,16 @@ _BATCH = re.compile(r"([a-z][a-z0-9_]*)-[a-z][a-z0-9_]*-e\d+-[0-9a-f]{12}")
 
 @dataclass(frozen=True)
 class Entry:
-    """A run, states of an unfinished one, an evaluation of runs, or what lies in one.
+    """A run, the saved states of an unfinished run, an evaluation of runs, or an item of one.
 
     Attributes:
-        kind: which of these.
+        kind: which of these it is.
         path: its folder or file.
-        study: the study that it is of.
-        standing: whether the parameters ask for it; not known where the study's data aren't
-            prepared, which its run ids name, or where it has no parameters here.
-        complete: whether all is there that makes it whole; of an evaluation, every measurement,
-            each of the checkpoints that the runs have now.
+        study: the study that it belongs to.
+        standing: whether the parameters ask for it. This is unknown if the study's data are not
+            prepared, because run ids depend on their digest, or if the study has no parameter file.
+        complete: whether none of its files is missing. An evaluation is complete if it has every
+            measurement, made on the checkpoints that the runs have now.
     """
 
     kind: Kind
@@ -47,19 +47,20 @@ class Entry:
 
     @property
     def state(self) -> State:
-        """What a person is told of it."""
+        """The state that is displayed to the user."""
         return self.standing if self.complete else "incomplete"
 
 
 def take_inventory(layout: Layout, studies: Sequence[str] | None = None) -> list[Entry]:
-    """What lies below results/runs, state and evaluation under an audit's names, sorted.
+    """Lists what is named like a run or a batch below results/runs, state and evaluation, sorted.
 
     Args:
-        layout: where.
-        studies: the studies to look at, also those whose parameters are gone; None: all.
+        layout: the folders of the audit.
+        studies: the studies to list, including ones without a parameter file; None means all.
 
     Raises:
-        UserError: no params folder, no such study and nothing of it, or its parameters are wrong.
+        UserError: there is no params folder; a study has neither parameters nor results; or its
+            parameters are invalid.
     """
     known = study_names(layout.params)
     plans = {name: _plan(layout, name) for name in known if studies is None or name in studies}
@@ -72,12 +73,12 @@ def take_inventory(layout: Layout, studies: Sequence[str] | None = None) -> list
 
 
 def prunable(entries: Sequence[Entry], named: Collection[str] = ()) -> list[Entry]:
-    """What the parameters do not ask for, whole or not.
+    """The entries that the parameters do not ask for, complete or not.
 
     Args:
-        entries: what there is.
-        named: the studies that were named; all is deleted of those that have no parameters, which
-            of others is kept: their parameters may only be elsewhere.
+        entries: the inventory.
+        named: the studies that the user named. Entries of a study without a parameter file are
+            included only if it is named: otherwise its parameters may merely be elsewhere.
     """
     return [
         entry
@@ -88,10 +89,10 @@ def prunable(entries: Sequence[Entry], named: Collection[str] = ()) -> list[Entr
 
 
 def delete(entry: Entry) -> None:
-    """Deletes an entry from the disk; what says that a run is whole goes first.
+    """Deletes an entry from the disk; a run's record, which marks it as complete, goes first.
 
     Raises:
-        UserError: it can't be deleted, or is the state of a run that is being trained.
+        UserError: it can't be deleted, or it is the state of a run that is being trained.
     """
     if entry.kind == "state":
         with sole_process(entry.path.with_name(f"{entry.path.name}.lock"), entry.path.name):
@@ -110,7 +111,7 @@ def delete(entry: Entry) -> None:
 
 
 def _plan(layout: Layout, name: str) -> StudyPlan | None:
-    """The plan of a study; None where its data are neither pinned nor prepared."""
+    """The plan of a study; None if its data are neither pinned nor prepared."""
     study = load_study(layout.params, name)
     if study.data.digest is not None:
         return StudyPlan(layout, study, study.data.digest)
@@ -130,7 +131,7 @@ def _runs(layout: Layout, plans: dict[str, StudyPlan | None]) -> Iterator[Entry]
 
 
 def _states(layout: Layout, plans: dict[str, StudyPlan | None]) -> Iterator[Entry]:
-    """States of runs; those of a run that is whole meanwhile are needed no more."""
+    """The saved states of runs; those of a finished run are left over."""
     for folder, study in _named(layout.states(), _RUN):
         standing = _standing(plans, study, folder.name)
         if standing != "unknown study" and layout.record(folder.name).exists():
@@ -155,7 +156,7 @@ def _evaluations(layout: Layout, plans: dict[str, StudyPlan | None]) -> Iterator
 
 
 def _standing(plans: dict[str, StudyPlan | None], study: str, name: str) -> Standing:
-    """Whether a study's plan has a run or a batch of this name; runs and batches share none."""
+    """Whether a study's plan has a run or batch of this name; no run is named like a batch."""
     if study not in plans:
         return "unknown study"
     plan = plans[study]
@@ -165,16 +166,16 @@ def _standing(plans: dict[str, StudyPlan | None], study: str, name: str) -> Stan
 
 
 def _is_of_current_runs(layout: Layout, file: Path, run_ids: Collection[str]) -> bool:
-    """Whether a measurement is there, whole, and of the checkpoints that its runs have now."""
+    """Whether a measurement exists, is intact, and was made on its runs' current checkpoints."""
     try:
         require_origin(layout, file, read_parquet(file, sealed=True), run_ids, whole=False)
-    except UserError:  # `collect` and `verify` say which it is
+    except UserError:  # `collect` and `verify` report the reason
         return False
     return True
 
 
 def _named(root: Path, pattern: re.Pattern[str]) -> Iterator[tuple[Path, str]]:
-    """Folders that the audit named, with their study; others are nobody's business here."""
+    """The folders whose names match, with their study; other folders are ignored."""
     for folder in sorted(root.glob("*")):
         match = pattern.fullmatch(folder.name)
         if match is not None and folder.is_dir():

@@ -1,4 +1,4 @@
-"""Measurement files: long tables that say which measurement they are, and of which checkpoints."""
+"""Measurement files: long tables that name their measurement and the checkpoints measured."""
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -19,19 +19,19 @@ from hamjepa_audit.metrics import (
 )
 
 ORIGIN = b"hamjepa-audit-origin"
-"""The key of the schema's metadata that holds what a measurement was made of, as JSON."""
+"""The key of the schema metadata that holds the origin of a measurement, as JSON."""
 
 Checkpoints = Mapping[str, Mapping[str, str]]
-"""Run id -> name of a checkpoint's file -> its SHA-256."""
+"""Run id -> file name of a checkpoint -> its SHA-256."""
 
 
 def write_measurement(target: Path, tables: Sequence[pa.Table], checkpoints: Checkpoints) -> None:
-    """Writes the rows of all runs, sealed, with the name of the file and what was measured.
+    """Writes the rows of all runs as a sealed file that contains its own name and its origin.
 
     Args:
         target: the file, STEP-DIGEST.parquet.
-        tables: of one schema, METRICS_SCHEMA or CURVES_SCHEMA.
-        checkpoints: what the numbers were measured on.
+        tables: the rows, all with METRICS_SCHEMA or all with CURVES_SCHEMA.
+        checkpoints: the checkpoints on which the numbers were measured.
     """
     origin = canonical_json({"measurement": target.stem, "checkpoints": checkpoints})
     table = pa.concat_tables(tables).replace_schema_metadata({ORIGIN: origin})
@@ -39,10 +39,11 @@ def write_measurement(target: Path, tables: Sequence[pa.Table], checkpoints: Che
 
 
 def training_times(layout: Layout, run_ids: Iterable[str]) -> pa.Table:
-    """What training took, from the runs' records: METRICS_SCHEMA, one row a run.
+    """The training times in the runs' records: METRICS_SCHEMA, one row per run.
 
-    Times of other machines can't be compared: of a study's runs of as many epochs there are times
-    only if all were trained on devices of one name with the same settings, shared by as many.
+    Times of different machines can't be compared. The runs of a study with the same number of
+    epochs have times only if all were trained on the same kind of device, with the same settings
+    and the same number of runs per GPU.
 
     Raises:
         UserError: a record is missing, changed or damaged.
@@ -60,7 +61,7 @@ def training_times(layout: Layout, run_ids: Iterable[str]) -> pa.Table:
 
 
 def _machine(record: Record) -> str:
-    """What a run's time depends on besides the run."""
+    """What the training time depends on besides the run itself, as JSON."""
     device = record["device"]
     shared = record["runs_per_gpu"]
     return canonical_json([device["type"], device["name"], shared, record["determinism"]])
@@ -69,18 +70,20 @@ def _machine(record: Record) -> str:
 def require_origin(
     layout: Layout, source: Path, table: pa.Table, run_ids: Collection[str], *, whole: bool = True
 ) -> None:
-    """Checks that a measurement is that of its name, of exactly some runs as they are now.
+    """Checks that a measurement is the one in its file name, made on exactly the given runs.
+
+    The checkpoints that it was made on must be those that the runs have now.
 
     Args:
-        layout: where the runs' records are.
+        layout: the folders of the audit, for the runs' records.
         source: the file that `table` was read from.
-        table: as `read_parquet` gives it, with its metadata.
-        run_ids: those that its rows must be of.
-        whole: whether every run must be there; else those that are not are not compared.
+        table: the table that `read_parquet` returned, with its metadata.
+        run_ids: the runs that its rows must belong to.
+        whole: whether every run must exist; otherwise missing runs are not compared.
 
     Raises:
-        UserError: it is another measurement, of other runs, of other checkpoints than those that
-            the runs' records name, or does not say what it was made of.
+        UserError: it is another measurement, or was made on other runs or on checkpoints other than
+            those in the runs' records; or it does not contain its origin.
     """
     origin = json.loads((table.schema.metadata or {}).get(ORIGIN, "{}"))
     if not origin:
@@ -102,10 +105,10 @@ def require_origin(
 
 
 def require_runs(source: Path, table: pa.Table, run_ids: Collection[str]) -> None:
-    """Checks that the rows of a file are of exactly some runs.
+    """Checks that the rows of a file belong to exactly the given runs.
 
     Raises:
-        UserError: they are of others, or of fewer.
+        UserError: there are rows of other runs, or none of some of these.
     """
     found = set(table["run_id"].unique().to_pylist())
     if found != set(run_ids):
@@ -118,7 +121,7 @@ def require_runs(source: Path, table: pa.Table, run_ids: Collection[str]) -> Non
 
 
 def _list(run_ids: Collection[str]) -> str:
-    """One run, or the first of several and how many more."""
+    """The only run, or the first one and the number of others, as text."""
     first, *rest = sorted(run_ids) or ["no run"]
     return f"{first} and {len(rest)} more" if rest else first
 

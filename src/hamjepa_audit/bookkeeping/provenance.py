@@ -1,4 +1,4 @@
-"""What a result was made with: code, environment, machine."""
+"""Collects what a result was made with: code, environment and platform."""
 
 import hashlib
 import platform
@@ -12,7 +12,7 @@ import hamjepa_audit
 
 LOCK = "environment.lock.yml"
 CODE = ("src", "params", "workflow", "Snakefile", LOCK)
-"""What decides a result; other files of a checkout may differ from the commit."""
+"""The files that determine results; other files of a checkout may differ from the commit."""
 
 PACKAGES = (
     "numpy", "pandas", "pyarrow", "safetensors", "scikit-learn", "scipy", "statsmodels", "torch",
@@ -21,10 +21,10 @@ PACKAGES = (
 
 
 def code_and_environment() -> dict[str, Any]:
-    """Version of the code (commit, whether files differ from it), lock digest, packages.
+    """The version of the code (commit, uncommitted changes), digest of the lock, and packages.
 
-    Commit, changes and lock are None where the package is not in a checkout of this project;
-    commit and changes also where there is no git or no repository.
+    The commit, changes and lock are None if the package is not in a checkout of this project; the
+    commit and changes also if git is missing or the checkout is not a repository.
     """
     checkout = _checkout()
     changed = checkout and _git(checkout, "status", "--porcelain", "--", *CODE)
@@ -40,9 +40,10 @@ def code_and_environment() -> dict[str, Any]:
 
 
 def _checkout() -> Path | None:
-    """The checkout that the package lies in; None where it is installed without one.
+    """The checkout that contains the package; None if it is installed without one.
 
-    A site-packages may lie in anybody's repository, whose commit says nothing of this code.
+    A site-packages folder may lie in an unrelated repository, whose commit does not describe this
+    code.
     """
     folder = Path(hamjepa_audit.__file__).resolve().parents[2]
     project = folder / "pyproject.toml"
@@ -53,7 +54,7 @@ def _checkout() -> Path | None:
 
 
 def _git(repository: Path, *command: str) -> str | None:
-    """Output of a git command; None where there is no git or no repository."""
+    """The output of a git command; None if git is missing or there is no repository."""
     try:
         result = subprocess.run(
             ["git", "-C", str(repository), *command], capture_output=True, text=True, check=False

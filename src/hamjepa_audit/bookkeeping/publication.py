@@ -1,4 +1,4 @@
-"""A study's results without weights: small enough for git, and enough to make its tables again."""
+"""Publishes a study's results without weights: small enough for git, sufficient for its tables."""
 
 import shutil
 from collections.abc import Iterator
@@ -25,23 +25,25 @@ from hamjepa_audit.plans.study import ALL_STEPS, Batch, StudyPlan
 
 
 def publish(plan: StudyPlan, target: Path) -> Path:
-    """Copies a study's records, histories, measurements, tables and PNG figures, as results lie.
+    """Copies a study's records, histories, measurements, tables and PNG figures.
 
-    So `hamjepa-audit --results TARGET verify` checks them, and `adopt` takes them over elsewhere.
+    The copy has the layout of results/: `hamjepa-audit --results TARGET verify` checks it, and
+    `adopt` copies its runs into other results.
 
     Args:
-        plan: of the study, the only one in the tables of verdicts and the joint metrics.
-        target: the folder; what the same study was published as before gives way to it.
+        plan: the plan of the study, which must be the only one in the tables of verdicts and in the
+            joint metrics.
+        target: the folder; an earlier publication of the same study is replaced.
 
     Raises:
-        UserError: the tables are of other studies or parameters, something is missing or damaged,
-            or the folder holds anything else.
+        UserError: the tables belong to other studies or parameters, a file is missing or damaged,
+            or the folder contains anything but a publication of this study.
     """
     layout, name = plan.layout, plan.study.name
     _require_tables_of(plan)
     _require_replaceable(target, name)
     with atomic_folder(target.absolute()) as folder:
-        # Nothing is said of the data, which are not published.
+        # The data are not published, so they must not be verified.
         published = replace(layout, results=folder, data=folder / "no data")
         for path in _published(plan):
             if not path.exists():
@@ -57,21 +59,22 @@ def publish(plan: StudyPlan, target: Path) -> Path:
 
 
 def adopt(plan: StudyPlan, source: Path) -> int:
-    """Takes over runs with their measurements that were published, where the study has none.
+    """Copies published runs and their measurements into the results, where the study has none.
 
-    An arm's runs of as many epochs are taken together, if they and all that the parameters
-    measure of them were published: without weights nothing else can be measured.
+    All seeds of an arm and number of epochs are adopted together, and only if all of them were
+    published with every measurement that the parameters ask for: without weights, nothing else can
+    be measured.
 
     Args:
-        plan: of the study.
-        source: what `publish` wrote.
+        plan: the plan of the study.
+        source: the folder that `publish` wrote.
 
     Returns:
-        How many runs were taken over, without their checkpoints.
+        The number of runs that were adopted; they have no checkpoints.
 
     Raises:
-        UserError: it was not published, is of another study or damaged, or some of the runs that
-            belong together were trained here.
+        UserError: the folder is not a publication, or is of another study or damaged; or some of
+            the runs that belong together were trained here.
     """
     published = replace(plan.layout, results=source)
     if not published.publication().exists():
@@ -86,7 +89,7 @@ def adopt(plan: StudyPlan, source: Path) -> int:
 
 
 def _adopt_batch(batch: Batch, published: Layout) -> int:
-    """Takes over one arm's runs; records, which say that a run is there, come last."""
+    """Adopts one batch of runs; records are copied last, because they mark a run as complete."""
     layout, theirs = batch.layout, replace(batch, layout=published)
     measurements = {theirs.measurement(step): batch.measurement(step) for step in batch.steps}
     there = [*measurements, *(published.record(name) for name in batch.run_ids)]
@@ -114,7 +117,7 @@ def _adopt_batch(batch: Batch, published: Layout) -> int:
 
 
 def _require_tables_of(plan: StudyPlan) -> None:
-    """Refuses tables of other studies, and of other parameters than there are now."""
+    """Refuses tables that were made from other studies or from other parameters than the plan's."""
     layout, name = plan.layout, plan.study.name
     expected: dict[Path, Any] = {layout.studies(): [name], layout.selection(name): plan.selection()}
     for path, content in expected.items():
@@ -126,7 +129,7 @@ def _require_tables_of(plan: StudyPlan) -> None:
 
 
 def _require_replaceable(target: Path, study: str) -> None:
-    """Refuses to replace a folder that holds anything but the same study, published."""
+    """Refuses to replace a folder that contains anything but a publication of the same study."""
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     mark = Layout(results=target).publication()

@@ -1,4 +1,4 @@
-"""Run records, read back: what a run was made of and on."""
+"""Reads and compares run records, which contain a run's parameters, data, code and device."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -15,14 +15,14 @@ COMPARED = (
     "version", "commit", "uncommitted_changes", "lock_sha256", "python", "packages", "platform",
     "device", "determinism", "runs_per_gpu",
 )  # fmt: skip
-"""What two runs may be told apart by: what decides their numbers, then what they ran on."""
+"""The keys in which runs are compared: what determines their numbers, then the environment."""
 
 ABSENT = object()
-"""Stands for the value of a key that a record doesn't have."""
+"""Stands for the value of a key that a record lacks."""
 
 
 class Difference(NamedTuple):
-    """A dotted key that two records have different values of; ABSENT where one lacks it."""
+    """A dotted key with different values in two records; ABSENT if one of them lacks it."""
 
     key: str
     first: Any
@@ -33,7 +33,7 @@ def read_record(layout: Layout, run_id: str) -> Record:
     """The record of a run.
 
     Raises:
-        UserError: it is missing, was changed or damaged, or is another run's.
+        UserError: it is missing, was changed or damaged, or belongs to another run.
     """
     path = layout.record(run_id)
     record = read_sealed_json(path)
@@ -46,12 +46,13 @@ def read_record(layout: Layout, run_id: str) -> Record:
 
 
 def require_one_kind_of_device(layout: Layout, run_ids: Iterable[str]) -> None:
-    """Runs that are compared must have been trained on one kind of device.
+    """Checks that runs that are to be compared were trained on one kind of device.
 
-    A GPU trains in bf16 and draws other directions for SIGReg: seeds of both don't make a mean.
+    A GPU trains in bf16 and draws other directions for SIGReg, so that runs on CPUs and GPUs must
+    not be averaged.
 
     Raises:
-        UserError: some ran on a CPU, some on a GPU, or a record can't be read.
+        UserError: some runs used a CPU and others a GPU, or a record can't be read.
     """
     kinds: dict[str, str] = {}
     for run_id in run_ids:
@@ -65,7 +66,7 @@ def require_one_kind_of_device(layout: Layout, run_ids: Iterable[str]) -> None:
 
 
 def recorded_run_id(record: Record) -> str:
-    """The run id that a record's parameters, data digest and numerics give."""
+    """The run id that follows from a record's parameters, data digest and training numerics."""
     params = record["params"]
     content = {key: value for key, value in params.items() if key != "title"}
     digest = training_digest(content, record["data_digest"], record["training_numerics"])
@@ -74,7 +75,7 @@ def recorded_run_id(record: Record) -> str:
 
 
 def differences(first: Record, second: Record) -> list[Difference]:
-    """What two runs were made of or on differently, key by key."""
+    """The keys of COMPARED, and of the mappings below them, in which two records differ."""
     flat = [
         {key: value for name in COMPARED for key, value in _leaves(name, record[name])}
         for record in (first, second)
@@ -87,7 +88,7 @@ def differences(first: Record, second: Record) -> list[Difference]:
 
 
 def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """The values below a key that aren't mappings, by dotted key."""
+    """Yields the values below a key that are not mappings, with their dotted keys."""
     if isinstance(value, dict) and value:
         for name, below in sorted(value.items()):
             yield from _leaves(f"{key}.{name}", below)

@@ -1,7 +1,7 @@
-"""Fetched results get the times of the order they were made in.
+"""Gives fetched results modification times in the order in which they were made.
 
-Files that come from a remote or from a clone have the times at which they happened to arrive, so
-that the workflow would take some for older than what they were made of.
+Files from a DVC remote or a clone have the times at which they arrived, so the workflow would
+consider some of them older than their inputs.
 """
 
 import os
@@ -16,16 +16,17 @@ STEP_NS = 1_000_000
 
 
 def restore_times(layout: Layout) -> int:
-    """Dates what lies below the data and the results: inputs before what is made of them.
+    """Sets the modification times of prepared data and results: inputs before outputs.
 
-    It says nothing of what the results are made for: where the parameters have changed since,
-    the workflow writes another selection, newer than all of this, and makes what depends on it.
+    This does not hide changed parameters: the workflow then writes another selection, which is
+    newer than all of these files, and remakes what depends on it.
 
     Returns:
-        The number of files that were dated.
+        The number of files whose times were set.
 
     Raises:
-        UserError: a selection is not the one that tables were made of, which dates would hide.
+        UserError: a selection is not the one that tables were made from, which new times would
+            hide.
     """
     for path in layout.provenances():
         check_selections(layout, path)
@@ -39,7 +40,7 @@ def restore_times(layout: Layout) -> int:
 
 
 def _layers(layout: Layout) -> Iterator[set[Path]]:
-    """The files by the order they are made in; each in the first layer that it belongs to."""
+    """Yields the files in the order in which they are made, each in the first matching layer."""
     seen: set[Path] = set()
     results, studies = layout.results, layout.studies().parent
     for root, pattern in (

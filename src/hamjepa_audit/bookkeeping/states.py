@@ -1,8 +1,8 @@
-"""States of unfinished runs, on the disk: what a killed training goes on from.
+"""The saved states of unfinished runs, from which a killed training resumes.
 
-A run's folder of states holds, for each of its last few states, `step-N.safetensors` and
-`step-N.json`, which is written last, seals itself and names the digest of the first. Nothing here
-needs PyTorch.
+A run's folder of states contains, for each of its last few states, `step-N.safetensors` and
+`step-N.json`. The latter is written last, is sealed, and contains the digest of the former.
+Nothing here needs PyTorch.
 """
 
 import hashlib
@@ -17,19 +17,19 @@ from hamjepa_audit.files import read_sealed_json, sha256_file, write_bytes, writ
 from hamjepa_audit.layout import Layout
 
 SCHEMA = 2
-"""Raised by hand when other things are kept, or under other names."""
+"""The version of the format, to be raised when content or names change."""
 
 KEPT = 2
-"""States of a run: the last, and the one before it in case that is damaged."""
+"""The number of states kept per run: the last, and the one before in case the last is damaged."""
 
 UNUSED = "unused-"
-"""What the names of states begin with that were set aside."""
+"""The prefix of the names of states that were set aside."""
 
 _RECORD = re.compile(r"step-(\d+)\.json")
 
 
 class SavedState(NamedTuple):
-    """The files of a state, and how many steps were done."""
+    """The files of a state, and the number of steps done."""
 
     step: int
     record: Path
@@ -37,7 +37,7 @@ class SavedState(NamedTuple):
 
 
 def saved_states(folder: Path) -> list[SavedState]:
-    """The states in a run's folder, the last first."""
+    """The states in a run's folder, the newest first."""
     matches = [_RECORD.fullmatch(path.name) for path in folder.glob("step-*.json")]
     return sorted((_saved(folder, int(match[1])) for match in matches if match), reverse=True)
 
@@ -48,19 +48,19 @@ def _saved(folder: Path, step: int) -> SavedState:
 
 
 def write_state(folder: Path, step: int, content: dict[str, Any], tensors: bytes) -> None:
-    """Writes a state, then removes those that it makes needless.
+    """Writes a state, then deletes all but the last KEPT.
 
     Args:
-        folder: of the run's states; its name is the run id.
-        step: how many steps were done.
-        content: what `read_state` gives back.
-        tensors: of a safetensors file.
+        folder: the folder of the run's states; its name is the run id.
+        step: the number of steps done.
+        content: the JSON content, which `read_state` returns.
+        tensors: the content of the safetensors file.
 
     Raises:
-        UserError: the disk is full or can't be written to; the states before are as they were.
+        UserError: the disk is full or can't be written to; earlier states are unchanged.
     """
     state = _saved(folder, step)
-    # Without waiting for the disk: what a power failure cuts short is known by its digest.
+    # Without waiting for the disk: a file truncated by a power failure is detected by its digest.
     write_bytes(state.tensors, tensors, durable=False)
     seals = {
         "schema": SCHEMA,
@@ -75,7 +75,7 @@ def write_state(folder: Path, step: int, content: dict[str, Any], tensors: bytes
 
 
 def read_state(state: SavedState) -> dict[str, Any]:
-    """What was kept besides the tensors, once every byte of both files is what was written.
+    """Verifies both files of a state and returns the JSON content.
 
     Raises:
         UserError: a file is missing, changed or damaged, or belongs to another run or version.
@@ -100,12 +100,12 @@ def read_state(state: SavedState) -> dict[str, Any]:
 
 
 def require_checkpoints(layout: Layout, run_id: str, checkpoints: Mapping[str, str]) -> None:
-    """Checks the checkpoints along training that lie with a run's states, or already in its folder.
+    """Checks a run's intermediate checkpoints, beside its states or already in the run's folder.
 
     Args:
-        layout: where.
+        layout: the folders of the audit.
         run_id: the run.
-        checkpoints: the SHA-256 that a state names of each, by file name.
+        checkpoints: the SHA-256 of each checkpoint as recorded in a state, by file name.
 
     Raises:
         UserError: one is missing, changed or damaged.
@@ -124,7 +124,7 @@ def require_checkpoints(layout: Layout, run_id: str, checkpoints: Mapping[str, s
 
 
 def set_aside(state: SavedState) -> Path:
-    """Renames the files of a state, so that it is not tried again; the new name of its record."""
+    """Renames the files of a state, so that it is not used again; returns its record's new path."""
     for path in (state.record, state.tensors):
         if path.exists():
             path.replace(path.with_name(UNUSED + path.name))
@@ -132,7 +132,7 @@ def set_aside(state: SavedState) -> Path:
 
 
 def remove_states(folder: Path) -> None:
-    """Deletes a run's states; the records first, without which the rest is nothing.
+    """Deletes a run's states; the records first, without which the other files are ignored.
 
     Raises:
         UserError: they can't be deleted.

@@ -1,6 +1,7 @@
-"""What tables were made of and with: a sealed file beside them, which also seals them.
+"""The provenance of tables: a sealed file beside them that also contains their digests.
 
-Times and machines are in here and not in the tables, so that the same runs give the same tables.
+Times and machines are recorded here and not in the tables, so that the same runs give the same
+tables.
 """
 
 import json
@@ -28,36 +29,36 @@ from hamjepa_audit.plans.theory import THEORY_NUMERICS, TheoryPlan, theory_files
 SCHEMA = 2
 
 FORMS = b"hamjepa-audit-forms"
-"""The key of a table's Parquet metadata that holds the SHA-256 of its other forms, as JSON."""
+"""The key of a table's Parquet metadata that holds the SHA-256 of its other formats, as JSON."""
 
 ENVIRONMENT = (
     "version", "commit", "uncommitted_changes", "lock_sha256", "python", "packages", "platform",
     "device", "determinism", "training_numerics",
 )  # fmt: skip
-"""What the runs of a study mostly have in common; said once for all that do."""
+"""What most runs of a study have in common; each distinct combination is listed only once."""
 
 OF_RUN = ("study", "arm", "epochs", "seed", "data_digest", "started", "ended", "peak_memory")
-"""What is said of each run; the rest is in its record."""
+"""What is listed for each run; the rest is in its record."""
 
 
 def origin_of(selection: Any) -> str:
-    """A line that a table may carry: it changes exactly when the runs or the statistics do.
+    """A line for the foot of a table that changes exactly when the runs or the statistics do.
 
     Args:
-        selection: what `StudyPlan.selection` gives.
+        selection: what `StudyPlan.selection` returns.
     """
     return f"made of the runs in {PROVENANCE}, selection {digest_of(selection)[:12]}"
 
 
 def write_study_provenance(plan: StudyPlan) -> Path:
-    """Writes what a study's tables were made of, and removes those that it is to have no more.
+    """Writes the provenance of a study's tables, and deletes tables that are no longer planned.
 
     Returns:
         The file.
 
     Raises:
-        UserError: a table, or a run's record, is missing, changed or damaged; or the selection
-            that the tables are made of is not what the parameters give.
+        UserError: a table or a run's record is missing, changed or damaged; or the parameters now
+            give another selection than the one that the tables were made from.
     """
     for path in plan.stale_tables():
         path.unlink()
@@ -67,11 +68,11 @@ def write_study_provenance(plan: StudyPlan) -> Path:
 
 
 def write_audit_provenance(audit: AuditPlan, plans: Sequence[StudyPlan]) -> Path:
-    """Writes what the tables of verdicts and the means for a glance were made of.
+    """Writes the provenance of the tables of verdicts and of the mean values.
 
     Args:
         audit: the claims, and how they are tested.
-        plans: of the studies that they are tested on.
+        plans: the plans of the studies on which they are tested.
 
     Returns:
         The file.
@@ -90,14 +91,14 @@ def write_audit_provenance(audit: AuditPlan, plans: Sequence[StudyPlan]) -> Path
 
 
 def write_theory_provenance(plan: TheoryPlan) -> Path:
-    """Writes what the checks of the theorems were made of and with.
+    """Writes the provenance of the checks of the theorems.
 
     Returns:
         The file.
 
     Raises:
-        UserError: a file is missing; or the selection that they are made of is not what the
-            parameters give.
+        UserError: a file is missing, or the parameters now give another selection than the one that
+            the checks were run with.
     """
     made_of = {"params": {"theory": plan.selection()}, "theory_numerics": THEORY_NUMERICS}
     selections = {plan.layout.theory_selection(): plan.selection()}
@@ -139,7 +140,7 @@ def _write(
 
 
 def _require_forms(path: Path) -> None:
-    """Checks that a table is what was written, in all its forms: what was edited isn't sealed."""
+    """Checks that no format of a table was edited, so that an edited one never gets a digest."""
     metadata = read_parquet(path, sealed=True).schema.metadata or {}
     for name, recorded in json.loads(metadata.get(FORMS, "{}")).items():
         if sha256_file(path.with_name(name)) != recorded:
@@ -150,7 +151,7 @@ def _require_forms(path: Path) -> None:
 
 
 def _of_studies(plans: Sequence[StudyPlan]) -> dict[str, Any]:
-    """What the runs of studies were made of and on."""
+    """The parameters, environments and runs of studies."""
     records = [read_record(plan.layout, run) for plan in plans for run in plan.runs]
     environments = [{name: record[name] for name in ENVIRONMENT} for record in records]
     distinct = [one for place, one in enumerate(environments) if one not in environments[:place]]
@@ -170,16 +171,16 @@ def _of_run(record: Record, environment: int) -> dict[str, Any]:
 
 
 def sealed_files(path: Path) -> list[Path]:
-    """The files that a provenance names.
+    """The files whose digests a provenance contains.
 
     Raises:
-        UserError: it is missing, changed or damaged.
+        UserError: the provenance is missing, changed or damaged.
     """
     return [path.parent / name for name in read_sealed_json(path)["files"]]
 
 
 def check_table_provenance(path: Path) -> None:
-    """That a provenance and the files that it names are what was written.
+    """Checks that a provenance and the files that it names are unchanged.
 
     Raises:
         UserError: one of them is missing, changed or damaged.
@@ -195,17 +196,16 @@ def check_table_provenance(path: Path) -> None:
 
 
 def check_selections(layout: Layout, path: Path) -> None:
-    """That the selections, as far as they are there, are those that tables were made of.
+    """Checks that the selections, if they exist, are those from which the tables were made.
 
-    A selection that was planned anew since says that the tables are stale.
+    A selection that was written since then with other content means that the tables are stale.
 
     Args:
-        layout: where.
+        layout: the folders of the audit.
         path: one of `layout.provenances()`.
 
     Raises:
-        UserError: a selection is another one; or the provenance is changed, damaged or of another
-            version.
+        UserError: a selection differs; or the provenance is changed, damaged or of another version.
     """
     content = read_sealed_json(path)
     if content["schema"] != SCHEMA:

@@ -1,4 +1,4 @@
-"""Whether what lies below the results and the data is what was written: every digest again."""
+"""Verifies prepared data and results by recomputing every digest."""
 
 import contextlib
 import os
@@ -39,12 +39,12 @@ _SCHEMAS = {"metrics": METRICS_SCHEMA, "curves": CURVES_SCHEMA, "history": HISTO
 
 @dataclass
 class Verification:
-    """What was looked at.
+    """The result of a verification.
 
     Attributes:
-        problems: one line for each thing that does not match.
-        checked: how many things of each kind were looked at.
-        unchecked: what could not be, since what it is to be compared with isn't there at all.
+        problems: one line for each mismatch.
+        checked: the number of checks of each kind.
+        unchecked: what could not be checked, because there is nothing to compare it with.
     """
 
     problems: list[str] = field(default_factory=list)
@@ -52,25 +52,25 @@ class Verification:
     unchecked: list[str] = field(default_factory=list)
 
     def check(self, kind: str, check: Callable[..., object], *arguments: Any) -> None:
-        """Runs a check, whose UserError is a problem."""
+        """Runs a check and adds its UserError, if any, to the problems."""
         self.checked[kind] += 1
         try:
             check(*arguments)
         except UserError as error:
-            # A damaged file is met again by the tables that are made of it.
+            # A damaged file is found again when the tables made from it are checked.
             if str(error) not in self.problems:
                 self.problems.append(str(error))
 
 
 def verify_results(layout: Layout, studies: Sequence[str] | None = None) -> Verification:
-    """Recomputes every digest of the prepared data and below the results.
+    """Recomputes every digest of the prepared data and of the results.
 
     Args:
-        layout: where.
-        studies: only what belongs to these; None: all that is there, whatever the parameters.
+        layout: the folders of the audit.
+        studies: the studies to verify; None means everything that exists, whatever the parameters.
 
     Raises:
-        UserError: no such study, or its parameters are wrong.
+        UserError: there is no such study, or its parameters are invalid.
     """
     result = Verification()
     for folder in _stores(layout, studies):
@@ -109,7 +109,7 @@ def _stores(layout: Layout, studies: Sequence[str] | None) -> list[Path]:
     if studies is not None:
         names = [load_study(layout.params, study).data.name for study in studies]
         return [layout.store(name) for name in dict.fromkeys(names)]
-    # Without its manifest, too, a folder of images is meant to be a store.
+    # A folder with images is meant to be a store even if its manifest is missing.
     traces = (layout.manifest("any").name, images_file("train"))
     return [
         folder
@@ -123,7 +123,7 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _of_studies(root: Path, studies: Sequence[str] | None) -> Iterator[Path]:
-    """The folders whose names begin with that of one of the studies."""
+    """The folders whose names begin with the name of one of the studies."""
     for folder in _folders(root):
         if studies is None or folder.name.partition("-")[0] in studies:
             yield folder
@@ -157,9 +157,10 @@ def _check_state(layout: Layout, state: SavedState) -> None:
 
 
 def _check_measurement(layout: Layout, file: Path) -> None:
-    """Its bytes; that its runs are those that its folder is named by, with the checkpoints that
-    they have, as far as they are there; that it is of its step.
-    """  # noqa: D205
+    """Checks a measurement's bytes, name and schema, and that its runs are those of its folder.
+
+    Runs that exist must have the checkpoints on which it was made.
+    """
     match = _MEASUREMENT.fullmatch(file.name)
     if match is None:
         raise UserError(
@@ -201,7 +202,7 @@ def _verify_study_tables(result: Verification, layout: Layout, study: str) -> No
     sources, runs = _sources(layout, study), read_json(selection)["runs"]
     for kind, table in made.items():
         roots = {path.parents[1] for path in sources[kind]}
-        # The times of training are not measured but read off the records.
+        # Training times are not measurements; they come from the records.
         timed = runs if kind == "metrics" else []
         roots |= {layout.runs()} if timed else set()
         missing = sorted(str(root) for root in roots if not root.exists())
@@ -213,7 +214,7 @@ def _verify_study_tables(result: Verification, layout: Layout, study: str) -> No
 
 
 def _sources(layout: Layout, study: str) -> dict[str, list[Path]]:
-    """The files whose rows each long table of a study holds, as its selection says."""
+    """The files from which each long table of a study is made, according to its selection."""
     path = layout.selection(study)
     selection = read_json(path)
     if not isinstance(selection, dict) or not {"measurements", "runs"} <= set(selection):
@@ -246,14 +247,14 @@ def _check_joint_metrics(layout: Layout) -> None:
 def _check_study_table(
     layout: Layout, target: Path, sources: Sequence[Path], schema: pa.Schema, timed: Sequence[str]
 ) -> None:
-    """A long table holds the rows of its sources, and the times of the runs that are `timed`."""
+    """Checks that a long table has the rows of its sources and the training times of `timed`."""
     _check_rows(target, sources, schema, [training_times(layout, timed)] if timed else [])
 
 
 def _check_rows(
     target: Path, sources: Sequence[Path], schema: pa.Schema, more: Sequence[pa.Table] = ()
 ) -> None:
-    """A table holds exactly the rows of its sources, and of some more."""
+    """Checks that a table has exactly the rows of its sources and of the tables in `more`."""
     held = read_parquet(target, schema, sealed=True)
     tables = [*(read_parquet(source, schema) for source in sources), *more]
     if not tables or not _sorted(held).equals(_sorted(pa.concat_tables(tables))):
@@ -269,7 +270,7 @@ def _sorted(table: pa.Table) -> pa.Table:
 
 
 def _other_tables(layout: Layout, studies: Sequence[str] | None) -> list[Path]:
-    """The Parquet files besides runs and measurements; of studies: those in folders so named."""
+    """The Parquet files outside runs and evaluation; of `studies`, only those in their folders."""
     above = (layout.runs(), layout.evaluations())
     return [
         path
@@ -280,11 +281,11 @@ def _other_tables(layout: Layout, studies: Sequence[str] | None) -> list[Path]:
 
 
 def _unsealed(layout: Layout, studies: Sequence[str] | None) -> list[str]:
-    """The folders of tables with files that no provenance names, a line each."""
+    """One line for each folder of tables with files that no provenance names."""
     folders = [*_folders(layout.audit_tables()), layout.audit_tables(), layout.theory()]
     sealed: set[Path] = set()
     for path in layout.provenances():
-        with contextlib.suppress(UserError):  # a problem already
+        with contextlib.suppress(UserError):  # already reported as a problem
             sealed |= {path, *(Path(os.path.normpath(file)) for file in sealed_files(path))}
     sealed |= {layout.theory_selection()}
     lines = []
