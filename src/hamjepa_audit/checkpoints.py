@@ -1,4 +1,4 @@
-"""Checkpoints: weights in safetensors, and the encoder back from them."""
+"""Saves and loads checkpoints: the weights of a run's model as a safetensors file."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def load_model(run: RunParams, source: Path) -> Model:
     """The model of a run with the weights of a checkpoint, on the CPU.
 
     Raises:
-        UserError: the file is missing, damaged, or holds another model.
+        UserError: the file is missing or damaged, or contains another model.
     """
     model = build_model(run)
     try:
@@ -46,7 +46,7 @@ def load_model(run: RunParams, source: Path) -> Model:
 
 
 def load_encoder(run: RunParams, source: Path, device: torch.device) -> TokenEncoder:
-    """The frozen encoder of a checkpoint, in evaluation mode on a device."""
+    """The frozen encoder of a checkpoint, on a device and in evaluation mode."""
     encoder = load_model(run, source).to(device).encoder.eval()
     return encoder.requires_grad_(False)
 
@@ -61,16 +61,16 @@ def load_recorded_encoder(
 def recorded_checkpoint(
     layout: Layout, run: RunParams, run_id: str, epoch: int | None = None
 ) -> Path:
-    """The checkpoint of a run, which has the digest that the run's record names.
+    """The path of a run's checkpoint, after checking it against the digest in the run's record.
 
     Args:
-        layout: where.
-        run: its parameters.
-        run_id: its name.
-        epoch: that of a checkpoint along training; None: the last one.
+        layout: the folders of the audit.
+        run: the run's parameters.
+        run_id: the run's name.
+        epoch: the epoch of an intermediate checkpoint; None means the final one.
 
     Raises:
-        UserError: the run is not whole, or its record or checkpoint was changed or damaged.
+        UserError: the run is incomplete, or its record or checkpoint was changed or damaged.
     """
     if epoch is None:
         source = layout.checkpoint(run_id)

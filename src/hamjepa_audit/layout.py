@@ -1,4 +1,4 @@
-"""Where everything lies that more than one module asks for."""
+"""The paths of all files and folders that more than one module uses."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 CHECKPOINT_SUFFIX = ".safetensors"
 
 PROVENANCE = "provenance.json"
-"""Lies beside tables, and says what they were made of and with."""
+"""The file beside tables that records what they were made from and with."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Layout:
         return self.store(dataset) / "manifest.json"
 
     def source(self, dataset: str) -> Path:
-        """What a data set is to be prepared from."""
+        """The source from which a data set is to be prepared."""
         return self.data / f"{dataset}.source.json"
 
     def runs(self) -> Path:
@@ -47,15 +47,15 @@ class Layout:
         return self.run(run_id) / "checkpoint.safetensors"
 
     def checkpoint_along(self, run_id: str, epoch: int) -> Path:
-        """Weights of a run after an epoch before its last."""
+        """Weights of a run after an epoch before its last: an intermediate checkpoint."""
         return self.run(run_id) / f"checkpoint_e{epoch:04d}.safetensors"
 
     def unfinished_checkpoint(self, run_id: str, epoch: int) -> Path:
-        """Such a checkpoint while the run is trained: it lives and dies with the run's states."""
+        """An intermediate checkpoint of a run in training; it is deleted with the run's states."""
         return self.state(run_id) / self.checkpoint_along(run_id, epoch).name
 
     def record(self, run_id: str) -> Path:
-        """What a run was made of and on."""
+        """Record of a run: its parameters, data, code and device."""
         return self.run(run_id) / "run.json"
 
     def run_history(self, run_id: str) -> Path:
@@ -67,19 +67,19 @@ class Layout:
         return self.results / "state"
 
     def state(self, run_id: str) -> Path:
-        """Folder of a run's states; outside its own, which the workflow empties on failure."""
+        """Folder of a run's states; not the run's folder, which the workflow empties on failure."""
         return self.states() / run_id
 
     def run_lock(self, run_id: str) -> Path:
-        """Held by the process that trains a run."""
+        """Lock held by the process that trains a run."""
         return self.states() / f"{run_id}.lock"
 
     def evaluations(self) -> Path:
-        """Folder of all that was measured on runs."""
+        """Folder of all measurements of runs."""
         return self.results / "evaluation"
 
     def evaluation(self, batch: str) -> Path:
-        """Folder of what was measured on the runs of one arm and number of epochs."""
+        """Folder of the measurements of the runs of one arm and number of epochs."""
         return self.evaluations() / batch
 
     def features(self, batch: str, digest: str) -> Path:
@@ -87,23 +87,23 @@ class Layout:
         return self.evaluation(batch) / f"features-{digest}"
 
     def measurement(self, batch: str, step: str, digest: str) -> Path:
-        """Result of one evaluation step: one of plan.ALL_STEPS."""
+        """Result of an evaluation step, which is one of plans.study.ALL_STEPS."""
         return self.evaluation(batch) / f"{step}-{digest}.parquet"
 
     def selection(self, study: str) -> Path:
-        """Which runs and measurements the study's tables are to be made of."""
+        """The runs and measurements from which the study's tables are to be made."""
         return self.results / "studies" / study / "selection.json"
 
     def study_table(self, study: str, kind: str) -> Path:
-        """All metrics, curves or history of a study."""
+        """All metrics, curves or histories of a study."""
         return self.results / "studies" / study / f"{kind}.parquet"
 
     def studies(self) -> Path:
-        """Which studies the joint metrics are to be made of."""
+        """The studies from which the joint metrics are to be made."""
         return self.results / "studies" / "selection.json"
 
     def claims_selection(self) -> Path:
-        """Which claims are tested, and how."""
+        """The claims that are to be tested, and how."""
         return self.results / "studies" / "claims.json"
 
     def metrics(self) -> Path:
@@ -111,11 +111,11 @@ class Layout:
         return self.results / "metrics.parquet"
 
     def headlines(self) -> Path:
-        """The means that a glance at all studies wants."""
+        """The main mean values of all studies."""
         return self.results / "metrics.json"
 
     def accuracies(self) -> Path:
-        """The same means of accuracies, to be plotted."""
+        """The mean accuracies among them, for plots."""
         return self.results / "accuracy.csv"
 
     def tables(self, study: str) -> Path:
@@ -123,7 +123,7 @@ class Layout:
         return self.results / "tables" / study
 
     def audit_tables(self) -> Path:
-        """Folder of the tables of verdicts, which are of all studies."""
+        """Folder of the tables of verdicts, which cover all studies."""
         return self.results / "tables"
 
     def audit_table(self, name: str) -> Path:
@@ -139,38 +139,38 @@ class Layout:
         return self.results / "theory"
 
     def theory_selection(self) -> Path:
-        """What those are to be made of."""
+        """The inputs with which the theorems are to be checked."""
         return self.theory() / "selection.json"
 
     def theory_numbers(self, name: str) -> Path:
-        """A table of numbers that those are made of."""
+        """A table of numbers from which the theory's tables and figures are made."""
         return self.theory() / "numbers" / f"{name}.parquet"
 
     def provenances(self) -> list[Path]:
-        """Where the audit says what its tables are made of, as far as it has; copies are not here.
+        """The existing provenance files of the audit, not counting those in published copies.
 
-        They seal the tables of each study, those of all studies, and the checks of the theorems.
+        They cover the tables of each study, the tables of all studies, and the theorems' checks.
         """
         places = [*self.audit_tables().glob("*/"), self.audit_tables(), self.theory()]
         paths = [folder / PROVENANCE for folder in sorted(places)]
         return [path for path in paths if path.exists()]
 
     def publication(self) -> Path:
-        """Says, in results that were published, of what."""
+        """Marker file of a publication, which names its study and runs."""
         return self.results / "published.json"
 
     def without_weights(self, run_id: str) -> Path:
-        """Says of a run that it was published or adopted, and so has no checkpoints."""
+        """Marker file of a run that was published or adopted, and so has no checkpoints."""
         return self.run(run_id) / "without_weights.json"
 
     def is_without_weights(self, run_id: str) -> bool:
-        """Whether a run is here, but was published or adopted, and so has no checkpoints."""
+        """Whether a run exists, but was published or adopted, and so has no checkpoints."""
         return self.without_weights(run_id).exists() and self.record(run_id).exists()
 
     def page_selection(self) -> Path:
-        """What the page shows besides tables and figures: titles and captions."""
+        """The titles and captions that the page shows beside tables and figures."""
         return self.results / "report" / "selection.json"
 
     def page(self) -> Path:
-        """The page that everything is read on."""
+        """The HTML page with all results."""
         return self.results / "report" / "index.html"

@@ -1,4 +1,4 @@
-"""The long tables that every measurement is written to: never a number without its seed."""
+"""The long tables to which all measurements are written, with one number of one seed per row."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -20,10 +20,10 @@ METRICS_SCHEMA = pa.schema(
         ("run_id", pa.string()),
     ]
 )
-"""One row a number: `readout` is q, p, qp or all; `unit` is percent, dimensionless or seconds."""
+"""One row per number: `readout` is q, p, qp or all; `unit` is percent, dimensionless or seconds."""
 
 TRAINING_SECONDS = "training_seconds"
-"""The metric, on the readout `all`, that holds what training a run took: the sum of its epochs."""
+"""The metric, of the readout `all`, for the training time of a run: the sum over its epochs."""
 
 CURVES_SCHEMA = pa.schema(
     [
@@ -41,7 +41,7 @@ CURVES_SCHEMA = pa.schema(
         ("run_id", pa.string()),
     ]
 )
-"""One row a point. Curves: `eigenvalue` (position: rank from 1), `cosine_quantile` and
+"""One row per point. Curves: `eigenvalue` (position: rank from 1), `cosine_quantile` and
 `norm_quantile` (position: probability in (0, 1))."""
 
 HISTORY_SCHEMA = pa.schema(
@@ -57,12 +57,12 @@ HISTORY_SCHEMA = pa.schema(
         ("run_id", pa.string()),
     ]
 )
-"""One row an epoch (from 1) and term: the epoch's mean of each unweighted loss term, of `total`,
-of `gradient_norm` (before clipping), and the `learning_rate` of its last step."""
+"""One row per epoch (from 1) and term: the epoch's mean of each unweighted loss term, of `total`
+and of `gradient_norm` (before clipping), and the `learning_rate` of the epoch's last step."""
 
 
 class RunKey(NamedTuple):
-    """What names a run in every table."""
+    """The columns that identify a run in every table."""
 
     study: str
     dataset: str
@@ -73,7 +73,7 @@ class RunKey(NamedTuple):
 
 
 class Measurement(NamedTuple):
-    """One number about one readout of one checkpoint."""
+    """One number measured on one readout of one checkpoint."""
 
     readout: str
     metric: str
@@ -82,7 +82,7 @@ class Measurement(NamedTuple):
 
 
 class Point(NamedTuple):
-    """One point of one curve about one readout of one checkpoint."""
+    """One point of one curve measured on one readout of one checkpoint."""
 
     readout: str
     curve: str

@@ -1,4 +1,4 @@
-"""The tables of numbers that the theory's checks write and the reporting reads."""
+"""The schemas of the tables that the theory's checks write and the reporting reads."""
 
 import pyarrow as pa
 
@@ -14,7 +14,7 @@ CHECKS_SCHEMA = pa.schema(
         ("holds", pa.bool_()),
     ]
 )
-"""One row a theorem: `error` says what is measured; `holds` where `worst_error` <= `tolerance`."""
+"""One row per theorem: `error` names the error measured; `holds` is worst_error <= tolerance."""
 
 SETUP_COLUMNS = [
     ("potential", pa.string()),
@@ -23,7 +23,7 @@ SETUP_COLUMNS = [
     ("spread_q", pa.float64()),
     ("spread_p", pa.float64()),
 ]
-"""What names a set-up of the toy experiment."""
+"""The columns that identify a set-up of the toy experiment."""
 
 SETUPS_SCHEMA = pa.schema(
     [
@@ -37,7 +37,8 @@ SETUPS_SCHEMA = pa.schema(
         ("worst_deviation", pa.float64()),
     ]
 )
-"""One row a set-up: W1 over directions; worst_deviation is the largest |ours / paper - 1|."""
+"""One row per set-up: mean and maximum of W1 over directions; worst_deviation is the largest
+|ours / paper - 1|."""
 
 STATES_SCHEMA = pa.schema(
     [
@@ -47,7 +48,7 @@ STATES_SCHEMA = pa.schema(
         ("p", pa.float64()),
     ]
 )
-"""One row a state of the nearest set-up: at the start, or where an integrator took it."""
+"""One row per state of the nearest set-up: at the start, or after one of the integrators."""
 
 DIRECTIONS_SCHEMA = pa.schema(
     [
@@ -56,7 +57,7 @@ DIRECTIONS_SCHEMA = pa.schema(
         ("distance", pa.float64()),
     ]
 )
-"""One row a direction (angle from the q axis, radians) and model, of the nearest set-up."""
+"""One row per direction (angle from the q axis, radians) and model, of the nearest set-up."""
 
 DRIFT_SCHEMA = pa.schema(
     [
@@ -68,7 +69,7 @@ DRIFT_SCHEMA = pa.schema(
         ("steps", pa.int64()),
     ]
 )
-"""One row an initial state: the largest |H - H at the start| of its trajectory."""
+"""One row per initial state: the largest |H - H at the start| along its trajectory."""
 
 AREA_SCHEMA = pa.schema(
     [
@@ -81,7 +82,8 @@ AREA_SCHEMA = pa.schema(
         ("step_size", pa.float64()),
     ]
 )
-"""One row a point of a disc's outline after some steps; the disc's area over that at the start."""
+"""One row per point of a disc's outline after some steps, with the disc's area relative to the
+start."""
 
 REVERSAL_SCHEMA = pa.schema(
     [
@@ -91,7 +93,7 @@ REVERSAL_SCHEMA = pa.schema(
         ("step_size", pa.float64()),
     ]
 )
-"""One row a number of steps forward and back: largest distance of a state from where it began."""
+"""One row per number of steps forward and back: the largest distance of a state from its start."""
 
 DEFECT_SCHEMA = pa.schema(
     [
@@ -102,7 +104,7 @@ DEFECT_SCHEMA = pa.schema(
         ("steps", pa.int64()),
     ]
 )
-"""One row a step size: the symplecticity defect of a learned potential's map."""
+"""One row per step size: the symplecticity defect of the map of a learned potential."""
 
 NUMBERS = {
     "checks": CHECKS_SCHEMA,
@@ -114,4 +116,4 @@ NUMBERS = {
     "reversibility": REVERSAL_SCHEMA,
     "symplecticity_defect": DEFECT_SCHEMA,
 }
-"""Every table, by the name of its file."""
+"""The schema of every table, by the name of its file."""

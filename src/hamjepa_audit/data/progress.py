@@ -1,4 +1,4 @@
-"""How far a long step has come, on stderr."""
+"""Displays the progress of a long step on stderr."""
 
 import sys
 import time
@@ -6,11 +6,11 @@ from datetime import timedelta
 from typing import Self, TextIO
 
 SOON = 5.0
-"""Seconds before which nothing is said of the time left."""
+"""Seconds before the remaining time is shown."""
 
 
 class Progress:
-    """Counts rows: one line that is rewritten on a terminal, a line every tenth in a log."""
+    """Counts rows: one line that is rewritten in a terminal, or a line per 10 % in a log."""
 
     def __init__(
         self, title: str, total: int, stream: TextIO | None = None, unit: str = "rows"
@@ -34,7 +34,7 @@ class Progress:
             self._stream.write("\n")
 
     def start_at(self, rows: int) -> None:
-        """Counts rows that were done before, and say nothing about the pace."""
+        """Counts rows that were done earlier, which do not count towards the speed."""
         self._done = self._before = rows
 
     def advance(self, rows: int) -> None:
@@ -53,7 +53,7 @@ class Progress:
         self._stream.flush()
 
     def _time_left(self) -> str:
-        """What the rest takes at the pace so far, once that is known."""
+        """The estimated remaining time as text; empty at first and when all rows are done."""
         elapsed = time.monotonic() - self._started
         if elapsed < SOON or self._done == self._total:
             return ""

@@ -1,4 +1,4 @@
-"""What is wrong with a parameter, in one line that names it as its file does."""
+"""Turns a validation error of parameters into one line that names the key as in its file."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -12,21 +12,21 @@ from hamjepa_audit.params.base import Params
 Location = tuple[int | str, ...]
 Schema = dict[str, Any]
 Place = Callable[[list[str]], list[str]]
-"""From the keys of a merged tree to those of the file that they come from."""
+"""Maps the keys of a value in the merged tree to the keys in the file that it comes from."""
 
 
 def explain(
     model: type[Params], tree: dict[str, Any], invalid: ValidationError, place: Place = list
 ) -> str:
-    """Key, value, and what is allowed, of the first thing that is wrong with a tree of parameters.
+    """Describes the first error in a tree of parameters: the key, its value, and what is allowed.
 
-    An unknown key comes first: where it is misspelt, another one is missing, too.
+    Unknown keys come first, because a misspelt key also makes the intended key missing.
 
     Args:
-        model: what the tree is to be.
+        model: the parameter model that the tree should match.
         tree: the parameters.
-        invalid: what is wrong with them.
-        place: says where a key is written, if that is not where the tree has it.
+        invalid: the errors found in them.
+        place: maps keys of the tree to those of the file that they are written in.
     """
     errors = invalid.errors(include_url=False)
     error = next((found for found in errors if found["type"] == "extra_forbidden"), errors[0])
@@ -53,7 +53,7 @@ def explain(
 
 
 def _as_number(value: object, expected: str) -> str:
-    """A hint at numbers that YAML takes for text, such as 5e-4."""
+    """A hint for numbers that YAML reads as text, such as 5e-4; otherwise empty."""
     if not isinstance(value, str) or expected not in ("int_type", "float_type"):
         return ""
     try:
@@ -66,7 +66,7 @@ def _as_number(value: object, expected: str) -> str:
 
 
 def _named(tree: Any, keys: list[str]) -> Iterator[str]:
-    """The keys, with the names of a list's items in the place of their numbers."""
+    """Yields the keys, with the indices of list items replaced by the items' names."""
     for key in keys:
         if isinstance(tree, list):
             tree = tree[int(key)] if key.isdecimal() and int(key) < len(tree) else None
@@ -77,9 +77,10 @@ def _named(tree: Any, keys: list[str]) -> Iterator[str]:
 
 
 def _find(model: type[Params], location: Location) -> tuple[list[str], Schema]:
-    """The keys of a file that a location stands for, and the schema of what is there.
+    """The keys in a file for a location in pydantic's sense, and the schema at that location.
 
-    A location also has the tags of unions (the `kind` or `source` of a mapping), which are no keys.
+    A location also contains the tags of unions (the `kind` or `source` of a mapping), which are not
+    keys.
     """
     schema = model.model_json_schema(by_alias=False)
     definitions = schema.get("$defs", {})
@@ -96,7 +97,7 @@ def _find(model: type[Params], location: Location) -> tuple[list[str], Schema]:
 
 
 def _child(node: Schema, part: int | str) -> Schema:
-    """The schema of an item of a list, or of a key's value."""
+    """The schema of a list item or of a key's value."""
     candidates = [
         node.get("items") if isinstance(part, int) else node.get("properties", {}).get(part),
         node.get("additionalProperties"),
@@ -106,7 +107,7 @@ def _child(node: Schema, part: int | str) -> Schema:
 
 
 def _resolve(node: Schema, definitions: dict[str, Schema]) -> Schema:
-    """What a reference refers to, and of what may be null, what it is otherwise."""
+    """Follows references, and replaces a nullable schema by its schema other than null."""
     while "$ref" in node or "anyOf" in node:
         if "$ref" in node:
             node = definitions[node["$ref"].rsplit("/", 1)[-1]]

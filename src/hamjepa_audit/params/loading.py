@@ -1,11 +1,11 @@
-"""From YAML files to typed parameters: read, inherit, merge, validate, and report errors.
+"""Loads typed parameters from YAML files: reads, inherits, merges, validates, and reports errors.
 
 A study file is merged over `protocol.yaml` (or over the study it `extends`); an arm file over the
-arm it `extends`. A study may take its arms from a `selection`, a part of a study that several
-share (params/selections), which is merged before its own settings. It may override settings of an
-arm under `arm_overrides`; an arm inherits the overrides of the arm that it extends, so that the
-ablations stay equal to HamJEPA in all else. A hidden width may be a keyword that makes it follow
-HamJEPA's (see widths).
+arm it `extends`. A study may name a `selection` (a file in params/selections): settings, such as
+the list of arms, that several studies share, and that are merged before the study's own. It may
+override settings of an arm under `arm_overrides`; an arm inherits the overrides of the arm that it
+extends, so that the ablations stay equal to HamJEPA in everything else. A hidden width may be a
+keyword that derives it from HamJEPA's (see widths).
 """
 
 import json
@@ -26,14 +26,14 @@ from hamjepa_audit.params.widths import FOLLOWED, Word, with_width, word_of
 
 _Model = TypeVar("_Model", bound=Params)
 _INTEGRATORS = {"leapfrog", "symplectic_euler", "euler"}
-"""Kinds whose settings have the same names and meaning."""
+"""Kinds whose settings have the same names and meanings."""
 
 
 def study_names(folder: Path) -> list[str]:
     """The studies below a params folder, sorted.
 
     Raises:
-        UserError: there is none, so that it is no params folder.
+        UserError: there are none, so it is not a params folder.
     """
     names = sorted(path.stem for path in (folder / "studies").glob("*.yaml"))
     if not names:
@@ -45,10 +45,10 @@ def study_names(folder: Path) -> list[str]:
 
 
 def require_study(folder: Path, name: str, where: str = "") -> None:
-    """Refuses the name of a study that a params folder does not have; `where` begins the message.
+    """Refuses the name of a study that a params folder lacks; `where` prefixes the message.
 
     Raises:
-        UserError: no such study, or no params folder.
+        UserError: there is no such study, or no params folder.
     """
     allowed = study_names(folder)
     if name not in allowed:
@@ -97,7 +97,7 @@ def load_study(folder: Path, name: str) -> StudyParams:
 def resolve_run(study: StudyParams, arm: str, epochs: int, seed: int) -> RunParams:
     """The parameters of one run of a study.
 
-    Any seed may be run; epochs must be among the study's, since the schedule belongs to them.
+    Any seed may be run; epochs must be among the study's, because they determine the schedule.
 
     Raises:
         UserError: the study has no such arm or epochs, or the seed is out of range.
@@ -189,9 +189,10 @@ def _arm_tree(folder: Path, name: str, overrides: Tree, where: str, seen: tuple[
 
 
 def _as_written(folder: Path, overrides: Tree, keys: list[str]) -> list[str]:
-    """The keys of a study's tree, an arm's with the arm or the override that they are written in.
+    """The keys with which a value of a study's tree is written in the study file or an arm file.
 
-    An arm inherits, so that this may be an arm that it extends, or an override of that one.
+    Arms inherit, so a value of an arm may be written in an arm that it extends, or in an override
+    of that arm.
     """
     if keys[:1] != ["arms"]:
         return keys
@@ -206,7 +207,7 @@ def _as_written(folder: Path, overrides: Tree, keys: list[str]) -> list[str]:
 
 
 def _has(tree: Any, keys: Sequence[str]) -> bool:
-    """Whether a tree has what some keys name; a list is written at once, with all its items."""
+    """Whether a tree contains the value at some keys; a list counts with all its items."""
     for key in keys:
         if isinstance(tree, list):
             return True
@@ -217,7 +218,7 @@ def _has(tree: Any, keys: Sequence[str]) -> bool:
 
 
 def _numbered(arm: Tree, word: Word | None) -> Tree:
-    """An arm with a placeholder for a width word, whose value is known only after validation."""
+    """An arm with a placeholder for its width keyword, which is resolved only after validation."""
     if word is None:
         return arm
     number: Any = 1
@@ -227,7 +228,7 @@ def _numbered(arm: Tree, word: Word | None) -> Tree:
 
 
 def _with_widths(study: StudyParams, words: dict[str, Word], followed: ArmParams) -> StudyParams:
-    """The study with the width words of its arms replaced by numbers."""
+    """The study with the width keywords of its arms replaced by numbers."""
     dimension = study.encoder.state_dimension(study.views.size)
     arms = [
         with_width(arm, words[arm.name].meaning, followed, dimension) if arm.name in words else arm
@@ -253,7 +254,8 @@ def merge(base: Tree, override: Tree) -> Tree:
     """Merges `override` over `base`, recursively.
 
     A mapping with another `kind` (or `source`) than the base's replaces it as a whole, because
-    settings of one predictor don't apply to another. Integrators of a Hamiltonian share theirs.
+    settings of one predictor don't apply to another. The integrators, which share their settings,
+    are merged.
     """
     result = dict(base)
     for key, value in override.items():

@@ -1,4 +1,4 @@
-"""YAML files of parameters, read: one mapping, each of its keys once."""
+"""Reads parameter files: YAML with one mapping, in which no key occurs twice."""
 
 from collections.abc import Hashable
 from pathlib import Path
@@ -12,15 +12,15 @@ Tree: TypeAlias = dict[str, Any]
 
 
 class UniqueKeyLoader(yaml.SafeLoader):
-    """YAML that refuses a key given twice, where the plain loader keeps the last."""
+    """A YAML loader that refuses duplicate keys, of which the plain loader keeps the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """One mapping of a file."""
+        """Constructs one mapping, after checking its keys."""
         seen: set[Hashable] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, Hashable):
-                continue  # what it is made into refuses it
+                continue  # the base class refuses it
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"key '{key}' is given twice", key_node.start_mark
@@ -30,14 +30,14 @@ class UniqueKeyLoader(yaml.SafeLoader):
 
 
 def read_yaml(path: Path, loader: type[UniqueKeyLoader] = UniqueKeyLoader) -> Tree:
-    """A YAML file that holds one mapping.
+    """Reads a YAML file that contains one mapping.
 
     Args:
         path: the file.
-        loader: what its scalars are read by.
+        loader: the YAML loader, which determines how scalars are read.
 
     Raises:
-        UserError: missing, not YAML, a key given twice, or not a mapping.
+        UserError: the file is missing, is not YAML, has a duplicate key, or is not a mapping.
     """
     try:
         tree = yaml.load(path.read_text(), Loader=loader)

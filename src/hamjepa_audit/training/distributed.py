@@ -46,7 +46,7 @@ class Ranks:
         self.count = count
 
     def told(self, device: torch.device) -> str:
-        """The device, for messages."""
+        """The device and number of processes, for messages."""
         return f"{device}" if self.count == 1 else f"{self.count} processes, this on {device}"
 
     def described(self) -> dict[str, int]:
@@ -116,10 +116,10 @@ class Ranks:
             gradient.copy_(part.view_as(gradient))
 
     def from_first(self, work: Callable[[], _Result]) -> _Result:
-        """What the first rank's `work` gives, on every rank; the others don't do it.
+        """Calls `work` on the first rank only, and returns its result on every rank.
 
         Raises:
-            UserError: the first rank's work raised it.
+            UserError: `work` raised it on the first rank; then every rank raises it.
         """
         if self.count == 1:
             return work()
@@ -168,7 +168,7 @@ def joined_ranks(name: DeviceName, runs_per_gpu: int) -> Iterator[tuple[Ranks, t
         The ranks, and the device of this process; if that is a GPU, the only visible one.
 
     Raises:
-        UserError: there are fewer GPUs than processes, or none although one is asked for.
+        UserError: there are fewer GPUs than processes, or none although `name` is cuda.
     """
     count = processes_here(name)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:

@@ -1,4 +1,4 @@
-"""A run from its data to its files: trained by one process at a time, resumed if it died."""
+"""Trains a run from its data to its files: one process at a time, resuming after interruptions."""
 
 import sys
 from contextlib import ExitStack
@@ -33,27 +33,26 @@ def train_run(
     ranks: Ranks = ALONE,
     runs_per_gpu: int = 1,
 ) -> Path:
-    """Trains a run, from its last state if an earlier process left one, and writes it.
+    """Trains a run, resuming from its last saved state if there is one, and writes its files.
 
-    Of several processes that train it together the first one chooses the state, keeps states and
-    writes.
+    If several processes train it together, only the first chooses the state and writes files.
 
     Args:
-        layout: where.
-        study: how often to keep a state, which epochs' checkpoints, how long to wait for images.
-        run: its parameters.
-        digest: of the prepared data.
+        layout: the folders of the audit.
+        study: settings for saved states, intermediate checkpoints and the warning about waiting.
+        run: the run's parameters.
+        digest: the digest of the prepared data.
         device: where to compute.
-        determinism: settings that make it repeat itself.
+        determinism: the settings that make training deterministic, for the record.
         ranks: the processes that train it together, each of which calls this.
-        runs_per_gpu: how many runs may share the GPU, if it is one; goes into the record.
+        runs_per_gpu: how many runs may share the GPU, for the record; ignored on a CPU.
 
     Returns:
-        The record's path.
+        The path of the record.
 
     Raises:
-        UserError: another process trains it, the data are damaged, a file can't be written, or a
-            loss is not finite.
+        UserError: another process is training it, the data are damaged, a file can't be written, or
+            a loss is not finite.
     """
     started, code, name = datetime.now(UTC), code_and_environment(), run_id(run, digest)
     with ExitStack() as lock:
@@ -73,7 +72,7 @@ def train_run(
             ranks.from_first(lambda: along.require(trainer, kept))
 
         def keep(trainer: Trainer) -> None:
-            # Checkpoints come first: a state says that those of its epochs are there.
+            # Checkpoints come first: a state records those of the epochs before it.
             along.save_ended_epoch(trainer)
             states.keep(trainer, along.digests)
 
@@ -89,7 +88,7 @@ def train_run(
 
 
 def warn_of_waiting(name: str, share: float | None, largest: float) -> None:
-    """Says so if the device waited for images for more than this share of a run's time."""
+    """Prints a warning if the device waited for images for more than the share `largest`."""
     if share is not None and share > largest:
         print(
             f"warning: {name}: the device waited for images {share:.1%} of the time, more than "
@@ -102,14 +101,14 @@ def warn_of_waiting(name: str, share: float | None, largest: float) -> None:
 def training_images(
     layout: Layout, run: RunParams, device: torch.device, ranks: Ranks = ALONE
 ) -> Tensor | StreamedImages:
-    """The training images of a run as they were prepared: uint8 on a device, or streamed to it.
+    """The prepared training images of a run: a uint8 tensor on the device, or streamed to it.
 
-    Of several processes the first one alone reads and hashes the whole store.
+    If there are several processes, only the first reads and hashes the whole store.
 
     Raises:
         UserError: they are missing, changed or damaged.
     """
     folder = layout.store(run.data.name)
-    # The digest is small to tell; the store itself would be sent to every process.
+    # Only the small digest is returned, because the result is sent to every process.
     ranks.from_first(lambda: verify_store(folder).manifest.digest)
     return open_images(open_store(folder).train, device)
