@@ -183,8 +183,8 @@ def test_runs_of_a_study_that_is_gone_are_pruned_only_where_it_is_named(
     before = files_below(place)
     status, listed, stderr = run_command(monkeypatch, capsys, "runs", "prune", "--yes")
     assert (status, listed) == (0, "state\tkind\tpath\n")
-    assert f"kept what is of {STUDY}, which params/studies does not have" in stderr
-    assert f"--study {STUDY} prunes it" in stderr
+    assert f"of {STUDY}, without a parameter file in params/studies" in stderr
+    assert f"to delete them, add --study {STUDY}" in stderr
     assert files_below(place) == before
     status, listed, stderr = run_command(
         monkeypatch, capsys, "runs", "prune", "--yes", "--study", STUDY
@@ -317,7 +317,7 @@ def test_show_prints_the_record(
     status, _, stderr = run_command(monkeypatch, capsys, "runs", "show", f"{run[:-1]}x")
     assert status == 2 and f"did you mean '{run}'?" in stderr
     status, _, stderr = run_command(monkeypatch, capsys, "runs", "show", STUDY)
-    assert status == 2 and f"begins the names of {RUNS} runs" in stderr
+    assert status == 2 and f"is a prefix of {RUNS} runs" in stderr
     for there_are_none in (lambda: None, LAYOUT.runs().mkdir):
         shutil.rmtree(LAYOUT.runs(), ignore_errors=True)
         there_are_none()

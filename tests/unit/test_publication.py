@@ -70,14 +70,14 @@ def test_published_runs_are_adopted_as_done(
     plan = plan_of(LAYOUT, STUDY)
     there = ("adopt", "--study", STUDY, "--from", str(PUBLISHED))
     status, stderr = audit(monkeypatch, capsys, *there)
-    assert (status, stderr) == (0, f"took over {len(plan.runs)} of {len(plan.runs)} runs\n")
+    assert (status, stderr) == (0, f"adopted {len(plan.runs)} of {len(plan.runs)} runs\n")
     files = plan.measurements("knn", "probe", "geometry", "curves") + plan.histories()
     assert all(path.exists() for path in [*files, *map(LAYOUT.record, plan.runs)])
     assert verify_results(LAYOUT).problems == []
     assert {entry.state for entry in take_inventory(LAYOUT)} == {"current"}
-    assert audit(monkeypatch, capsys, *there)[1].startswith("took over 0 of")
+    assert audit(monkeypatch, capsys, *there)[1].startswith("adopted 0 of")
     files[0].unlink()
-    assert audit(monkeypatch, capsys, *there)[1].startswith(f"took over {len(SEEDS)} of")
+    assert audit(monkeypatch, capsys, *there)[1].startswith(f"adopted {len(SEEDS)} of")
     assert files[0].exists()
 
 
@@ -92,7 +92,7 @@ def test_a_study_is_published_and_adopted_below_the_results_unless_told_otherwis
         shutil.rmtree(folder)
     status, stderr = audit(monkeypatch, capsys, "adopt", "--study", STUDY)
     runs = len(plan_of(LAYOUT, STUDY).runs)
-    assert (status, stderr) == (0, f"took over {runs} of {runs} runs\n")
+    assert (status, stderr) == (0, f"adopted {runs} of {runs} runs\n")
 
 
 def test_only_what_the_parameters_ask_for_is_adopted(published: Layout) -> None:

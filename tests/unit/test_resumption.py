@@ -327,7 +327,7 @@ def test_a_terminated_run_tidies_up_and_is_gone_on_with(
     moment = Moment(phase, last, random.Random(phase).randint(0, calls[phase][last]))
     status, printed = run(context, folder, *PRETRAIN, end_at=moment, by=signal.SIGTERM)
     assert status == 143
-    assert "error: terminated (SIGTERM); a run goes on from its last state" in printed
+    assert "error: terminated (SIGTERM); give the same command again: a run resumes" in printed
     assert "Traceback" not in printed and hidden_below(folder) == []
     assert not list(folder.glob("results/state/*.lock"))
     assert run(context, folder, *PRETRAIN)[0] == 0

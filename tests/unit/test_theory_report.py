@@ -105,7 +105,7 @@ def test_a_row_that_fails_is_told_when_everything_is_written(
     status, error = audit(monkeypatch, capsys, "theory")
     assert status == 1
     last = error.splitlines()[-1]
-    assert last.startswith("error: 2 of 23 theorems' checks fail: cone, volume; ")
+    assert last.startswith("error: 2 of 23 checks of theorems fail: cone, volume; ")
     written = tmp_path / "results" / "theory" / "numbers"
     assert {path.stem for path in written.glob("*.parquet")} == set(NUMBERS)
     checks = pd.read_parquet(written / "checks.parquet")

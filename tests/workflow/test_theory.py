@@ -45,11 +45,11 @@ def test_a_check_that_fails_fails_the_target_and_what_was_made_stays(tmp_path: P
     edit(folder / "params/theory.yaml", "tolerances.cone", 1e-30)
     said = snakemake(folder, "results/theory", succeeds=False)
     assert "Error in rule theory_verdict" in said
-    assert "error: 1 of 23 theorems' checks fail: cone; " in said
+    assert "error: 1 of 23 checks of theorems fail: cone; " in said
     layout = Layout(data=folder / "data", results=folder / "results")
     made = [*theory_numbers(layout), *theory_files(layout), *layout.provenances()]
     assert all(path.exists() for path in made) and layout.theory() / PROVENANCE in made
     verified = verify_results(layout)
     assert (verified.problems, verified.unchecked) == ([], [])
     said = snakemake(folder, "results/theory", succeeds=False)
-    assert "1 of 23 theorems' checks fail" in said and "rule theory_report" not in said
+    assert "1 of 23 checks of theorems fail" in said and "rule theory_report" not in said

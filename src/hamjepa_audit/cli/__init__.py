@@ -1,4 +1,4 @@
-"""The command line: one command a step of the audit, the same for a rule and for a person."""
+"""The command line: one command per step of the audit, used by the workflow and by people."""
 
 from hamjepa_audit.cli.main import main
 

@@ -1,4 +1,4 @@
-"""hamjepa-audit audit, consistency, audit-figures: the paper's claims, tested and drawn."""
+"""hamjepa-audit audit, consistency, audit-figures: test the paper's claims and draw figures."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,12 +11,12 @@ from hamjepa_audit.cli.options import Study, layout_of
 def audit(
     context: typer.Context,
     metrics: Annotated[
-        list[Path], typer.Option(help="Parquet of metrics; more may follow it.", metavar="FILE...")
+        list[Path], typer.Option(help="Parquet files of metrics.", metavar="FILE...")
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the tables.", metavar="DIR")],
+    out: Annotated[Path, typer.Option(help="Folder for the tables.", metavar="DIR")],
     claims: Annotated[
         Path | None,
-        typer.Option(help="Default: PARAMS/paper/claims.yaml.", metavar="FILE"),
+        typer.Option(help="The paper's claims; default: PARAMS/paper/claims.yaml.", metavar="FILE"),
     ] = None,
     more: Annotated[
         list[Path] | None, typer.Argument(help="More metrics.", metavar="FILE", hidden=True)
@@ -25,14 +25,15 @@ def audit(
         bool,
         typer.Option(
             "--with-consistency/--without-consistency",
-            help="Also the table of the paper against itself.",
+            help="Also test whether the paper's numbers agree with each other.",
         ),
     ] = True,
 ) -> None:
-    """Test the paper's claims on metrics: verdicts, and the paper against itself.
+    """Test the paper's claims on metrics, and the paper's numbers for consistency.
 
-    Metrics are a long table, a row a number, with the columns study, dataset, arm, epochs, seed,
-    checkpoint_epoch, readout, metric, value, unit and run_id, as in results/metrics.parquet.
+    The metrics are a long table with one number per row and the columns study, dataset, arm,
+    epochs, seed, checkpoint_epoch, readout, metric, value, unit and run_id, as in
+    results/metrics.parquet.
     """
     import pandas as pd
 
@@ -52,8 +53,8 @@ def audit(
     )
     for study in without_claims(measured, claimed, params):
         typer.echo(
-            f"no claim is tested on the study '{study}'; say in statistics.yaml, under "
-            f"stands_for, which of the paper's studies it is like",
+            f"no claim is tested on the study '{study}'; to test some, name the paper's study that "
+            f"it stands for in statistics.yaml, under stands_for",
             err=True,
         )
     names = [name for name in Audit._fields if with_consistency or name != "paper_consistency"]
@@ -61,7 +62,7 @@ def audit(
     audit_tables(tables, out, names)
     for name in names:
         table = getattr(tables, name)
-        if "by_construction" in table:  # which says nothing about the paper
+        if "by_construction" in table:  # rows that are no evidence about the paper
             table = table[~table["by_construction"]]
         counts = table["verdict"].value_counts()
         told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
@@ -72,9 +73,9 @@ def audit(
 def consistency(
     context: typer.Context,
     claims: Annotated[Path, typer.Option(help="The paper's claims.", metavar="FILE")],
-    out: Annotated[Path, typer.Option(help="Folder of the table.", metavar="DIR")],
+    out: Annotated[Path, typer.Option(help="Folder for the table.", metavar="DIR")],
 ) -> None:
-    """Test the paper against itself, which needs no run."""
+    """Test whether the paper's numbers agree with each other; needs no runs."""
     from hamjepa_audit.params.audit import load_audit
     from hamjepa_audit.params.claims import load_claims
     from hamjepa_audit.reporting.audit_tables import audit_table
@@ -87,7 +88,7 @@ def consistency(
 
 
 def audit_figures(context: typer.Context, study: Study) -> None:
-    """Draw the paper's claims beside a study's numbers, and what its seeds can show."""
+    """Draw the paper's claims beside a study's numbers, and the power of its seeds."""
     import pandas as pd
 
     from hamjepa_audit.files import read_parquet

@@ -1,4 +1,4 @@
-"""hamjepa-audit bench: how fast the parts are on this machine."""
+"""hamjepa-audit bench: time the parts of a training step on this machine."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,17 +10,21 @@ from hamjepa_audit.cli.options import Device, Threads, layout_of
 
 def bench(
     context: typer.Context,
-    out: Annotated[Path | None, typer.Option(help="Default: RESULTS/bench.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results; default: RESULTS/bench.")
+    ] = None,
     device: Device = "auto",
     threads: Threads = None,
     repeats: Annotated[
-        int | None, typer.Option(min=1, help="Default: that of params/benchmark.yaml.")
+        int | None,
+        typer.Option(min=1, help="Timings per part; default: as in PARAMS/benchmark.yaml."),
     ] = None,
     preparation: Annotated[
-        bool, typer.Option("--preparation", help="Also prepare a folder of pictures: minutes.")
+        bool,
+        typer.Option("--preparation", help="Also time preparing a data set; takes minutes."),
     ] = False,
 ) -> None:
-    """Time the parts of a step beside a plain implementation; write figures and a picture."""
+    """Time the parts of a step beside a plain implementation; write the numbers and a figure."""
     import itertools
 
     import torch

@@ -1,7 +1,7 @@
-"""hamjepa-audit extract, knn, probe, geometry, trajectory, dynamics: what is measured on runs.
+"""hamjepa-audit extract, knn, probe, geometry, trajectory, dynamics: measure runs.
 
-Each takes all seeds of one arm at once: starting Python and PyTorch costs more than measuring a
-small run.
+Each command measures all seeds of one arm, because starting Python and PyTorch takes longer than
+measuring a small run.
 """
 
 from typing import TYPE_CHECKING
@@ -47,7 +47,7 @@ def knn(
     runs_per_gpu: RunsPerGpu = 1,
     threads: Threads = None,
 ) -> None:
-    """Classify test features by their nearest training features, for a sweep of k."""
+    """Classify test features by their k nearest training features, for several k."""
     from hamjepa_audit.evaluation.steps import measure_knn
 
     batch = batch_of(context, study, arm, epochs)
@@ -63,7 +63,7 @@ def probe(
     runs_per_gpu: RunsPerGpu = 1,
     threads: Threads = None,
 ) -> None:
-    """Train a linear classifier on features."""
+    """Train and test a linear classifier on features."""
     from hamjepa_audit.evaluation.steps import measure_probe
 
     batch = batch_of(context, study, arm, epochs)
@@ -91,7 +91,7 @@ def trajectory(
     runs_per_gpu: RunsPerGpu = 1,
     threads: Threads = None,
 ) -> None:
-    """Measure all of this on the checkpoints along training; features aren't kept."""
+    """Measure all of the above on intermediate checkpoints, without keeping their features."""
     from hamjepa_audit.evaluation.trajectory import measure_trajectory
 
     batch = batch_of(context, study, arm, epochs)
@@ -107,7 +107,7 @@ def dynamics(
     runs_per_gpu: RunsPerGpu = 1,
     threads: Threads = None,
 ) -> None:
-    """Measure what trained predictors do: symplecticity, energy, reversal, prediction error."""
+    """Measure trained predictors: symplecticity, energy, reversibility and prediction error."""
     from hamjepa_audit.errors import UserError
     from hamjepa_audit.evaluation.dynamics import dynamics_measurements
     from hamjepa_audit.evaluation.steps import measure_predictors
@@ -123,7 +123,7 @@ def dynamics(
 def _device(
     context: typer.Context, device: Device, runs_per_gpu: int, threads: int | None
 ) -> "torch.device":
-    """The device, leased until the command ends, with the settings that make it repeat itself."""
+    """The device, leased until the command ends, after switching to deterministic computation."""
     from hamjepa_audit.training.device import leased_device, make_deterministic
 
     make_deterministic(threads)

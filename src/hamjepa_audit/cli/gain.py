@@ -1,4 +1,4 @@
-"""hamjepa-audit gain: what carries the gain of the method over the baseline."""
+"""hamjepa-audit gain: which parts of the method account for its gain over the baseline."""
 
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def gain(context: typer.Context, study: Study) -> None:
-    """Hold every arm against baseline and method: a table, a figure, curves over settings."""
+    """Compare every arm with the baseline and the method: a table, and figures."""
     from hamjepa_audit.bookkeeping.table_provenance import origin_of
     from hamjepa_audit.files import read_json, read_parquet
     from hamjepa_audit.metrics import METRICS_SCHEMA
@@ -56,7 +56,7 @@ def _figures(
     titles: dict[str, str],
     margins: dict[str, float],
 ) -> dict[str, "Figure"]:
-    """The figures by file name, for each number of epochs."""
+    """The figures for each number of epochs, by file name."""
     from hamjepa_audit.params.controls import FACTORS, gain_figures, values_of
     from hamjepa_audit.reporting.gain_figures import Sweep, sensitivity, what_carries_the_gain
     from hamjepa_audit.statistics.gain import DYNAMICS

@@ -1,4 +1,4 @@
-"""hamjepa-audit runs, verify, restore: what is there, and whether it is what was written."""
+"""hamjepa-audit runs, verify, restore: list and compare runs, and check that results are intact."""
 
 import json
 from collections.abc import Sequence
@@ -13,21 +13,22 @@ from hamjepa_audit.errors import UserError, nearest
 if TYPE_CHECKING:
     from hamjepa_audit.bookkeeping.inventory import Entry
 
-app = typer.Typer(help="Inspect what runs there are.", no_args_is_help=True)
+app = typer.Typer(help="List, show, compare and delete runs.", no_args_is_help=True)
 
 AnyStudies = Annotated[
-    list[str] | None, typer.Option("--study", help="Only this study; may be given again.")
+    list[str] | None, typer.Option("--study", help="Only this study; may be repeated.")
 ]
 Run = Annotated[
-    str, typer.Argument(help="Name of a folder below results/runs, or how only that one begins.")
+    str, typer.Argument(help="Name of a folder below results/runs, or a unique prefix of it.")
 ]
 
 
 @app.command("list")
 def list_runs(context: typer.Context, study: AnyStudies = None) -> None:
-    """List runs and their evaluations: current, left over, incomplete, or not known to be either.
+    """List runs and their evaluations, with their state.
 
-    Those of an unknown study have no parameter file here; of unknown data, none that is prepared.
+    The state is "current" or "left over" (the parameters ask for it, or not), "incomplete",
+    "unknown study" (no parameter file) or "unknown data" (the study's data are not prepared).
     """
     from hamjepa_audit.bookkeeping.inventory import take_inventory
 
@@ -48,7 +49,7 @@ def show(context: typer.Context, run: Run) -> None:
 
 @app.command()
 def diff(context: typer.Context, first: Run, second: Run) -> None:
-    """Print what two runs were made of or on differently."""
+    """Print the differences between the records of two runs: parameters, code, machine."""
     from hamjepa_audit.bookkeeping.records import ABSENT, differences
 
     def text(value: Any) -> str:
@@ -66,11 +67,13 @@ def diff(context: typer.Context, first: Run, second: Run) -> None:
 def prune(
     context: typer.Context,
     study: AnyStudies = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete it; without this, only list.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Delete them; without this, only list.")
+    ] = False,
 ) -> None:
     """Delete runs and measurements that the parameters do not ask for.
 
-    Those of a study whose parameter file is gone are deleted only where --study names it.
+    Those of a study without a parameter file are deleted only if --study names it.
     """
     from hamjepa_audit.bookkeeping.inventory import delete, prunable, take_inventory
 
@@ -80,8 +83,8 @@ def prune(
     kept = sorted({entry.study for entry in entries if entry.standing == "unknown study"})
     if kept and not study:
         typer.echo(
-            f"kept what is of {', '.join(kept)}, which {layout_of(context).params / 'studies'} "
-            f"does not have; --study {kept[0]} prunes it",
+            f"kept runs and measurements of {', '.join(kept)}, without a parameter file in "
+            f"{layout_of(context).params / 'studies'}; to delete them, add --study {kept[0]}",
             err=True,
         )
     if yes:
@@ -89,11 +92,11 @@ def prune(
             delete(entry)
         typer.echo(f"deleted {len(doomed)}", err=True)
     else:
-        typer.echo(f"would delete {len(doomed)}; --yes deletes", err=True)
+        typer.echo(f"would delete {len(doomed)}; add --yes to delete them", err=True)
 
 
 def verify(context: typer.Context, study: AnyStudies = None) -> None:
-    """Recompute every digest below the results; prints what does not match."""
+    """Recompute every digest of prepared data and results, and print mismatches."""
     from hamjepa_audit.bookkeeping.verification import verify_results
 
     _require_results(context)
@@ -107,15 +110,15 @@ def verify(context: typer.Context, study: AnyStudies = None) -> None:
     if verified.problems:
         raise UserError(
             f"{len(verified.problems)} mismatches below {layout_of(context).results}; "
-            f"fetch or make again what the lines above name"
+            f"fetch or remake the files listed above"
         )
 
 
 def restore(context: typer.Context) -> None:
-    """Give fetched results the times of the order they were made in."""
+    """Set the modification times of fetched results to the order in which they were made."""
     from hamjepa_audit.bookkeeping.restoration import restore_times
 
-    typer.echo(f"dated {restore_times(layout_of(context))} files", err=True)
+    typer.echo(f"set the times of {restore_times(layout_of(context))} files", err=True)
 
 
 COMMANDS = (verify, restore)
@@ -130,7 +133,7 @@ def _record(context: typer.Context, run: str) -> dict[str, Any]:
     meant = [name] if name in there else [full for full in there if full.startswith(name)]
     if len(meant) > 1:
         raise UserError(
-            f"'{run}' begins the names of {len(meant)} runs: {', '.join(meant)}; give more of one"
+            f"'{run}' is a prefix of {len(meant)} runs: {', '.join(meant)}; give a longer one"
         )
     if not meant:
         hint = nearest(name, there) if there else "there are none yet"
@@ -139,7 +142,7 @@ def _record(context: typer.Context, run: str) -> dict[str, Any]:
 
 
 def _require_results(context: typer.Context) -> None:
-    """Without a folder of results, its name is wrong, or where it is looked for."""
+    """Refuses a results folder that does not exist, which is probably a mistake in the path."""
     folder = layout_of(context).results
     if not folder.is_dir():
         raise UserError(
@@ -154,7 +157,7 @@ def _print_entries(entries: Sequence["Entry"]) -> None:
 
 
 def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table in a terminal; elsewhere lines of fields with tabs between them."""
+    """Prints a table in a terminal, and tab-separated lines elsewhere."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -1,4 +1,4 @@
-"""Entry point, options that all commands share, and how errors are told."""
+"""The entry point, the options before the command, and the reporting of errors."""
 
 import signal
 import sys
@@ -29,7 +29,7 @@ USER_CAN_MEND = 2
 FAILED = 1
 INTERRUPTED = 130
 TERMINATED = 143
-NEXT = "a run goes on from its last state the next time, anything else starts anew"
+NEXT = "give the same command again: a run resumes from its last state, other steps start over"
 
 app = typer.Typer(
     name="hamjepa-audit",
@@ -38,7 +38,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-LOOKING = "Looking into parameters and results"
+LOOKING = "Inspecting parameters and results"
 PANELS = {
     "Data and training": runs.COMMANDS,
     "Measuring": evaluation.COMMANDS,
@@ -52,7 +52,7 @@ PANELS = {
     "Theory": theory.COMMANDS,
     "Benchmark": benchmark.COMMANDS,
 }
-"""What --help lists together, in the order of the workflow."""
+"""The groups of commands in --help, in the order of the workflow."""
 
 for panel, commands in PANELS.items():
     for command in commands:
@@ -70,18 +70,18 @@ def locations(
     results: Annotated[Path, typer.Option(help="Folder of results.")] = Layout.results,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
 ) -> None:
-    """Where things lie."""
+    """Sets the folders that all commands use."""
     context.obj = Layout(params=params, raw=raw, data=data, results=results)
 
 
 class Terminated(BaseException):
-    """The process was asked to end; no Exception, so that nothing takes it for a failure."""
+    """The process got SIGTERM; not an Exception, so that no handler of failures catches it."""
 
 
 def main() -> None:
-    """Runs a command; what the user can fix is one line on stderr and exit status 2.
+    """Runs a command; an error that the user can fix gives one line on stderr and exit status 2.
 
-    A check that fails is one line, too, with exit status 1.
+    A check that fails also gives one line, with exit status 1.
     """
     debug = "--debug" in sys.argv[1:]
     signal.signal(signal.SIGTERM, _terminate)
@@ -99,7 +99,7 @@ def main() -> None:
     except OSError as error:
         reason = " ".join(filter(None, (error.strerror or str(error), error.filename)))
         _fail(
-            f"{reason}; check the disk and the folder's permissions, then run it again",
+            f"{reason}; check the disk and the folder's permissions, then run the command again",
             FAILED,
             debug,
         )
@@ -113,13 +113,13 @@ def main() -> None:
 
 
 def out_of_memory(error: MemoryError | RuntimeError) -> bool:
-    """Whether an error is of the machine's or a GPU's memory; PyTorch's are RuntimeErrors."""
-    named_so = type(error).__name__ == "OutOfMemoryError"  # of a GPU; without importing PyTorch
+    """Whether the machine or a GPU ran out of memory; PyTorch raises RuntimeErrors."""
+    named_so = type(error).__name__ == "OutOfMemoryError"  # a GPU's; without importing PyTorch
     return isinstance(error, MemoryError) or named_so or "can't allocate memory" in str(error)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    """Ends the process as Ctrl-C does, so that temporary files are deleted; only once."""
+    """Ends the process like Ctrl-C, so that temporary files are deleted; ignores repetitions."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise Terminated
 
@@ -127,6 +127,6 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 def _fail(message: str, status: int, debug: bool) -> None:
     if debug:
         traceback.print_exc()
-    if message:  # there is none where a command without arguments showed its help
+    if message:  # empty if a command without arguments printed its help
         print(f"error: {message}", file=sys.stderr)
     sys.exit(status)

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what every command does first."""
+"""Options that several commands share, and helpers that turn them into plans."""
 
 from typing import Annotated, Literal
 
@@ -9,31 +9,33 @@ from hamjepa_audit.params import load_study
 from hamjepa_audit.plans.study import Batch, StudyPlan, plan_study
 
 Study = Annotated[str, typer.Option(help="Name of a study below params/studies.")]
-Studies = Annotated[list[str], typer.Option("--study", help="A study; give it once for each.")]
+Studies = Annotated[list[str], typer.Option("--study", help="Name of a study; may be repeated.")]
 Arm = Annotated[str, typer.Option(help="One of the study's arms.")]
 Epochs = Annotated[int, typer.Option(help="One of the study's numbers of epochs.")]
 Seed = Annotated[int, typer.Option(help="Seed of the run, 0 or more.")]
 Device = Annotated[
-    Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute; auto: a GPU if any.")
+    Literal["auto", "cpu", "cuda"],
+    typer.Option(help="Where to compute; auto: on a GPU if there is one."),
 ]
-RunsPerGpu = Annotated[int, typer.Option(min=1, help="Processes that may share a GPU.")]
+RunsPerGpu = Annotated[int, typer.Option(min=1, help="How many processes may share a GPU.")]
 Threads = Annotated[
-    int | None, typer.Option(min=1, help="CPU threads; another number may round differently.")
+    int | None,
+    typer.Option(min=1, help="Number of CPU threads; the results' rounding may depend on it."),
 ]
 
 
 def layout_of(context: typer.Context) -> Layout:
-    """Where things lie, as the options before the command said."""
+    """The folders that the options before the command set."""
     layout: Layout = context.obj
     return layout
 
 
 def plan_of(context: typer.Context, study: str) -> StudyPlan:
-    """The plan of a study whose data are prepared, or pinned."""
+    """The plan of a study, whose data must be prepared or pinned."""
     layout = layout_of(context)
     return plan_study(layout, load_study(layout.params, study))
 
 
 def batch_of(context: typer.Context, study: str, arm: str, epochs: int) -> Batch:
-    """All seeds of an arm and number of epochs of a study."""
+    """The batch of all seeds of an arm and number of epochs of a study."""
     return plan_of(context, study).batch(arm, epochs)

@@ -1,4 +1,4 @@
-"""hamjepa-audit params: the parameters of a run, and their schema."""
+"""hamjepa-audit params: print the parameters of a run, or their schema."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,8 +16,12 @@ def show(
     context: typer.Context,
     study: Study,
     arm: Annotated[str, typer.Option(help="One of the study's arms.")],
-    epochs: Annotated[int | None, typer.Option(help="Default: the study's first.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Default: the study's first.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Number of epochs; default: the study's first.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the run; default: the study's first.")
+    ] = None,
 ) -> None:
     """Print the resolved parameters of a run as YAML."""
     import yaml

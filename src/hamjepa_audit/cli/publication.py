@@ -1,4 +1,4 @@
-"""hamjepa-audit publish, adopt: results without weights, from one place to another."""
+"""hamjepa-audit publish, adopt: copy results without weights out of and into results/."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +11,9 @@ from hamjepa_audit.cli.options import Study, layout_of, plan_of
 def publish(
     context: typer.Context,
     study: Study,
-    out: Annotated[Path | None, typer.Option(help="Default: RESULTS/published/STUDY.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write; default: RESULTS/published/STUDY.")
+    ] = None,
 ) -> None:
     """Copy a study's results without checkpoints: records, measurements, tables, figures."""
     from hamjepa_audit.bookkeeping.publication import publish
@@ -24,15 +26,16 @@ def adopt(
     context: typer.Context,
     study: Study,
     source: Annotated[
-        Path | None, typer.Option("--from", help="Default: RESULTS/published/STUDY.")
+        Path | None,
+        typer.Option("--from", help="A published study; default: RESULTS/published/STUDY."),
     ] = None,
 ) -> None:
-    """Take over published runs and measurements that the parameters ask for, as done."""
+    """Copy published runs and measurements into the results, where the parameters ask for them."""
     from hamjepa_audit.bookkeeping.publication import adopt
 
     plan = plan_of(context, study)
     taken = adopt(plan, source or layout_of(context).results / "published" / study)
-    typer.echo(f"took over {taken} of {len(plan.runs)} runs", err=True)
+    typer.echo(f"adopted {taken} of {len(plan.runs)} runs", err=True)
 
 
 COMMANDS = (publish, adopt)

@@ -1,4 +1,4 @@
-"""hamjepa-audit report: the page that an audit is read on."""
+"""hamjepa-audit report: write the HTML page with the results of an audit."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,7 +23,7 @@ def report(
         Path, typer.Option(help="Folder of the figures' captions.", metavar="DIR")
     ] = CAPTIONS,
 ) -> None:
-    """Write the page of an audit: verdicts, claims, figures, method, runs; one HTML file."""
+    """Write the HTML page of an audit: verdicts, claims, figures, method and runs."""
     from hamjepa_audit.bookkeeping.records import read_record
     from hamjepa_audit.errors import UserError
     from hamjepa_audit.files import read_parquet
@@ -43,8 +43,8 @@ def report(
     held = sorted(set(metrics["study"]))
     if held != sorted(set(study)):
         raise UserError(
-            f"{layout.metrics()} holds the studies {held}, not {sorted(set(study))}; "
-            f"name those, or make results/tables of these first"
+            f"{layout.metrics()} contains the studies {held}, not {sorted(set(study))}; "
+            f"give --study for those, or make results/tables for these first"
         )
     runs = sorted(set(metrics["run_id"]))
     content = PageContent(
@@ -92,7 +92,7 @@ def _figure(plan: "AuditPlan", study: str, name: str, epochs: int, captions: Pat
     caption = captions / f"{name}.rst"
     for file in (path, caption):
         if not file.is_file():
-            raise UserError(f"missing file {file}; make the figures, or name the captions' folder")
+            raise UserError(f"missing file {file}; make the figures, or correct --captions")
     return FigureFile(name, epochs, path, caption_text(caption))
 
 

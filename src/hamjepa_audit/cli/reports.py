@@ -1,4 +1,4 @@
-"""hamjepa-audit collect, metrics, tables, provenance, figures: from numbers to what is read."""
+"""hamjepa-audit collect, metrics, tables, provenance, figures: turn measurements into reports."""
 
 from typing import Annotated
 
@@ -8,7 +8,7 @@ from hamjepa_audit.cli.options import Studies, Study, layout_of, plan_of
 
 
 def collect(context: typer.Context, study: Study) -> None:
-    """Gather a study's measurements and histories into its long tables."""
+    """Collect a study's measurements and histories in its long tables."""
     from hamjepa_audit.bookkeeping.records import require_one_kind_of_device
     from hamjepa_audit.reporting.collect import collect_study
 
@@ -20,7 +20,7 @@ def collect(context: typer.Context, study: Study) -> None:
 
 
 def metrics(context: typer.Context, study: Studies) -> None:
-    """Join the metrics of studies into results/metrics.parquet, with means for a glance."""
+    """Join the metrics of studies in results/metrics.parquet, and write the main mean values."""
     from hamjepa_audit.files import read_parquet, write_json, write_text
     from hamjepa_audit.metrics import METRICS_SCHEMA
     from hamjepa_audit.reporting.collect import collect
@@ -39,7 +39,7 @@ def metrics(context: typer.Context, study: Studies) -> None:
 
 
 def tables(context: typer.Context, study: Study) -> None:
-    """Write a study's tables: every seed, summaries, paired differences, an overview."""
+    """Write a study's tables: every seed, summaries, paired differences and an overview."""
     from hamjepa_audit.bookkeeping.table_provenance import origin_of
     from hamjepa_audit.files import read_json, read_parquet
     from hamjepa_audit.metrics import METRICS_SCHEMA
@@ -59,10 +59,11 @@ def provenance(
     context: typer.Context,
     study: Studies,
     verdicts: Annotated[
-        bool, typer.Option("--verdicts", help="Of the tables that are of all these studies.")
+        bool,
+        typer.Option("--verdicts", help="For the joint tables of these studies, not of each one."),
     ] = False,
 ) -> None:
-    """Write what tables were made of and with: code, machines, parameters, runs, their times."""
+    """Write the provenance of tables: code, machines, parameters, runs and their times."""
     from hamjepa_audit.bookkeeping.table_provenance import (
         write_audit_provenance,
         write_study_provenance,
@@ -105,7 +106,7 @@ def figures(context: typer.Context, study: Study) -> None:
         confidence=params.statistics.confidence,
     )
     if has_trajectories(params):
-        # The verdict on rank and accuracy is of this metric, too.
+        # The verdict on rank and accuracy uses the same metric.
         rank = load_audit(layout.params).our_metric("effective_rank")
         confidence = params.statistics.confidence
         trajectory_figures(

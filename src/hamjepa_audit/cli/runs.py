@@ -1,4 +1,4 @@
-"""hamjepa-audit generate, prepare, pretrain: data and runs."""
+"""hamjepa-audit generate, prepare, pretrain: make data and train runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,9 +19,9 @@ from hamjepa_audit.cli.options import (
 
 def generate(
     context: typer.Context,
-    folder: Annotated[Path, typer.Option(help="Where they go, such as RAW/imagenet_smoke.")],
+    folder: Annotated[Path, typer.Option(help="Folder to write, such as RAW/imagenet_smoke.")],
 ) -> None:
-    """Write the pictures of params/generated.yaml, to try a folder of photographs without one."""
+    """Write generated images as in PARAMS/generated.yaml, to try the path for image folders."""
     import numpy as np
 
     from hamjepa_audit.data.generated import write_image_folder
@@ -39,10 +39,10 @@ def prepare(
     context: typer.Context,
     study: Study,
     threads: Annotated[
-        int, typer.Option(min=1, help="Threads that decode images; how many changes no byte.")
+        int, typer.Option(min=1, help="Threads that decode images; results don't depend on it.")
     ] = 1,
 ) -> None:
-    """Turn a study's images into one immutable store of bytes with a manifest."""
+    """Convert a study's images into an immutable store of arrays with a manifest."""
     from hamjepa_audit.data.preparation import prepare
     from hamjepa_audit.params import load_study
 
@@ -61,12 +61,12 @@ def pretrain(
     runs_per_gpu: RunsPerGpu = 1,
     threads: Threads = None,
     trial_steps: Annotated[
-        int | None, typer.Option(min=1, help="Only try this many steps; writes nothing.")
+        int | None, typer.Option(min=1, help="Only try this many steps, and write nothing.")
     ] = None,
 ) -> None:
-    """Train one run: writes checkpoint, history and record; goes on where a killed one stopped.
+    """Train one run, resuming it if it was interrupted; write checkpoint, history and record.
 
-    Started by torchrun, its processes train the run together.
+    If torchrun starts this command, its processes train the run together.
     """
     from hamjepa_audit.params import load_study, resolve_run
     from hamjepa_audit.plans.identity import run_id
@@ -83,8 +83,8 @@ def pretrain(
     ranks, where = context.with_resource(joined_ranks(device, runs_per_gpu))
     if ranks.first and seed not in params.seeds:
         typer.echo(
-            f"seed {seed} is not among those of study '{study}': its tables won't hold this run, "
-            f"and `runs prune` takes it for left over; add it to params/studies/{study}.yaml",
+            f"seed {seed} is not among those of study '{study}': its tables won't contain this "
+            f"run, and `runs prune` would delete it; add it to params/studies/{study}.yaml",
             err=True,
         )
     determinism = make_deterministic(threads) | ranks.described()

@@ -1,4 +1,4 @@
-"""hamjepa-audit theory, theory-report, theory-verdict: the theorems of the paper, checked."""
+"""hamjepa-audit theory, theory-report, theory-verdict: check the theorems of the paper."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 ClaimsFile = Annotated[
     Path | None,
-    typer.Option("--claims", help="The paper's claims; default: paper/claims.yaml of the params."),
+    typer.Option("--claims", help="The paper's claims; default: PARAMS/paper/claims.yaml."),
 ]
 
 
@@ -22,12 +22,13 @@ def theory(
     claims: ClaimsFile = None,
     threads: Threads = None,
     verdict: Annotated[
-        bool, typer.Option(help="End with status 1 if a check fails; else theory-verdict does.")
+        bool,
+        typer.Option(help="Exit with status 1 if a check fails; otherwise leave it to later."),
     ] = True,
 ) -> None:
-    """Check the theorems on random instances, and try the paper's toy experiment.
+    """Check the theorems on random instances, and repeat the paper's toy experiment.
 
-    Ends with status 1 if a check fails, when all numbers are written.
+    If a check fails, this exits with status 1 after all numbers are written.
     """
     from hamjepa_audit.files import write_parquet
     from hamjepa_audit.plans.theory import TheoryPlan
@@ -47,7 +48,7 @@ def theory(
 
 
 def theory_report(context: typer.Context, claims: ClaimsFile = None) -> None:
-    """Write the tables and figures of what `theory` found, and what they were made of and with."""
+    """Write tables and figures of the numbers that `theory` wrote, and their provenance."""
     from hamjepa_audit.bookkeeping.table_provenance import write_theory_provenance
     from hamjepa_audit.files import read_parquet
     from hamjepa_audit.plans.theory import TheoryPlan
@@ -68,13 +69,13 @@ def theory_report(context: typer.Context, claims: ClaimsFile = None) -> None:
 
 
 def theory_verdict(context: typer.Context) -> None:
-    """Say whether every check of `theory` holds; ends with status 1 and names those that fail."""
+    """Report whether every check of `theory` holds; if not, name them and exit with status 1."""
     from hamjepa_audit.files import read_parquet
     from hamjepa_audit.theory_numbers import CHECKS_SCHEMA
 
     checks = read_parquet(layout_of(context).theory_numbers("checks"), CHECKS_SCHEMA)
     _require_that_all_hold(checks)
-    typer.echo(f"all {len(checks)} theorems' checks hold")
+    typer.echo(f"all {len(checks)} checks of theorems hold")
 
 
 def _require_that_all_hold(checks: "pa.Table") -> None:
@@ -82,8 +83,8 @@ def _require_that_all_hold(checks: "pa.Table") -> None:
     failing = [row["check"] for row in rows if not row["holds"]]
     if failing:
         raise CheckFailedError(
-            f"{len(failing)} of {len(rows)} theorems' checks fail: {', '.join(failing)}; "
-            f"theory-report makes their table"
+            f"{len(failing)} of {len(rows)} checks of theorems fail: {', '.join(failing)}; "
+            f"their errors are in the table that theory-report writes"
         )
 
 
