@@ -69,10 +69,10 @@ tables: environment ## run the studies (STUDIES=cifar100,digits) and write resul
 figures: environment ## run the studies and write results/figures
 	$(GRAPH_ALONE) $(SNAKEMAKE) results/figures $(SNAKEMAKE_OPTIONS)
 
-report: environment ## write results/report: the page, and Snakemake's own report
+report: environment ## write results/report: the HTML page, and Snakemake's own report
 	$(GRAPH_ALONE) $(MAKE) --no-print-directory pages
 
-restore: environment ## after `dvc pull`: date the results, so that nothing is to be done
+restore: environment ## after `dvc pull`: set the times of the results, so that none is remade
 	$(BIN)/dvc checkout
 	$(BIN)/hamjepa-audit restore
 
@@ -89,7 +89,7 @@ lint: environment ## check style, types and the lock
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/python tools/lock.py check --installed
 
-lock: ## pin what pyproject.toml asks for; UPGRADE=1 takes the newest versions
+lock: ## pin the requirements of pyproject.toml; UPGRADE=1 takes the newest versions
 	@$(or $(wildcard $(BIN)/python),$(PYTHON)) tools/lock.py make $(if $(UPGRADE),--upgrade)
 
 clean-environment: ## remove .venv

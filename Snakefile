@@ -14,9 +14,9 @@ configfile: "params/config.yaml"
 
 onerror:
     print(
-        "What failed is above. Fix it and give the same command again: what is done stays done, "
-        "and a run goes on from its last state. Exit status 137 is a killed job, most often one "
-        "that took more memory than there is."
+        "The failure is shown above. Fix it and give the same command again: finished steps are "
+        "kept, and a run resumes from its last state. Exit status 137 means that a job was "
+        "killed, most often because the machine ran out of memory."
     )
 
 

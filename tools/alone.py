@@ -15,7 +15,7 @@ def run_alone(lock: str, command: list[str]) -> None:
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        print(f"another process works here ({lock} is locked); waiting for its end", flush=True)
+        print(f"{lock} is held by another process; waiting for it to finish", flush=True)
         fcntl.flock(held, fcntl.LOCK_EX)
     os.set_inheritable(held, True)
     os.execvp(command[0], command)

@@ -62,7 +62,7 @@ def test_the_graph_is_run_by_one_command_at_a_time(place: Path, target: str) -> 
     )  # fmt: skip
     assert make.stdout is not None
     lines = []
-    while "waiting for its end" not in (lines[-1] if lines else ""):
+    while "waiting for it to finish" not in (lines[-1] if lines else ""):
         lines.append(make.stdout.readline())
         assert lines[-1], lines
     time.sleep(0.2)

@@ -87,7 +87,7 @@ def test_two_simultaneous_make_tables(
     ]
     printed = [make.communicate()[0] for make in makes]
     assert [make.returncode for make in makes] == [0, 0], printed
-    waited = ["waiting for its end" in text for text in printed]
+    waited = ["waiting for it to finish" in text for text in printed]
     assert sorted(waited) == [False, True]
     assert "Nothing to be done" in printed[waited.index(True)]
     assert "rule pretrain" in printed[waited.index(False)]
@@ -118,7 +118,7 @@ def test_a_killed_job_is_named_and_the_next_call_goes_on(
     printed = working.communicate()[0]
     assert working.returncode == 1
     assert f"results/runs/{lock.stem}" in printed and "exit status 137" in printed
-    assert "a run goes on from its last state" in printed
+    assert "a run resumes from its last state" in printed
     snakemake(without_a_run, "results/tables")
     log = (without_a_run / f"results/logs/pretrain/{lock.stem}.log").read_text()
     assert re.search(r"goes on after step \d+", log)

@@ -114,8 +114,8 @@ def prepared_data(wildcards):
     run = RUN.format(**wildcards)
     if run not in plan(wildcards.study).runs:
         raise WorkflowError(
-            f"run '{run}' is not what the parameters of study '{wildcards.study}' give now; "
-            "ask for results/tables, or for a run that they give"
+            f"run '{run}' is not a run of study '{wildcards.study}' with its current parameters; "
+            "ask for results/tables, or for one of its runs"
         )
     if plan(wildcards.study).batch_of(run).adopted:
         return []
@@ -128,7 +128,8 @@ def batch(wildcards):
     batches = plan(wildcards.study).batches
     if name not in batches:
         raise WorkflowError(
-            f"batch '{name}' is not what the parameters of study '{wildcards.study}' give now"
+            f"batch '{name}' is not one of study '{wildcards.study}' with its current parameters; "
+            "ask for results/tables"
         )
     return batches[name]
 
