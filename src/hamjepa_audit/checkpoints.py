@@ -40,7 +40,7 @@ def load_model(run: RunParams, source: Path) -> Model:
     except RuntimeError as error:
         raise UserError(
             f"{source} is the checkpoint of another model than arm '{run.arm.name}' of study "
-            f"'{run.study}' has ({' '.join(str(error).split())[:300]}); give the run's own"
+            f"'{run.study}' has ({' '.join(str(error).split())[:300]}); use one of that arm's runs"
         ) from error
     return model
 

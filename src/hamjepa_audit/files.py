@@ -150,8 +150,8 @@ def read_json(source: Path) -> Any:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    """NaN and infinities, which Python's reader takes and JSON does not have."""
-    raise ValueError(f"{name} is no number")
+    """Refuses NaN and infinities, which Python's reader accepts although JSON lacks them."""
+    raise ValueError(f"{name} is not a number in JSON")
 
 
 def write_sealed_json(target: Path, content: dict[str, Any], *, durable: bool = True) -> None:
@@ -167,7 +167,9 @@ def read_sealed_json(source: Path) -> dict[str, Any]:
     """
     content = read_json(source)
     if not isinstance(content, dict) or JSON_SEAL not in content:
-        raise UserError(f"{source} carries no digest of itself; delete it and run its step again")
+        raise UserError(
+            f"{source} does not contain its own digest; delete it and run its step again"
+        )
     rest = {key: value for key, value in content.items() if key != JSON_SEAL}
     # The text is compared as well: other whitespace gives the same JSON content.
     if content[JSON_SEAL] != digest_of(rest) or source.read_text() != _json_text(content):
@@ -227,7 +229,9 @@ def _with_schema(source: Path, table: pa.Table, schema: pa.Schema) -> pa.Table:
     """The table cast to a schema; other libraries write slightly different types."""
     lacking = [name for name in schema.names if name not in table.schema.names]
     if lacking:
-        raise UserError(f"{source} lacks the columns {lacking}; make it again, or name them so")
+        raise UserError(
+            f"{source} lacks the columns {lacking}; make it again, or rename its columns"
+        )
     strange = [name for name in table.schema.names if name not in schema.names]
     if strange:
         raise UserError(
@@ -293,5 +297,7 @@ def sha256_file(source: Path) -> str:
             while chunk := stream.read(CHUNK):
                 digest.update(chunk)
     except OSError as error:
-        raise UserError(f"can't read {source}: {error.strerror}") from error
+        raise UserError(
+            f"can't read {source}: {error.strerror}; check its permissions and the disk"
+        ) from error
     return digest.hexdigest()

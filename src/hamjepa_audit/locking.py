@@ -28,7 +28,7 @@ def sole_process(lock: Path, task: str) -> Iterator[None]:
         held = FileLock(lock, blocking=False).acquire()
     except Timeout as error:
         raise UserError(
-            f"{task}: {_holder(lock)} is at it; wait until it is done, or stop it"
+            f"{task}: {_holder(lock)} is working on it; wait until that ends, or stop it"
         ) from error
     except OSError as error:
         raise _unusable(lock, error) from error

@@ -125,7 +125,7 @@ def test_states_of_a_run_that_is_being_trained_are_not_deleted(place: Path) -> N
     (entry,) = (entry for entry in take_inventory(LAYOUT) if entry.kind == "state")
     with (
         sole_process(LAYOUT.run_lock(run), "training"),
-        pytest.raises(UserError, match=r"process \d+ on .* is at it"),
+        pytest.raises(UserError, match=r"process \d+ on .* is working on it"),
     ):
         delete(entry)
     assert len(list(LAYOUT.state(run).iterdir())) == 2

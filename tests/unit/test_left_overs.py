@@ -43,15 +43,15 @@ def test_a_left_over_measurement_does_not_reach_the_tables(
     file = now.measurement(step)
     shutil.copy(before.measurement(step), file)
     status, stderr = audit(monkeypatch, capsys, "collect", "--study", STUDY)
-    assert status == 2 and f"{file} holds rows of {min(before.run_ids)}" in stderr
-    assert f"delete it, and `snakemake --cores all {file}`" in stderr
+    assert status == 2 and f"{file} has rows of {min(before.run_ids)}" in stderr
+    assert f"delete it and make it again: snakemake --cores all {file}" in stderr
 
 
 @pytest.mark.faults
 def test_a_left_over_history_does_not_reach_the_tables(place: Path) -> None:
     before, now = left_over_batch()
     shutil.copy(LAYOUT.run_history(before.run_ids[0]), LAYOUT.run_history(now.run_ids[0]))
-    with pytest.raises(UserError, match=f"holds rows of {before.run_ids[0]}"):
+    with pytest.raises(UserError, match=f"has rows of {before.run_ids[0]}"):
         collect_study(plan_of(LAYOUT, STUDY))
 
 
@@ -64,7 +64,9 @@ def test_measurements_of_another_checkpoint_or_of_none_that_is_said_are_refused(
     checkpoint = LAYOUT.checkpoint(batch.run_ids[0])
     checkpoint.write_bytes(b"trained again, elsewhere")
     write_record(LAYOUT, batch.runs[0], batch.data_digest)
-    told = f"{{}} was measured on another checkpoint.safetensors than {checkpoint.parent} holds"
+    told = (
+        f"{{}} was measured on another checkpoint.safetensors than the one in {checkpoint.parent}"
+    )
     assert {told.format(knn), told.format(curves)} <= {line.split(";")[0] for line in problems()}
     with pytest.raises(UserError, match="was measured on another checkpoint"):
         collect_study(plan_of(LAYOUT, STUDY))
@@ -122,7 +124,7 @@ def test_features_are_measured_only_with_their_labels_and_checkpoint(place: Path
     labels = Path(TARGETS["labels"][0])
     flip_bit(labels, -8, 0)
     for measure in (measure_knn, measure_probe):
-        with pytest.raises(UserError, match="are not those that they were when"):
+        with pytest.raises(UserError, match="are not those with which"):
             measure(batch, cpu)
     flip_bit(labels, -8, 0)
     before = sha256_file(measured)
@@ -130,5 +132,5 @@ def test_features_are_measured_only_with_their_labels_and_checkpoint(place: Path
     write_bytes(LAYOUT.checkpoint(batch.run_ids[0]), b"trained again, elsewhere")
     write_record(LAYOUT, batch.runs[0], batch.data_digest)
     for measure in (measure_knn, measure_probe, lambda batch, _: measure_geometry(batch)):
-        with pytest.raises(UserError, match=f"another checkpoint than that of {batch.run_ids[0]}"):
+        with pytest.raises(UserError, match=f"another checkpoint than {batch.run_ids[0]} has now"):
             measure(batch, cpu)

@@ -47,7 +47,7 @@ def test_a_holder_that_has_not_said_who_it_is_is_another_process(
             if gone:
                 patch.setattr(Path, "read_text", missing)
             with (
-                pytest.raises(UserError, match=r"^training: another process is at it; wait until"),
+                pytest.raises(UserError, match=r"^training: another process is working on it;"),
                 sole_process(lock, "training"),
             ):
                 pass

@@ -175,7 +175,7 @@ def test_ablations_differ_from_hamjepa_in_the_predictor_alone(
         ("studies/digits.yaml", "seeds", [0, -1], "seeds.1 is -1"),
         ("studies/digits.yaml", "seeds", [], "seeds is empty: give at least 1"),
         ("studies/digits.yaml", "seeds", 3, "seeds is 3: write a list, [3]"),
-        ("studies/digits.yaml", "seeds", [0, 0], "seeds has 0 twice: take one of them out"),
+        ("studies/digits.yaml", "seeds", [0, 0], "seeds has 0 twice: remove one of them"),
         ("studies/digits.yaml", "epochs", [12, 12], "epochs has 12 twice"),
         ("studies/digits.yaml", "figure_arms", ["mpl"], "figure_arms has 'mpl': did you mean"),
         ("studies/digits.yaml", "arm_overrides", {"mpl": {}}, "arm_overrides: no arm 'mpl'"),

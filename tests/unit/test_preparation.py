@@ -146,7 +146,7 @@ def test_two_preparations_at_once_are_refused(raw: Path, monkeypatch: pytest.Mon
 
     def second(*arguments: Any) -> None:
         message = error_of(lambda: prepare(DIGITS, raw, raw), f"process {os.getpid()} on")
-        assert message.endswith("is at it; wait until it is done, or stop it")
+        assert message.endswith("is working on it; wait until that ends, or stop it")
         original(*arguments)
 
     monkeypatch.setattr(preparation, "move_store", second)

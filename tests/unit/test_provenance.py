@@ -89,7 +89,7 @@ def test_provenance_names_the_tables_of_the_plan_and_removes_others(place: Path)
     assert any("1 files in" in x and str(foreign) in x for x in verify_results(LAYOUT).unchecked)
     edit(LAYOUT.params / "studies" / f"{STUDY}.yaml", "arms", ["sigreg", "identity"])
     plan = plan_of(LAYOUT, STUDY)
-    with pytest.raises(UserError, match=r"selection.json is not what the parameters give now"):
+    with pytest.raises(UserError, match=r"selection.json does not match the current parameters"):
         write_study_provenance(plan)
     plan.write_selection()
     content = read_sealed_json(write_study_provenance(plan))
@@ -112,16 +112,16 @@ def test_a_selection_planned_anew_makes_tables_stale_and_is_not_dated(
     written = selection.stat().st_mtime_ns
     status, stderr = audit(monkeypatch, capsys, "restore")
     assert status == 2 and stderr.count("\n") == 1
-    assert f"was not made of {selection} as it is now" in stderr
+    assert f"were not made from {selection} as it is now" in stderr
     assert selection.stat().st_mtime_ns == written
-    assert any(f"{TABLES} was not made of {selection}" in line for line in problems())
-    assert any(f"results/tables was not made of {selection}" in line for line in problems())
+    assert any(f"{TABLES} were not made from {selection}" in line for line in problems())
+    assert any(f"results/tables were not made from {selection}" in line for line in problems())
 
 
 def test_provenance_of_an_older_version_is_refused(place: Path) -> None:
     path = LAYOUT.audit_tables() / PROVENANCE
     write_sealed_json(path, read_sealed_json(path) | {"schema": 1})
-    with pytest.raises(UserError, match="is of version 1 of provenances"):
+    with pytest.raises(UserError, match="has format version 1, not"):
         check_selections(LAYOUT, path)
 
 

@@ -126,7 +126,7 @@ def test_what_is_damaged_or_of_another_study_is_not_adopted(published: Layout) -
             adopt(plan, PUBLISHED)
         path.write_bytes(whole_bytes)
     assert not LAYOUT.run(last).exists()
-    with pytest.raises(UserError, match=f"is of the study '{STUDY}', not of"):
+    with pytest.raises(UserError, match=f"is a publication of the study '{STUDY}', not of"):
         adopt(plan_of(LAYOUT, f"{STUDY}_controls"), PUBLISHED)
     with pytest.raises(UserError, match="nowhere holds no published study"):
         adopt(plan, Path("nowhere"))
@@ -191,7 +191,7 @@ def test_only_whole_results_of_one_study_and_these_parameters_are_published(plac
     history.unlink()
     refused(f"{history.name} is missing; run: snakemake")
     edit(LAYOUT.params / "studies" / f"{STUDY}.yaml", "seeds", [0])
-    refused("parameters as they are now")
+    refused("alone with its current parameters")
 
 
 def test_nothing_but_the_same_study_published_gives_way(place: Path) -> None:
@@ -200,7 +200,7 @@ def test_nothing_but_the_same_study_published_gives_way(place: Path) -> None:
         publish(plan, PUBLISHED)
     for folder in (LAYOUT.results, PUBLISHED / "tables", Path()):
         before = files_below(place)
-        with pytest.raises(UserError, match="give --out a folder of its own"):
+        with pytest.raises(UserError, match="give --out another folder"):
             publish(plan, folder)
         assert files_below(place) == before
 
@@ -209,7 +209,7 @@ def test_another_study_that_was_published_does_not_give_way(place: Path) -> None
     plan = plan_of(LAYOUT, STUDY)
     publish(plan, PUBLISHED)
     write_sealed_json(Layout(results=PUBLISHED).publication(), {"study": "moon", "runs": []})
-    with pytest.raises(UserError, match=f"holds something else than '{STUDY}' published"):
+    with pytest.raises(UserError, match=f"something other than a publication of '{STUDY}'"):
         publish(plan, PUBLISHED)
 
 

@@ -231,7 +231,7 @@ def test_a_damaged_checkpoint_along_training_is_not_published(
     *_, line = printed.strip().splitlines()
     name = checkpoint.relative_to(folder)
     assert status == 2 and f"error: {name} was changed or damaged" in line
-    assert f"delete {name.parent}, and" in line
+    assert f"delete {name.parent}, so that" in line
     shutil.rmtree(checkpoint.parent)
     assert run(context, folder, *PRETRAIN)[0] == 0
     assert results_of(folder) == results_of(place)
@@ -267,7 +267,7 @@ def test_a_damaged_state_is_set_aside_and_the_one_before_it_taken(
     last, before = states_of(folder)
     corrupt(kind, last, before)
     status, printed = run(context, folder, *PRETRAIN)
-    assert status == 0 and f"It is now unused-{last.record.name}" in printed
+    assert status == 0 and f"It was renamed to unused-{last.record.name}" in printed
     assert [resumption["step"] for resumption in record_of(folder)["resumed"]] == [before.step]
     assert results_of(folder) == results_of(place)
     assert "Traceback" not in printed
@@ -281,7 +281,7 @@ def test_without_a_whole_state_a_run_starts_anew(
     for state in (last, before):
         corrupt("cut", state, before)
     status, printed = run(context, folder, *PRETRAIN)
-    assert status == 0 and printed.count("It is now unused-") == 2
+    assert status == 0 and printed.count("It was renamed to unused-") == 2
     assert record_of(folder)["resumed"] == [] and results_of(folder) == results_of(place)
 
 
@@ -310,7 +310,7 @@ def test_one_process_at_a_time_trains_a_run(
         holder = f"process {os.getpid()} on {socket.gethostname()}"
         assert status == 2 and f"error: {name}: {holder}, since" in printed
         entry = Entry("state", layout.state(name), STUDY, False, True)
-        with pytest.raises(UserError, match="is at it"):
+        with pytest.raises(UserError, match="is working on it"):
             delete(entry)
     # The lock file is removed with its holder's end.
     assert files_below(folder / "results") == before - {f"state/{name}.lock"}

@@ -48,9 +48,9 @@ def test_the_last_two_states_are_kept_and_the_last_comes_first(folder: Path) -> 
     [
         ({"run_id": "another"}, f"is step 4 of another, not step 4 of {RUN}; move it back"),
         ({"step": 5}, f"is step 5 of {RUN}, not step 4 of {RUN}; move it back"),
-        ({"schema": SCHEMA - 1}, f"is of version {SCHEMA - 1} of states, not {SCHEMA}"),
-        ({"schema": SCHEMA + 1}, f"is of version {SCHEMA + 1} of states, not {SCHEMA}"),
-        ({"tensors": 64 * "0"}, "it has not the SHA-256 that step-0000000004.json names"),
+        ({"schema": SCHEMA - 1}, f"has format version {SCHEMA - 1}, not {SCHEMA}"),
+        ({"schema": SCHEMA + 1}, f"has format version {SCHEMA + 1}, not {SCHEMA}"),
+        ({"tensors": 64 * "0"}, "its SHA-256 is not the one in step-0000000004.json"),
     ],
 )
 def test_a_state_of_another_run_step_or_version_or_with_other_tensors_is_refused(

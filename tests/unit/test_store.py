@@ -120,7 +120,7 @@ def test_a_manifest_whose_counts_do_not_add_up(store_folder: Path, split: str) -
 
 @pytest.mark.parametrize(
     ("key", "words"),
-    [("sha256", "carries no digest of itself"), ("shape", "key 'shape' is missing")],
+    [("sha256", "does not contain its own digest"), ("shape", "key 'shape' is missing")],
 )
 def test_a_manifest_without_one_of_its_keys(store_folder: Path, key: str, words: str) -> None:
     path = store_folder / "manifest.json"

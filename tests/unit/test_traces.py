@@ -60,7 +60,7 @@ def test_a_trace_changes_only_with_its_version(tmp_path: Path) -> None:
         with pytest.raises(AssertionError, match="raise SOME_NUMERICS"):
             first.stored()
     first.path.write_text(whole)
-    with pytest.raises(AssertionError, match="is of version 1; write it anew"):
+    with pytest.raises(AssertionError, match="has version 1; write it again"):
         second.stored()
     first.path.write_text(json.dumps(json.loads(whole) | {"some_numerics": 2}))
     with pytest.raises(AssertionError, match="version 2 is not pinned"):

@@ -62,14 +62,16 @@ class Trace:
         command = f"python -m tests.unit.{self.name}_trace"
         content = self._content()
         found = content[f"{self.name}_numerics"]
-        assert found == self.version, f"the trace is of version {found}; write it anew: {command}"
+        assert found == self.version, f"the trace has version {found}; write it again: {command}"
         parts: dict[str, Any] = content["parts"]
         pinned = self._pins().get(self.name, {}).get(str(self.version))
-        assert pinned is not None, f"version {self.version} is not pinned; write it anew: {command}"
+        assert pinned is not None, (
+            f"version {self.version} is not pinned; write it again: {command}"
+        )
         changed = [part for part in {**pinned, **parts} if _digest(parts, part) != pinned.get(part)]
         assert not changed, (
             f"the trace of {changed} is not the one stored for version {self.version}: raise "
-            f"{self.name.upper()}_NUMERICS, then write it anew: {command}"
+            f"{self.name.upper()}_NUMERICS, then write it again: {command}"
         )
         return parts
 

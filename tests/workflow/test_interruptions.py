@@ -121,6 +121,6 @@ def test_a_killed_job_is_named_and_the_next_call_goes_on(
     assert "a run resumes from its last state" in printed
     snakemake(without_a_run, "results/tables")
     log = (without_a_run / f"results/logs/pretrain/{lock.stem}.log").read_text()
-    assert re.search(r"goes on after step \d+", log)
+    assert re.search(r"resumes after step \d+", log)
     assert tables_of(without_a_run) == tables_of(finished)
     assert list(states.iterdir()) == []

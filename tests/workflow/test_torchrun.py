@@ -124,6 +124,6 @@ def test_a_run_of_which_a_rank_was_killed_ends_byte_identical(
     kept = steps_kept(folder)
     assert 0 < kept < EPOCHS * STEPS
     output = finish(folder)
-    assert output.count(f"goes on after step {kept}") == 1, output
+    assert output.count(f"resumes after step {kept}") == 1, output
     assert [resumption["step"] for resumption in record_of(folder)["resumed"]] == [kept]
     assert results_of(folder) == results_of(whole)

@@ -125,8 +125,8 @@ def objective_params(run: RunParams) -> tuple[PhaseSpaceObjectiveParams, Leapfro
         or run.encoder.stem != "cifar"
     ):
         raise UserError(
-            f"arm '{run.arm.name}' of study '{run.study}' can't be timed: the plain "
-            "implementation is of a leapfrog arm with the CIFAR stem; choose hamjepa and cifar100"
+            f"arm '{run.arm.name}' of study '{run.study}' can't be timed: the plain implementation "
+            "has only a leapfrog arm with the CIFAR stem; choose hamjepa and cifar100"
         )
     return objective, objective.predictor
 

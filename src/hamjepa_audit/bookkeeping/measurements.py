@@ -100,7 +100,7 @@ def require_origin(
         for name, digest in files.items():
             if recorded.get(name) != digest:
                 raise _again(
-                    source, f"was measured on another {name} than {layout.run(run_id)} holds"
+                    source, f"was measured on another {name} than the one in {layout.run(run_id)}"
                 )
 
 
@@ -113,9 +113,9 @@ def require_runs(source: Path, table: pa.Table, run_ids: Collection[str]) -> Non
     found = set(table["run_id"].unique().to_pylist())
     if found != set(run_ids):
         strange, missing = found - set(run_ids), set(run_ids) - found
-        what = f"of {_list(strange)}" if strange else f"none of {_list(missing)}"
+        what = f"rows of {_list(strange)}" if strange else f"no rows of {_list(missing)}"
         raise UserError(
-            f"{source} holds rows {what}, but is to be of {_list(run_ids)}; delete it, and "
+            f"{source} has {what}, but must have those of exactly {_list(run_ids)}; delete it and "
             f"{_command(source)}"
         )
 
@@ -127,8 +127,8 @@ def _list(run_ids: Collection[str]) -> str:
 
 
 def _again(source: Path, fault: str) -> UserError:
-    return UserError(f"{source} {fault}; delete it, and {_command(source)}")
+    return UserError(f"{source} {fault}; delete it and {_command(source)}")
 
 
 def _command(source: Path) -> str:
-    return f"`snakemake --cores all {source}` makes it again"
+    return f"make it again: snakemake --cores all {source}"

@@ -84,7 +84,10 @@ def adopt(plan: StudyPlan, source: Path) -> int:
         )
     study = read_sealed_json(published.publication())["study"]
     if study != plan.study.name:
-        raise UserError(f"{source} is of the study '{study}', not of '{plan.study.name}'")
+        raise UserError(
+            f"{source} is a publication of the study '{study}', not of '{plan.study.name}'; "
+            f"correct --study or --from"
+        )
     return sum(_adopt_batch(batch, published) for batch in plan.batches.values())
 
 
@@ -107,7 +110,9 @@ def _adopt_batch(batch: Batch, published: Layout) -> int:
     for name in batch.run_ids:
         history = published.run_history(name)
         if sha256_file(history) != read_record(published, name)["files"][history.name]:
-            raise UserError(f"{history} is not the one of its run's record; fetch it again")
+            raise UserError(
+                f"{history} does not match the digest in its run's record; fetch it again"
+            )
     for file in measurements:
         _copy(file, published, layout)
     for name in batch.run_ids:
@@ -123,8 +128,7 @@ def _require_tables_of(plan: StudyPlan) -> None:
     for path, content in expected.items():
         if digest_of(read_json(path)) != digest_of(content):
             raise UserError(
-                f"{path} is not of '{name}' alone with its parameters as they are now; "
-                f"{_again(name)}"
+                f"{path} is not for '{name}' alone with its current parameters; {_again(name)}"
             )
 
 
@@ -135,8 +139,8 @@ def _require_replaceable(target: Path, study: str) -> None:
     mark = Layout(results=target).publication()
     if not mark.exists() or read_sealed_json(mark)["study"] != study:
         raise UserError(
-            f"{target} holds something else than '{study}' published: give --out a folder of its "
-            f"own, such as results/published/{study}"
+            f"{target} contains something other than a publication of '{study}'; give --out "
+            f"another folder, such as results/published/{study}"
         )
 
 

@@ -39,8 +39,8 @@ def read_record(layout: Layout, run_id: str) -> Record:
     record = read_sealed_json(path)
     if recorded_run_id(record) != run_id or record["run_id"] != run_id:
         raise UserError(
-            f"{path} is the record of a run that is named {recorded_run_id(record)} by its "
-            f"parameters and data; move it to that run, or delete its folder and pretrain again"
+            f"{path} is the record of the run {recorded_run_id(record)}, going by its parameters "
+            f"and data; move it to that run's folder, or delete its folder and pretrain again"
         )
     return record
 
@@ -60,8 +60,8 @@ def require_one_kind_of_device(layout: Layout, run_ids: Iterable[str]) -> None:
     if len(kinds) > 1:
         examples = ", ".join(f"{run_id} on {kind}" for kind, run_id in sorted(kinds.items()))
         raise UserError(
-            f"runs of different kinds of device can't be compared: {examples}; delete the folders "
-            f"of the ones and run them again where the others ran"
+            f"runs on different kinds of device can't be compared: {examples}; delete the folders "
+            f"of the runs on one kind, and train them again on the other"
         )
 
 

@@ -89,12 +89,12 @@ def read_state(state: SavedState) -> dict[str, Any]:
         )
     if content["schema"] != SCHEMA:
         raise UserError(
-            f"{state.record} is of version {content['schema']} of states, not {SCHEMA}; delete it"
+            f"{state.record} has format version {content['schema']}, not {SCHEMA}; delete it"
         )
     if sha256_file(state.tensors) != content["tensors"]:
         raise UserError(
-            f"{state.tensors} was changed or damaged since it was written: it has not the SHA-256 "
-            f"that {state.record.name} names; delete both"
+            f"{state.tensors} was changed or damaged since it was written: its SHA-256 is not the "
+            f"one in {state.record.name}; delete both"
         )
     return content
 
@@ -113,13 +113,13 @@ def require_checkpoints(layout: Layout, run_id: str, checkpoints: Mapping[str, s
     for name, recorded in checkpoints.items():
         places = [folder / name for folder in (layout.state(run_id), layout.run(run_id))]
         path = next((path for path in places if path.exists()), places[0])
-        remedy = f"delete {layout.state(run_id)}, and {run_id} starts anew"
+        remedy = f"delete {layout.state(run_id)}, so that {run_id} starts over"
         if not path.exists():
             raise UserError(f"missing checkpoint {path}, which a state of its run names; {remedy}")
         if sha256_file(path) != recorded:
             raise UserError(
-                f"{path} was changed or damaged since it was written: it has not the SHA-256 that "
-                f"a state of its run names; {remedy}"
+                f"{path} was changed or damaged since it was written: its SHA-256 is not the one "
+                f"in a state of its run; {remedy}"
             )
 
 

@@ -116,8 +116,8 @@ def _write(
     for path, selection in selections.items():
         if digest_of(read_json(path)) != digest_of(selection):
             raise UserError(
-                f"{path} is not what the parameters give now, so the tables in {folder} may be of "
-                f"others; make results/tables again"
+                f"{path} does not match the current parameters, so the tables in {folder} may be "
+                f"of earlier ones; make results/tables again"
             )
     for path in files:
         if path.suffix == ".parquet":
@@ -210,13 +210,13 @@ def check_selections(layout: Layout, path: Path) -> None:
     content = read_sealed_json(path)
     if content["schema"] != SCHEMA:
         raise UserError(
-            f"{path} is of version {content['schema']} of provenances, not {SCHEMA}; delete it and "
-            f"make it again"
+            f"{path} has format version {content['schema']}, not {SCHEMA}; delete it and make it "
+            f"again"
         )
     for name, recorded in content["selections"].items():
         selection = layout.results / name
         if selection.exists() and digest_of(read_json(selection)) != recorded:
             raise UserError(
-                f"what lies in {path.parent} was not made of {selection} as it is now: parameters "
-                f"have changed since; make it again, or fetch that selection again"
+                f"the contents of {path.parent} were not made from {selection} as it is now: the "
+                f"parameters have changed since; make them again, or fetch that selection again"
             )

@@ -80,7 +80,7 @@ def verify_results(layout: Layout, studies: Sequence[str] | None = None) -> Veri
         _verify_run(result, layout, folder)
     bare = sum(layout.is_without_weights(folder.name) for folder in runs)
     if bare:
-        result.unchecked.append(f"checkpoints of {bare} runs, which are here without them")
+        result.unchecked.append(f"checkpoints of {bare} runs, which were published without them")
     for folder in _of_studies(layout.states(), studies):
         for state in saved_states(folder):
             result.check("states", _check_state, layout, state)
@@ -175,14 +175,14 @@ def _check_measurement(layout: Layout, file: Path) -> None:
     names = {batch_id([run["run_id"] for run in runs], *group) for group in groups}
     if names != {file.parent.name}:
         raise UserError(
-            f"{file} holds rows of the batch {', '.join(sorted(names)) or 'of no runs'}, not of "
-            f"the one that its folder is named by; move it there, or measure again"
+            f"{file} has rows of the batch {', '.join(sorted(names)) or 'of no runs'}, not of the "
+            f"one that its folder is named after; move it there, or measure again"
         )
     require_origin(layout, file, table, [run["run_id"] for run in runs], whole=False)
     for run in runs:
         prefix = run_prefix(run["study"], run["arm"], run["epochs"], run["seed"])
         if not run["run_id"].startswith(f"{prefix}-"):
-            raise UserError(f"{file} says of {run['run_id']} that it is {prefix}; measure again")
+            raise UserError(f"{file} labels rows of {run['run_id']} as {prefix}; measure again")
 
 
 def _verify_study_tables(result: Verification, layout: Layout, study: str) -> None:
@@ -191,7 +191,7 @@ def _verify_study_tables(result: Verification, layout: Layout, study: str) -> No
     selection = layout.selection(study)
     if made and not selection.exists():
         result.unchecked.append(
-            f"{selection.parent}: {selection.name}, which names sources, is missing"
+            f"{selection.parent}: {selection.name}, which lists the sources, is missing"
         )
     if not made or not selection.exists():
         return
@@ -218,7 +218,9 @@ def _sources(layout: Layout, study: str) -> dict[str, list[Path]]:
     path = layout.selection(study)
     selection = read_json(path)
     if not isinstance(selection, dict) or not {"measurements", "runs"} <= set(selection):
-        raise UserError(f"{path} does not name measurements and runs; delete it and plan again")
+        raise UserError(
+            f"{path} does not list measurements and runs; delete it and run snakemake again"
+        )
     measurements = [layout.results / name for name in selection["measurements"]]
     return {
         "metrics": [path for path in measurements if not path.name.startswith("curves-")],
@@ -239,7 +241,9 @@ def _verify_joint_metrics(result: Verification, layout: Layout) -> None:
 def _check_joint_metrics(layout: Layout) -> None:
     studies = read_json(layout.studies())
     if not isinstance(studies, list):
-        raise UserError(f"{layout.studies()} does not list studies; delete it and plan again")
+        raise UserError(
+            f"{layout.studies()} does not list studies; delete it and run snakemake again"
+        )
     sources = [layout.study_table(str(study), "metrics") for study in studies]
     _check_rows(layout.metrics(), sources, METRICS_SCHEMA)
 

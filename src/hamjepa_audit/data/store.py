@@ -258,7 +258,7 @@ def _open_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDA
         array = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError, EOFError) as error:
         raise UserError(
-            f"{path} is not a whole .npy file ({first_line(error)}); prepare the data again"
+            f"{path} is not a complete .npy file ({first_line(error)}); prepare the data again"
         ) from error
     if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
         raise UserError(

@@ -250,7 +250,7 @@ def _blocks(
             except UserError as error:
                 yield block, arrays
                 raise UserError(
-                    f"{error}; the images before it are kept, and preparing again goes on there"
+                    f"{error}; the images before it are kept, and preparing again resumes there"
                 ) from error
             block.append(replace(row, height=array.shape[0], width=array.shape[1]))
             arrays.append(array)

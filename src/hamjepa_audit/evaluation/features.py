@@ -123,7 +123,7 @@ def load_features(source: Path, *names: str) -> tuple[FeaturesOrigin, tuple[Tens
         ) from error
     if origin is None:
         raise UserError(
-            f"{source} does not say which checkpoint it was made of; delete {source.parent} and "
+            f"{source} does not say from which checkpoint it was made; delete {source.parent} and "
             f"extract the features again"
         )
     return FeaturesOrigin(**json.loads(origin)), features

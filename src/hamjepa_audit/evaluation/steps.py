@@ -159,14 +159,14 @@ def _features(
     origin, features = load_features(source, *names)
     if origin.checkpoint != _recorded_sha256(batch, run_id):
         raise UserError(
-            f"{source} was made of another checkpoint than that of {run_id} now; delete "
+            f"{source} was made from another checkpoint than {run_id} has now; delete "
             f"{batch.features} and extract the features again"
         )
     if labels not in (None, origin.labels):
         folder = batch.layout.store(batch.study.data.name)
         raise UserError(
-            f"the labels in {folder} are not those that they were when {source} was made: one of "
-            f"the two was changed or damaged; `hamjepa-audit verify` says which"
+            f"the labels in {folder} are not those with which {source} was made: one of the two "
+            f"was changed or damaged; `hamjepa-audit verify` tells which"
         )
     return features
 

@@ -105,8 +105,8 @@ class AuditParams(Params):
         margin = self._margin_params(metric)
         if margin.absolute is None:
             raise UserError(
-                f"the equivalence margin for '{metric}' is a share of a paper's value, which arms "
-                f"are not compared with; give it an absolute one in statistics.yaml"
+                f"the equivalence margin for '{metric}' is a share of a paper's value, so arms "
+                f"can't be compared by it; give it an absolute one in statistics.yaml"
             )
         return margin.absolute
 

@@ -58,7 +58,7 @@ class MeasurementClaim(Params):
         if self.unit != unit_of(self.metric):
             raise ValueError(f"{self.metric} is {unit_of(self.metric)}, not {self.unit}")
         if (self.std is None) != (self.n == 1):
-            raise ValueError(f"std is {self.std} with n = {self.n}: give std exactly where n > 1")
+            raise ValueError(f"std is {self.std} with n = {self.n}: give std if and only if n > 1")
         if self.at_k is not None and not self.metric.endswith("@best"):
             raise ValueError(f"at_k belongs to a best over k, not to {self.metric}")
         return self

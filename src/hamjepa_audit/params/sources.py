@@ -53,7 +53,7 @@ class ImageFolderParams(SourceParams):
     def _classes_are_distinct(cls, classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
         twice = sorted({name for name in classes or () if (classes or ()).count(name) > 1})
         if twice:
-            raise ValueError(f"the class '{twice[0]}' is listed twice: take one of them out")
+            raise ValueError(f"the class '{twice[0]}' is listed twice: remove one of them")
         return classes
 
     @model_validator(mode="after")

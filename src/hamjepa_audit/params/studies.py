@@ -263,7 +263,7 @@ class StudyParams(Params):
         for key, values in (("arms", arms), ("epochs", self.epochs), ("seeds", self.seeds)):
             twice = [value for value, count in Counter(values).items() if count > 1]
             if twice:
-                raise ValueError(f"{key} has {twice[0]!r} twice: take one of them out")
+                raise ValueError(f"{key} has {twice[0]!r} twice: remove one of them")
         for arm in self.figure_arms or ():
             if arm not in arms:
                 raise ValueError(f"figure_arms has '{arm}': {nearest(arm, arms)}")

@@ -50,9 +50,9 @@ class CheckpointsAlong:
             name = self._layout.checkpoint_along(self._run_id, epoch).name
             if epoch < trainer.position.epoch and name not in digests:
                 raise UserError(
-                    f"{self._run_id} can't go on in epoch {trainer.position.epoch}: its checkpoint "
-                    f"of epoch {epoch} wasn't kept; delete {self._layout.state(self._run_id)}, "
-                    f"and it starts anew"
+                    f"{self._run_id} can't resume in epoch {trainer.position.epoch}: its "
+                    f"checkpoint of epoch {epoch} wasn't kept; delete "
+                    f"{self._layout.state(self._run_id)}, so that it starts over"
                 )
         require_checkpoints(self._layout, self._run_id, self.digests)
 

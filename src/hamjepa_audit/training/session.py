@@ -93,7 +93,7 @@ def warn_of_waiting(name: str, share: float | None, largest: float) -> None:
         print(
             f"warning: {name}: the device waited for images {share:.1%} of the time, more than "
             f"streaming.largest_wait_share ({largest:.1%}): put the prepared data on a faster "
-            f"disk, or let fewer runs read from it at a time; the run's numbers are not touched",
+            f"disk, or let fewer runs read from it at a time; the run's results are not affected",
             file=sys.stderr,
         )
 

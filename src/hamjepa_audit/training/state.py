@@ -82,7 +82,7 @@ class States:
         resumption = {"step": content["step"], "at": now, **content["code"]}
         self.resumed = [*content["resumed"], resumption]
         if trainer.ranks.first:
-            print(f"{trainer.name} goes on after step {content['step']}", file=sys.stderr)
+            print(f"{trainer.name} resumes after step {content['step']}", file=sys.stderr)
         return dict(content["checkpoints"])
 
     def _last_usable(self) -> tuple[dict[str, Any], bytes] | None:
@@ -92,7 +92,7 @@ class States:
                 content = read_state(state)
                 self._require_conditions(state, content["conditions"])
             except UserError as error:
-                print(f"{error}. It is now {set_aside(state).name}", file=sys.stderr)
+                print(f"{error}. It was renamed to {set_aside(state).name}", file=sys.stderr)
                 continue
             return content, state.tensors.read_bytes()
         return None
@@ -124,7 +124,7 @@ class States:
     def _require_conditions(self, state: SavedState, found: dict[str, Any]) -> None:
         if found != self._conditions:
             raise UserError(
-                f"{state.record} was made under other conditions, which may round differently: "
+                f"{state.record} was made under other conditions, which may change rounding: "
                 f"{found}, here {self._conditions}"
             )
 

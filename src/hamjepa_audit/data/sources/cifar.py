@@ -56,7 +56,7 @@ def open_cifar(source: CifarParams, raw: Path) -> SourceImages:
 def _require_download(source: CifarParams, pinned: Any, archive: Path) -> None:
     if not source.download:
         raise UserError(
-            f"missing {pinned.filename}, looked for as {archive}, and data.download is false; "
+            f"missing {pinned.filename}, expected as {archive}, and data.download is false; "
             f"get it from {pinned.url} and put it there, or set data.download to true"
         )
 
@@ -75,8 +75,8 @@ def _download(pinned: Any, archive: Path) -> None:
     # RuntimeError is how torchvision reports a wrong checksum or too many redirects.
     except (OSError, http.client.HTTPException, RuntimeError) as error:
         raise UserError(
-            f"missing {pinned.filename}, looked for as {archive}, and downloading {pinned.url} "
-            f"failed ({first_line(error)}); get it where there is a network and put it there"
+            f"missing {pinned.filename}, expected as {archive}, and downloading {pinned.url} "
+            f"failed ({first_line(error)}); download it on another machine and put it there"
         ) from error
 
 

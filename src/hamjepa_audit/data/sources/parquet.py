@@ -80,7 +80,7 @@ def _read_labels(path: Path) -> Labels:
     if len(negative) > 0:
         row = negative[0]
         raise UserError(
-            f"{path} row {row}: label is {labels[row]}, but labels count from 0; "
+            f"{path} row {row}: label is {labels[row]}, but labels start at 0; "
             f"drop rows without a class"
         )
     return labels
@@ -134,7 +134,7 @@ def _numbered_classes(labels: Mapping[Path, Labels]) -> tuple[str, ...]:
         )
         raise UserError(
             f"{path} row {row}: label is {highest}, but there are only {rows} rows: "
-            f"labels count the classes from 0 without gaps; number them so"
+            f"labels must number the classes from 0 without gaps; renumber them"
         )
     return tuple(str(number) for number in range(highest + 1))
 
