@@ -240,11 +240,11 @@ def test_the_page_is_made_of_what_is_there(
     assert jobs_of(snakemake(copy_of_finished, "-n", "results/report")) == {"page": 1}
     snakemake(copy_of_finished, "results/report")
     assert NOTHING in snakemake(copy_of_finished, "results/report")
-    caption.write_text(caption.read_text().replace("Grey lines join", "Thin lines join"))
+    caption.write_text(caption.read_text().replace("Grey lines connect", "Thin lines connect"))
     assert jobs_of(snakemake(copy_of_finished, "-n", "results/report")) == {"page": 1}
     snakemake(copy_of_finished, "results/report")
     page = (copy_of_finished / "results/report/index.html").read_text()
-    assert "Thin lines join" in page and "Digits by another name" in page
+    assert "Thin lines connect" in page and "Digits by another name" in page
     monkeypatch.chdir(copy_of_finished)
     status, stderr = audit(monkeypatch, capsys, "report", "--study", "cifar100")
     assert status == 2 and "contains the studies ['digits'], not ['cifar100']" in stderr
