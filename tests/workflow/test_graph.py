@@ -260,7 +260,7 @@ def test_snakemakes_own_report_has_the_figures_with_captions(copy_of_finished: P
     snakemake(copy_of_finished, "results/report")
     snakemake(copy_of_finished, "--report", target, "results/report")
     text = (copy_of_finished / target).read_text()
-    assert "Grey lines join the runs of one seed" in text
+    assert "Grey lines connect the runs of one seed" in text
     for name in ("seeds", "differences", "power", "knn_sweep"):
         assert f"{name}_e{EPOCHS}.png" in text
 
