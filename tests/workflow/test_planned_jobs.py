@@ -27,8 +27,7 @@ def pretend(folder: Path, *arguments: str) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             if "/features-" not in name:  # features are deleted after they are measured
                 path.touch()
-    # `--touch` writes the selections, too. Twice, because the first call touches some outputs before
-    # their inputs.
+    # `--touch` also writes the selections; twice, as it touches some outputs before their inputs.
     for _ in range(2):
         snakemake(folder, "--touch", *arguments)
         # Its checksums would say that the same empty file, touched again, has not changed.
