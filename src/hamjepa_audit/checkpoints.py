@@ -6,9 +6,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from hamjepa_audit.bookkeeping.records import read_record
+from hamjepa_audit.bookkeeping.records import read_record, require_recorded
 from hamjepa_audit.errors import UserError, first_line
-from hamjepa_audit.files import sha256_file
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.model import Model, build_model
 from hamjepa_audit.models.encoder import TokenEncoder
@@ -84,13 +83,7 @@ def recorded_checkpoint(
             f"the record of {run_id} does not name {source.name}; delete the run's folder and "
             f"pretrain again"
         )
-    recorded = files[source.name]
-    found = sha256_file(source)
-    if found != recorded:
-        raise UserError(
-            f"{source} has the SHA-256 {found}, but its run's record says {recorded}: it was "
-            f"changed or damaged; fetch it again, or delete its folder and pretrain again"
-        )
+    require_recorded(source, files[source.name])
     return source
 
 

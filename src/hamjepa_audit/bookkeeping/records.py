@@ -1,10 +1,11 @@
 """Reads and compares run records, which contain a run's parameters, data, code and device."""
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.files import read_sealed_json
+from hamjepa_audit.files import read_sealed_json, sha256_file
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.plans.identity import run_prefix, training_digest
 
@@ -43,6 +44,20 @@ def read_record(layout: Layout, run_id: str) -> Record:
             f"and data; move it to that run's folder, or delete its folder and pretrain again"
         )
     return record
+
+
+def require_recorded(path: Path, recorded: str) -> None:
+    """Checks that a file of a run has the SHA-256 that the run's record has for it.
+
+    Raises:
+        UserError: it is missing, or was changed or damaged.
+    """
+    found = sha256_file(path)
+    if found != recorded:
+        raise UserError(
+            f"{path} has the SHA-256 {found}, but its run's record says {recorded}: it was "
+            f"changed or damaged; fetch it again, or delete its folder and pretrain again"
+        )
 
 
 def require_one_kind_of_device(layout: Layout, run_ids: Iterable[str]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from hamjepa_audit.bookkeeping.measurements import require_origin, training_times
-from hamjepa_audit.bookkeeping.records import read_record
+from hamjepa_audit.bookkeeping.records import read_record, require_recorded
 from hamjepa_audit.bookkeeping.states import (
     SavedState,
     read_state,
@@ -26,7 +26,7 @@ from hamjepa_audit.bookkeeping.table_provenance import (
 )
 from hamjepa_audit.data.store import images_file, verify_store
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.files import read_json, read_parquet, read_sealed_json, sha256_file
+from hamjepa_audit.files import read_json, read_parquet, read_sealed_json
 from hamjepa_audit.layout import CHECKPOINT_SUFFIX, PROVENANCE, Layout
 from hamjepa_audit.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
 from hamjepa_audit.params import load_study
@@ -139,16 +139,7 @@ def _verify_run(result: Verification, layout: Layout, folder: Path) -> None:
         for name, digest in read_record(layout, folder.name)["files"].items():
             left_out = without_weights and Path(name).suffix == CHECKPOINT_SUFFIX
             if not left_out or (folder / name).exists():
-                result.check("files of runs", _check_file, folder / name, digest)
-
-
-def _check_file(path: Path, recorded: str) -> None:
-    found = sha256_file(path)
-    if found != recorded:
-        raise UserError(
-            f"{path} has the SHA-256 {found}, but its run's record says {recorded}: it was "
-            f"changed or damaged; fetch it again, or delete its folder and pretrain again"
-        )
+                result.check("files of runs", require_recorded, folder / name, digest)
 
 
 def _check_state(layout: Layout, state: SavedState) -> None:
