@@ -111,20 +111,19 @@ def _draw_boxes(
     Area is uniform, ratio log-uniform. The first attempt that fits is taken, else the largest
     centre crop with a ratio in range. The position is uniform over those where the box fits.
     """
-    rows, columns = image_size
+    rows, columns = (_per_image(size, down) for size in image_size)
     scale_low, scale_high = params.crop_scale
     ratio_low, ratio_high = (math.log(ratio) for ratio in params.crop_ratio)
-    # Per-image sizes become columns, to broadcast against the attempts (B, 10).
-    height_limit, width_limit = (
-        size[:, None] if isinstance(size, Tensor) else size for size in (rows, columns)
-    )
     share = scale_low + (scale_high - scale_low) * attempts[:, 0::2]
-    area = height_limit * width_limit * share
+    area = (rows * columns)[:, None] * share
     ratio = torch.exp(ratio_low + (ratio_high - ratio_low) * attempts[:, 1::2])
     widths, heights = torch.sqrt(area * ratio).round(), torch.sqrt(area / ratio).round()
-    fits = (widths >= 1) & (widths <= width_limit) & (heights >= 1) & (heights <= height_limit)
+    fits = (widths >= 1) & (widths <= columns[:, None])
+    fits &= (heights >= 1) & (heights <= rows[:, None])
     found, first = fits.any(dim=1), fits.int().argmax(dim=1, keepdim=True)
-    spare_height, spare_width = _centre_box(rows, columns, params.crop_ratio)
+    narrowest, widest = params.crop_ratio
+    spare_height = torch.minimum(rows, (columns / narrowest).round())
+    spare_width = torch.minimum(columns, (rows * widest).round())
     height = torch.where(found, heights.gather(1, first).squeeze(1), spare_height)
     width = torch.where(found, widths.gather(1, first).squeeze(1), spare_width)
     top = torch.where(found, ((rows - height + 1) * down).floor(), ((rows - height) / 2).floor())
@@ -134,20 +133,9 @@ def _draw_boxes(
     return top, left, height, width
 
 
-def _centre_box(
-    rows: int | Tensor, columns: int | Tensor, ratios: tuple[float, float]
-) -> tuple[float | Tensor, float | Tensor]:
-    """Height and width of the largest box whose ratio width / height is in range."""
-    if isinstance(rows, Tensor):
-        assert isinstance(columns, Tensor), "heights and widths come together"
-        tallest, widest = (columns / ratios[0]).round(), (rows * ratios[1]).round()
-        return torch.minimum(rows, tallest), torch.minimum(columns, widest)
-    assert not isinstance(columns, Tensor)
-    if columns / rows < ratios[0]:
-        return float(round(columns / ratios[0])), float(columns)
-    if columns / rows > ratios[1]:
-        return float(rows), float(round(rows * ratios[1]))
-    return float(rows), float(columns)
+def _per_image(size: int | Tensor, like: Tensor) -> Tensor:
+    """Heights or widths (B,) of all images, which have one size or their own."""
+    return size if isinstance(size, Tensor) else torch.full_like(like, size)
 
 
 @functools.cache
