@@ -42,24 +42,42 @@ rule knn:
     threads: 1
     resources:
         gpu=GPU_JOB,
+    params:
+        command="knn",
     shell:
-        f"hamjepa-audit knn {OF_BATCH} {ON_DEVICE}"
+        f"hamjepa-audit {{params.command}} {OF_BATCH} {ON_DEVICE}"
 
 
-rule probe:
-    input:
-        ancient(features_of),
+use rule knn as probe with:
     output:
         LAYOUT.measurement(BATCH, "probe", "{step}"),
     log:
         LAYOUT.results / "logs/probe" / f"{BATCH}-{{step}}.log",
-    conda:
-        "../../environment.lock.yml"
-    threads: 1
-    resources:
-        gpu=GPU_JOB,
-    shell:
-        f"hamjepa-audit probe {OF_BATCH} {ON_DEVICE}"
+    params:
+        command="probe",
+
+
+use rule knn as trajectory with:
+    input:
+        ancient(checkpoints_of),
+    output:
+        LAYOUT.measurement(BATCH, "trajectory", "{step}"),
+    log:
+        LAYOUT.results / "logs/trajectory" / f"{BATCH}-{{step}}.log",
+    params:
+        command="trajectory",
+
+
+use rule knn as dynamics with:
+    input:
+        ancient(checkpoints_of),
+        ancient(features_of),
+    output:
+        LAYOUT.measurement(BATCH, "dynamics", "{step}"),
+    log:
+        LAYOUT.results / "logs/dynamics" / f"{BATCH}-{{step}}.log",
+    params:
+        command="dynamics",
 
 
 rule geometry:
@@ -75,36 +93,3 @@ rule geometry:
     threads: 1
     shell:
         f"hamjepa-audit geometry {OF_BATCH} --threads {{threads}} > {{log}} 2>&1"
-
-
-rule trajectory:
-    input:
-        ancient(checkpoints_of),
-    output:
-        LAYOUT.measurement(BATCH, "trajectory", "{step}"),
-    log:
-        LAYOUT.results / "logs/trajectory" / f"{BATCH}-{{step}}.log",
-    conda:
-        "../../environment.lock.yml"
-    threads: 1
-    resources:
-        gpu=GPU_JOB,
-    shell:
-        f"hamjepa-audit trajectory {OF_BATCH} {ON_DEVICE}"
-
-
-rule dynamics:
-    input:
-        ancient(checkpoints_of),
-        ancient(features_of),
-    output:
-        LAYOUT.measurement(BATCH, "dynamics", "{step}"),
-    log:
-        LAYOUT.results / "logs/dynamics" / f"{BATCH}-{{step}}.log",
-    conda:
-        "../../environment.lock.yml"
-    threads: 1
-    resources:
-        gpu=GPU_JOB,
-    shell:
-        f"hamjepa-audit dynamics {OF_BATCH} {ON_DEVICE}"
