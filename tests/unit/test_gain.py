@@ -132,6 +132,19 @@ def test_dynamics_stand_beside_the_arm_they_are_of(
     assert np.isnan(by_arm.loc[("sigreg", "all"), "map_error_removed"])
 
 
+def test_a_metric_that_an_arm_lacks_leaves_the_seeds_of_others_whole_numbers(
+    study: StudyParams, metrics: pd.DataFrame, tmp_path: Path
+) -> None:
+    lacking = (metrics["arm"] == "euler") & (metrics["metric"] == "linear_probe_top1")
+    found = gain(metrics[~lacking], [arm.name for arm in study.arms], SIDES, 0.95, EQUIVALENCE)
+    column = "linear_probe_top1_n"
+    assert found[column].dtype == np.int64
+    assert (found[column] == np.where(found["arm"] == "euler", 0, len(SEEDS))).all()
+    write_gain_table(found, {arm.name: arm.title for arm in study.arms}, SIDES, tmp_path)
+    text = (tmp_path / "gain.md").read_text()
+    assert "(3)" in text and "(3.0)" not in text
+
+
 def with_differences(metrics: pd.DataFrame, by_arm: dict[str, list[float]]) -> pd.DataFrame:
     """Sets the differences of some arms' whole-state accuracies to HamJEPA's, seed by seed."""
     changed = metrics.copy()

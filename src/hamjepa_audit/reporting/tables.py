@@ -13,6 +13,7 @@ from hamjepa_audit.reporting.formatting import Display, displayed, latex, markdo
 from hamjepa_audit.reporting.names import with_unit
 from hamjepa_audit.reporting.order import OVERVIEW, final_checkpoint, in_reading_order, single
 from hamjepa_audit.statistics import paired_differences, per_seed, summarise
+from hamjepa_audit.statistics.summaries import side_by_side
 
 ROW = ["arm", "epochs", "readout"]
 
@@ -101,13 +102,7 @@ def overview(summary: pd.DataFrame, arm_order: Sequence[str]) -> pd.DataFrame:
     """
     shown = summary[summary["metric"].isin(OVERVIEW)]
     final = in_reading_order(final_checkpoint(shown), arm_order)
-    wide = final[ROW].drop_duplicates().reset_index(drop=True)
-    for metric in OVERVIEW:
-        rows = final.loc[final["metric"] == metric, [*ROW, "mean", "sd", "n"]]
-        named = rows.rename(columns={part: f"{metric}_{part}" for part in ("mean", "sd", "n")})
-        wide = wide.merge(named, how="left", on=ROW, validate="one_to_one")
-        wide[f"{metric}_n"] = wide[f"{metric}_n"].fillna(0).astype("int64")
-    return wide
+    return side_by_side(final, ROW, OVERVIEW)
 
 
 def overview_displayed(wide: pd.DataFrame, summary: pd.DataFrame) -> Display:

@@ -11,7 +11,7 @@ from hamjepa_audit.statistics.equivalence import tost
 from hamjepa_audit.statistics.hypothesis_tests import one_sample
 from hamjepa_audit.statistics.order import rank_in_order
 from hamjepa_audit.statistics.paired import paired_differences
-from hamjepa_audit.statistics.summaries import READOUTS, summarise
+from hamjepa_audit.statistics.summaries import READOUTS, side_by_side, summarise
 
 DYNAMICS = (
     "map_error_removed",
@@ -84,7 +84,7 @@ def gain(
     """
     final = metrics[metrics["checkpoint_epoch"] == metrics["epochs"]]
     accuracies = final[final["metric"].isin(params.accuracies)]
-    table = _means(accuracies, params, confidence)
+    table = side_by_side(summarise(accuracies, confidence), ROW, params.accuracies)
     for reference in (params.baseline, params.method):
         order = [reference, *(arm for arm in arm_order if arm != reference)]
         found = paired_differences(accuracies, order, confidence)
@@ -113,16 +113,6 @@ def compared_readout(readout: str, available: Sequence[str]) -> str:
     if readout in available:
         return readout
     return "qp" if readout == "all" else "all"
-
-
-def _means(accuracies: pd.DataFrame, params: GainParams, confidence: float) -> pd.DataFrame:
-    summary = summarise(accuracies, confidence)
-    table = summary[ROW].drop_duplicates()
-    for metric in params.accuracies:
-        rows = summary.loc[summary["metric"] == metric, [*ROW, "mean", "sd", "n"]]
-        names = {part: f"{metric}_{part}" for part in ("mean", "sd", "n")}
-        table = table.merge(rows.rename(columns=names), how="left", on=ROW)
-    return table
 
 
 def _with_differences(

@@ -1,5 +1,6 @@
 """Summaries over the seeds of an arm: single values, means, spreads and intervals."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,28 @@ def per_seed(metrics: pd.DataFrame) -> pd.DataFrame:
         UserError: `metrics` is unusable (see `checked`).
     """
     return checked(metrics)[[*CONDITION, "seed", "value", "run_id"]]
+
+
+def side_by_side(summary: pd.DataFrame, row: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
+    """Puts the summaries of several metrics beside each other.
+
+    Args:
+        summary: what `summarise` returns.
+        row: the columns that define a row of the result; no metric is twice in one.
+        metrics: names of metrics.
+
+    Returns:
+        The columns `row`, in the order in which the rows first occur in `summary`, then for each
+        metric METRIC_mean, METRIC_sd and METRIC_n, in its unit; NaN (and n 0) where it was not
+        measured.
+    """
+    table = summary[[*row]].drop_duplicates().reset_index(drop=True)
+    for metric in metrics:
+        rows = summary.loc[summary["metric"] == metric, [*row, "mean", "sd", "n"]]
+        named = rows.rename(columns={part: f"{metric}_{part}" for part in ("mean", "sd", "n")})
+        table = table.merge(named, how="left", on=[*row], validate="one_to_one")
+        table[f"{metric}_n"] = table[f"{metric}_n"].fillna(0).astype("int64")
+    return table
 
 
 def interval(
