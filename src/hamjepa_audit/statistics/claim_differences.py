@@ -15,6 +15,7 @@ from hamjepa_audit.statistics.comparison import (
     summary,
     with_families,
 )
+from hamjepa_audit.statistics.consistency import stated_values
 from hamjepa_audit.statistics.effect_size import (
     effect_size_interval,
     hedges_g,
@@ -155,16 +156,7 @@ def _note(claim: DifferenceClaim) -> str:
 def _paper_runs(claim: DifferenceClaim, claims: Claims) -> int:
     """The smaller number of seeds of the paper's two sides; 1 where none is given."""
     return min(
-        max(
-            (
-                found.n
-                for found in claims.measurements
-                if (found.study, found.epochs, found.arm, found.metric)
-                == (claim.study, claim.epochs, side.arm, claim.metric)
-                and side.readout in (found.readout, "best")
-            ),
-            default=1,
-        )
+        max((value.n for value in stated_values(claims, claim, side)), default=1)
         for side in (claim.minuend, claim.subtrahend)
     )
 
