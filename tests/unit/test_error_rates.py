@@ -11,19 +11,17 @@ import pandas as pd
 import pytest
 
 from hamjepa_audit.params.audit import AuditParams, load_audit
-from hamjepa_audit.reporting.method import (
-    CARRIED,
-    CARRIED_STATEMENTS,
-    DIFFERENCES,
-    MEASUREMENTS,
-    STATEMENTS,
-)
 from hamjepa_audit.statistics.claim_differences import difference_evidence
 from hamjepa_audit.statistics.claims import measurement_evidence
 from hamjepa_audit.statistics.comparison import adjusted
 from hamjepa_audit.statistics.statement_parts import Part
 from hamjepa_audit.statistics.statements import statement_evidence
 from hamjepa_audit.statistics.verdicts import (
+    CARRIED,
+    CARRIED_STATEMENTS,
+    DIFFERENCES,
+    MEASUREMENTS,
+    STATEMENTS,
     Verdict,
     difference_verdicts,
     direction_verdicts,

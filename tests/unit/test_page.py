@@ -4,36 +4,18 @@ import html
 import re
 from collections import Counter
 from html.parser import HTMLParser
-from itertools import product
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from hamjepa_audit.metrics import TRAINING_SECONDS
-from hamjepa_audit.reporting.method import (
-    CARRIED,
-    CARRIED_STATEMENTS,
-    DIFFERENCES,
-    ENOUGH,
-    FEW,
-    MEASUREMENTS,
-    NONE,
-    STATEMENTS,
-    Decisions,
-)
 from hamjepa_audit.reporting.names import metric_title, with_unit
 from hamjepa_audit.reporting.page import MINUS, PageContent, page_context, write_page
 from hamjepa_audit.reporting.page_claims import slug
 from hamjepa_audit.reporting.page_studies import to_baseline
 from hamjepa_audit.reporting.pictures import LEFT, RIGHT, picture
-from hamjepa_audit.statistics.verdicts import (
-    Verdict,
-    difference_verdicts,
-    direction_verdicts,
-    measurement_verdicts,
-    statement_verdicts,
-)
+from hamjepa_audit.statistics.verdicts import DECISIONS, Verdict
 from tests.unit import audited as pages
 from tests.unit.audited import COMMIT, LOCK
 
@@ -238,61 +220,16 @@ def test_texts_are_escaped(audited: PageContent, tmp_path: Path) -> None:
 # --- parts
 
 
-def cases(table: Decisions, names: tuple[str, ...]) -> list[tuple[str, dict[str, bool], Verdict]]:
-    """All numbers of seeds and combinations of conditions, with the table's verdicts."""
-    found = []
-    for seeds in (NONE, FEW, ENOUGH):
-        for shown in product([True, False], repeat=len(names)):
-            holds = dict(zip(names, shown, strict=True))
-            if holds.get("same") and holds.get("opposite"):
-                continue
-            line = next(
-                line
-                for line in table.lines
-                if line.seeds == seeds and all(holds[name] for name in line.when)
-            )
-            found.append((seeds, holds, line.verdict))
-    return found
-
-
-@pytest.mark.parametrize(
-    ("table", "decide", "carried"),
-    [
-        (MEASUREMENTS, measurement_verdicts, False),
-        (DIFFERENCES, difference_verdicts, False),
-        (CARRIED, direction_verdicts, True),
-        (STATEMENTS, statement_verdicts, False),
-        (CARRIED_STATEMENTS, statement_verdicts, True),
-    ],
-)
-def test_the_decision_tables_shown_are_those_that_decide(table, decide, carried: bool) -> None:
-    names = {
-        MEASUREMENTS: ("equal", "differs"),
-        DIFFERENCES: ("same", "opposite", "equal", "differs", "below"),
-        CARRIED: ("same", "opposite", "equal", "differs", "below"),
-    }.get(table, ("holds", "fails"))
-    for seeds, holds, expected in cases(table, names):
-
-        def p(name: str, holds: dict[str, bool] = holds) -> float:
-            return 0.001 if holds.get(name) else 0.9
-
-        row = {
-            "n": {NONE: 0, FEW: 2, ENOUGH: 3}[seeds],
-            "paper": 4.0,
-            "ci_low": 3.9,
-            "ci_high": 4.1,
-            "margin": 1.0,
-            "mean_difference": -1.0 if holds.get("opposite") else 1.0,
-            "carried": carried,
-            "p_holm": min(p("same"), p("opposite")),
-            "p_equivalence_holm": p("equal"),
-            "p_new_runs_holm": p("differs"),
-            "p_h0_margin_or_more_holm": p("below"),
-            "p_h0_fails_holm": p("holds"),
-            "p_h0_holds_holm": p("fails"),
-        }
-        decided = decide(pd.DataFrame([row]), 0.05, 3)["verdict"].item()
-        assert decided == expected, (seeds, holds)
+def test_the_page_shows_the_decision_tables(page: str) -> None:
+    tables = re.findall(r'<table class="decisions">.*?</table>', page, re.DOTALL)
+    for decisions, table in zip(DECISIONS, tables, strict=True):
+        rows = re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td><td><.*?>(.*?)</span></td></tr>", table)
+        lines = [line for line in decisions.lines if line.shown]
+        assert [tuple(map(html.unescape, row)) for row in rows] == [
+            ("none", "whatever it is", "not run"),
+            ("too few", "whatever it is", "inconclusive"),
+            *(("enough", line.shown, line.verdict) for line in lines),
+        ]
 
 
 def test_a_picture_keeps_order_and_holds_everything() -> None:

@@ -14,7 +14,6 @@ from hamjepa_audit.files import write_text
 from hamjepa_audit.plans.audit import AuditPlan
 from hamjepa_audit.reporting import page_studies
 from hamjepa_audit.reporting.formatting import p_value
-from hamjepa_audit.reporting.method import DECISIONS
 from hamjepa_audit.reporting.names import metric_title
 from hamjepa_audit.reporting.page_claims import (
     KINDS,
@@ -30,7 +29,7 @@ from hamjepa_audit.reporting.pictures import HEIGHT, WIDTH
 from hamjepa_audit.statistics.audit import Audit
 from hamjepa_audit.statistics.hypothesis_tests import MOST_SIGNS
 from hamjepa_audit.statistics.seeds import SeedTable
-from hamjepa_audit.statistics.verdicts import Verdict
+from hamjepa_audit.statistics.verdicts import DECISIONS, Verdict
 
 MINUS = re.compile(r"(?<![\w)])-(?=[\d.∞])")
 """Matches a hyphen that is a minus sign: before a number, and not between two words."""
