@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from hamjepa_audit.reporting.audit_tables import Row
-from hamjepa_audit.reporting.formatting import ABSENT, number, p_value
+from hamjepa_audit.reporting.formatting import ABSENT, Row, number, p_value
 from hamjepa_audit.reporting.page import PageContent, page_context
 from hamjepa_audit.reporting.page_claims import Entries, Entry
 from hamjepa_audit.reporting.page_studies import NOT_RECORDED, conditions, findings, to_baseline

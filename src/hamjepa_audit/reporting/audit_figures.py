@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hamjepa_audit.params.audit import AuditParams
-from hamjepa_audit.reporting.audit_tables import Row
 from hamjepa_audit.reporting.drawing import Arms, draw_line, readout_panels
+from hamjepa_audit.reporting.formatting import Row
 from hamjepa_audit.reporting.names import metric_title
 from hamjepa_audit.reporting.order import ACCURACIES, in_reading_order
 from hamjepa_audit.reporting.seed_figures import ROW_HEIGHT

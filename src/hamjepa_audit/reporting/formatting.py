@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -46,12 +47,57 @@ LATEX = str.maketrans(
 )
 
 
+Row = dict[Hashable, Any]
+"""A row of a table, by the names of its columns."""
+
+
+class Column(NamedTuple):
+    """A displayed column: its heading, its text for a row, and whether it is right-aligned."""
+
+    heading: str
+    text: Callable[[Row], str]
+    right: bool = False
+
+
 class Display(NamedTuple):
     """A table of texts; `right` says which columns hold numbers and are right-aligned."""
 
     headings: list[str]
     rows: list[list[str]]
     right: list[bool]
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame, columns: Sequence[Column]) -> "Display":
+        """The given columns for every row of a frame."""
+        return cls(
+            headings=[column.heading for column in columns],
+            rows=[[column.text(row) for column in columns] for row in frame.to_dict("records")],
+            right=[column.right for column in columns],
+        )
+
+
+def text_column(heading: str, name: str, right: bool = False) -> Column:
+    """The column `name` as it is."""
+    return Column(heading, lambda row: str(row[name]), right)
+
+
+def number_column(heading: str, name: str, unit: str | None = None) -> Column:
+    """The column `name` by `number`, in `unit` or that of the row."""
+    return Column(heading, lambda row: number(row[name], _unit(row, unit)), right=True)
+
+
+def mean_column(heading: str, names: Sequence[str], unit: str | None = None) -> Column:
+    """The columns `names`, of mean, SD and n, by `mean_sd_n`, in `unit` or that of the row."""
+
+    def text(row: Row) -> str:
+        mean, sd, n = (row[name] for name in names)
+        return mean_sd_n(mean, sd, n, _unit(row, unit))
+
+    return Column(heading, text, right=True)
+
+
+def _unit(row: Row, unit: str | None) -> str:
+    return str(row["unit"]) if unit is None else unit
 
 
 def displayed(frame: pd.DataFrame) -> Display:

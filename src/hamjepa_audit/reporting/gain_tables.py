@@ -1,13 +1,21 @@
 """The table `gain`, which shows what causes the gain."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from hamjepa_audit.params.studies import GainParams
-from hamjepa_audit.reporting.formatting import Display, interval_text, mean_sd_n, number
+from hamjepa_audit.reporting.formatting import (
+    Column,
+    Display,
+    Row,
+    interval_text,
+    mean_column,
+    number,
+    number_column,
+    text_column,
+)
 from hamjepa_audit.reporting.names import with_unit
 from hamjepa_audit.reporting.tables import write_displayed
 from hamjepa_audit.statistics.gain import DYNAMICS
@@ -48,33 +56,32 @@ def write_gain_table(
     Raises:
         UserError: a file can't be written.
     """
-    references = (params.baseline, params.method)
-    headings = ["Arm", "Epochs", "Readout"]
-    for metric in params.accuracies:
-        name = with_unit(metric, "percent")
-        headings += [name, *(f"{name} − {titles[arm]}" for arm in references)]
-    headings += [HEADINGS[name] for name in DYNAMICS]
-    rows = [
-        [titles[row["arm"]], str(row["epochs"]), row["readout"], *_fields(row, params, references)]
-        for row in table.to_dict("records")
+    columns = [
+        Column("Arm", lambda row: titles[row["arm"]]),
+        text_column("Epochs", "epochs", right=True),
+        text_column("Readout", "readout"),
+        *(column for metric in params.accuracies for column in _of(metric, params, titles)),
+        *(number_column(HEADINGS[name], name, "dimensionless") for name in DYNAMICS),
     ]
-    shown = Display(headings, rows, right=[name not in ("Arm", "Readout") for name in headings])
-    return write_displayed(table, shown, folder, "gain", origin)
+    return write_displayed(table, Display.of(table, columns), folder, "gain", origin)
 
 
-def _fields(row: dict[Hashable, Any], params: GainParams, references: Sequence[str]) -> list[str]:
-    fields = []
-    for metric in params.accuracies:
-        mean, sd, n = (row[f"{metric}_{part}"] for part in ("mean", "sd", "n"))
-        fields.append(mean_sd_n(mean, sd, n, "percent"))
-        fields += [_interval(row, f"{metric}_minus_{arm}") for arm in references]
-    return fields + [number(row[name], "dimensionless") for name in DYNAMICS]
+def _of(metric: str, params: GainParams, titles: Mapping[str, str]) -> Iterator[Column]:
+    """The columns of an accuracy: its mean, and its differences from both references."""
+    title = with_unit(metric, "percent")
+    yield mean_column(title, [f"{metric}_{part}" for part in ("mean", "sd", "n")], "percent")
+    for arm in (params.baseline, params.method):
+        yield _difference(f"{title} − {titles[arm]}", f"{metric}_minus_{arm}")
 
 
-def _interval(row: dict[Hashable, Any], column: str) -> str:
+def _difference(heading: str, column: str) -> Column:
     """A difference with interval and reading as text: '1.20 [0.31, 2.09], differs'."""
-    difference = number(row[column], "percent")
-    if pd.isna(row[f"{column}_ci_low"]):
-        return difference
-    bounds = interval_text(row[f"{column}_ci_low"], row[f"{column}_ci_high"], "percent")
-    return f"{difference} {bounds}, {row[f'{column}_reading']}"
+
+    def text(row: Row) -> str:
+        difference = number(row[column], "percent")
+        if pd.isna(row[f"{column}_ci_low"]):
+            return difference
+        bounds = interval_text(row[f"{column}_ci_low"], row[f"{column}_ci_high"], "percent")
+        return f"{difference} {bounds}, {row[f'{column}_reading']}"
+
+    return Column(heading, text, right=True)

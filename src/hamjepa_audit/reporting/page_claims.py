@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from hamjepa_audit.params.audit import AuditParams
-from hamjepa_audit.reporting.audit_tables import Row, seeds_text
+from hamjepa_audit.reporting.audit_tables import seeds_text
 from hamjepa_audit.reporting.formatting import (
     ABSENT,
+    Row,
     interval_text,
     mean_sd_n,
     number,

@@ -6,8 +6,8 @@ A test is named by its null hypothesis (H0), which a small p-value speaks agains
 from collections.abc import Iterator
 
 from hamjepa_audit.params.audit import AuditParams
-from hamjepa_audit.reporting.audit_tables import Row, seeds_text
-from hamjepa_audit.reporting.formatting import interval_text, number, p_value
+from hamjepa_audit.reporting.audit_tables import seeds_text
+from hamjepa_audit.reporting.formatting import Row, interval_text, number, p_value
 
 SAME_MEAN = "H0: the paper's runs and ours have the same mean: p"
 

@@ -8,8 +8,7 @@ import pandas as pd
 
 from hamjepa_audit.bookkeeping.records import Record
 from hamjepa_audit.params.studies import StudyParams
-from hamjepa_audit.reporting.audit_tables import Row
-from hamjepa_audit.reporting.formatting import ABSENT, Display, interval_text, number, p_value
+from hamjepa_audit.reporting.formatting import ABSENT, Display, Row, interval_text, number, p_value
 from hamjepa_audit.reporting.names import metric_title, with_unit
 from hamjepa_audit.reporting.order import LEADING, final_checkpoint
 from hamjepa_audit.reporting.page_claims import Titles

@@ -9,7 +9,14 @@ import pyarrow as pa
 
 from hamjepa_audit.bookkeeping.table_provenance import FORMS
 from hamjepa_audit.files import canonical_json, write_parquet, write_text
-from hamjepa_audit.reporting.formatting import Display, displayed, latex, markdown, mean_sd_n
+from hamjepa_audit.reporting.formatting import (
+    Display,
+    displayed,
+    latex,
+    markdown,
+    mean_column,
+    text_column,
+)
 from hamjepa_audit.reporting.names import with_unit
 from hamjepa_audit.reporting.order import OVERVIEW, final_checkpoint, in_reading_order, single
 from hamjepa_audit.statistics import paired_differences, per_seed, summarise
@@ -113,18 +120,15 @@ def overview_displayed(wide: pd.DataFrame, summary: pd.DataFrame) -> Display:
         summary: the summary from which `wide` was made, for the units.
     """
     units = dict(zip(summary["metric"], summary["unit"], strict=True))
-    rows = []
-    for row in wide.to_dict("records"):
-        fields = [str(row[name]) for name in ROW]
-        for metric in OVERVIEW:
-            mean, sd, n = (row[f"{metric}_{part}"] for part in ("mean", "sd", "n"))
-            fields.append(mean_sd_n(mean, sd, n, units.get(metric, "")))
-        rows.append(fields)
-    return Display(
-        headings=["Arm", "Epochs", "Readout", *(with_unit(x, units.get(x, "")) for x in OVERVIEW)],
-        rows=rows,
-        right=[False, True, False, *(True for _ in OVERVIEW)],
-    )
+    columns = [
+        text_column("Arm", "arm"),
+        text_column("Epochs", "epochs", right=True),
+        text_column("Readout", "readout"),
+    ]
+    for metric in OVERVIEW:
+        unit, names = units.get(metric, ""), [f"{metric}_{part}" for part in ("mean", "sd", "n")]
+        columns.append(mean_column(with_unit(metric, unit), names, unit))
+    return Display.of(wide, columns)
 
 
 def write_displayed(

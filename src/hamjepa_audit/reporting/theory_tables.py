@@ -9,7 +9,15 @@ import pandas as pd
 
 from hamjepa_audit.params.claims import ToyTransport
 from hamjepa_audit.params.theory import ToyTransportParams
-from hamjepa_audit.reporting.formatting import ABSENT, Display, number
+from hamjepa_audit.reporting.formatting import (
+    ABSENT,
+    Column,
+    Display,
+    heading,
+    number,
+    number_column,
+    text_column,
+)
 from hamjepa_audit.reporting.tables import write_displayed
 
 DISTANCES = {
@@ -46,8 +54,8 @@ def theory_tables(
     """
     checks, setups = numbers["checks"], numbers["toy_transport_setups"]
     compared = toy_comparison(setups, claim, params.tolerance)
-    written = write_displayed(checks, _checks_displayed(checks), folder, "theory")
-    written += write_displayed(compared, _comparison_displayed(compared), folder, "toy_transport")
+    written = write_displayed(checks, Display.of(checks, CHECKS), folder, "theory")
+    written += write_displayed(compared, Display.of(compared, COMPARISON), folder, "toy_transport")
     shown = _setups_displayed(setups.head(params.shown), claim)
     return written + write_displayed(setups, shown, folder, "toy_transport_setups")
 
@@ -104,84 +112,53 @@ def setup_title(row: "pd.Series[Any]") -> str:
     )
 
 
-def _checks_displayed(checks: pd.DataFrame) -> Display:
-    return Display(
-        headings=["Statement", "Source", "Instances", "Error", "Worst error", "Tolerance", "Holds"],
-        rows=[
-            [
-                row["statement"],
-                row["source"],
-                str(row["instances"]),
-                row["error"],
-                f"{row['worst_error']:.2g}",
-                f"{row['tolerance']:.2g}",
-                "yes" if row["holds"] else "NO",
-            ]
-            for row in checks.to_dict("records")
-        ],
-        right=[False, False, True, False, True, True, False],
-    )
+def _two_digits(heading: str, name: str) -> Column:
+    return Column(heading, lambda row: f"{row[name]:.2g}", right=True)
 
 
-def _comparison_displayed(compared: pd.DataFrame) -> Display:
-    return Display(
-        headings=[
-            "Wasserstein-1 to the reference",
-            "Paper",
-            "Nearest set-up",
-            "Deviation (%)",
-            "Within",
-            "Which set-up",
-            "Set-ups tried",
-            "Finite",
-            "All four within",
-        ],
-        rows=[
-            [
-                row["distance"],
-                number(row["paper"], ""),
-                number(row["ours"], ""),
-                f"{100 * row['deviation']:+.1f}",
-                f"{'yes' if row['within'] else 'NO'} ({100 * row['tolerance']:g}%)",
-                row["setup"],
-                str(row["tried"]),
-                str(row["finite"]),
-                str(row["all_within"]),
-            ]
-            for row in compared.to_dict("records")
-        ],
-        right=[False, True, True, True, False, False, True, True, True],
-    )
+def _in_plane(heading: str, name: str) -> Column:
+    """The columns NAME_q and NAME_p as a point of the phase plane."""
+    return Column(heading, lambda row: f"({row[f'{name}_q']:g}, {row[f'{name}_p']:g})")
+
+
+def _yes_no(value: bool) -> str:
+    return "yes" if value else "NO"
+
+
+CHECKS = [
+    text_column("Statement", "statement"),
+    text_column("Source", "source"),
+    text_column("Instances", "instances", right=True),
+    text_column("Error", "error"),
+    _two_digits("Worst error", "worst_error"),
+    _two_digits("Tolerance", "tolerance"),
+    Column("Holds", lambda row: _yes_no(row["holds"])),
+]
+COMPARISON = [
+    text_column("Wasserstein-1 to the reference", "distance"),
+    number_column("Paper", "paper", ""),
+    number_column("Nearest set-up", "ours", ""),
+    Column("Deviation (%)", lambda row: f"{100 * row['deviation']:+.1f}", right=True),
+    Column("Within", lambda row: f"{_yes_no(row['within'])} ({100 * row['tolerance']:g}%)"),
+    text_column("Which set-up", "setup"),
+    text_column("Set-ups tried", "tried", right=True),
+    text_column("Finite", "finite", right=True),
+    text_column("All four within", "all_within", right=True),
+]
+SETUPS = [
+    text_column("Potential", "potential"),
+    _in_plane("Centre (q, p)", "centre"),
+    _in_plane("SD (q, p)", "spread"),
+    text_column("Samples", "samples", right=True),
+    *(number_column(heading(name), name, "") for name in DISTANCES),
+    Column("Worst deviation (%)", lambda row: f"{100 * row['worst_deviation']:.1f}", right=True),
+]
+"""The columns of each table in Markdown and LaTeX, in this order."""
 
 
 def _setups_displayed(setups: pd.DataFrame, claim: ToyTransport) -> Display:
-    paper = paper_distances(claim)
-    rows = [
-        ["The paper's", ABSENT, ABSENT, ABSENT, *(number(paper[x], "") for x in DISTANCES), "0"]
-    ]
-    for row in setups.to_dict("records"):
-        rows.append(
-            [
-                str(row["potential"]),
-                f"({row['centre_q']:g}, {row['centre_p']:g})",
-                f"({row['spread_q']:g}, {row['spread_p']:g})",
-                str(row["samples"]),
-                *(number(row[x], "") for x in DISTANCES),
-                f"{100 * row['worst_deviation']:.1f}",
-            ]
-        )
-    return Display(
-        headings=[
-            "Potential",
-            "Centre (q, p)",
-            "SD (q, p)",
-            "Samples",
-            "Euler mean",
-            "Euler max",
-            "Leapfrog mean",
-            "Leapfrog max",
-            "Worst deviation (%)",
-        ],
-        rows=rows,
-        right=[False, False, False, True, True, True, True, True, True],
-    )
+    """The set-ups, below the paper's numbers."""
+    distances = paper_distances(claim)
+    paper = ["The paper's", *[ABSENT] * 3, *(number(distances[x], "") for x in DISTANCES), "0"]
+    shown = Display.of(setups, SETUPS)
+    return shown._replace(rows=[paper, *shown.rows])
