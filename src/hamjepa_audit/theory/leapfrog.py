@@ -14,12 +14,7 @@ from hamjepa_audit.models.hamiltonian import energy
 from hamjepa_audit.params.theory import EnergyOrderParams, LongRunParams
 from hamjepa_audit.theory.instances import Generator, MechanicalSystem
 from hamjepa_audit.theory.integrators import Integrator
-from hamjepa_audit.theory.symplectic import (
-    jacobian,
-    reciprocity_defect,
-    symplecticity_defect,
-    volume_defect,
-)
+from hamjepa_audit.theory.symplectic import jacobian
 
 MapCheck = Callable[[MechanicalSystem, Generator, Integrator], float]
 TENTH = 10
@@ -45,21 +40,6 @@ def jacobian_error(defect: Callable[[Tensor], Tensor], step_size: float, steps: 
         return float(defect(flow_jacobian(system, formula, step_size, steps)).abs())
 
     return error
-
-
-def symplecticity_error(step_size: float, steps: int) -> MapCheck:
-    """A check: the Jacobian A satisfies A'J A = J."""
-    return jacobian_error(symplecticity_defect, step_size, steps)
-
-
-def volume_error(step_size: float, steps: int) -> MapCheck:
-    """A check: the Jacobian's determinant is 1, not -1; the error is its logarithm."""
-    return jacobian_error(volume_defect, step_size, steps)
-
-
-def reciprocity_error(step_size: float, steps: int) -> MapCheck:
-    """A check: the Jacobian's singular values come in pairs (s, 1/s); error in logarithms."""
-    return jacobian_error(reciprocity_defect, step_size, steps)
 
 
 def inverse_error(step_size: float, steps: int) -> MapCheck:

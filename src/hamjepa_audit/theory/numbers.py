@@ -23,7 +23,7 @@ def theory_numbers(
     Raises:
         UserError: the tolerances of the parameters are not those of the theorems.
     """
-    rows: dict[str, list[dict[str, Any]]] = {"checks": run_checks(all_checks(params), params, say)}
+    rows: dict[str, list[dict[Any, Any]]] = {"checks": run_checks(all_checks(params), params, say)}
     with torch.no_grad():
         setups = compare_setups(params, claim, say)
         states, directions = nearest_setup(params, claim, setups[0])
@@ -36,6 +36,6 @@ def theory_numbers(
             ("reversibility", reversal),
             ("symplecticity_defect", defects),
         ):
-            rows[name] = picture(params)
+            rows[name] = picture(params).to_dict("records")
             say(f"figure's numbers: {name}")
     return {name: pa.Table.from_pylist(rows[name], schema=NUMBERS[name]) for name in NUMBERS}

@@ -6,7 +6,14 @@ from typing import Any
 
 from hamjepa_audit.models.integrators import leapfrog
 from hamjepa_audit.params.theory import TheoryParams
-from hamjepa_audit.theory import covariance, entropy, gibbs, leapfrog as maps, spectral_bounds
+from hamjepa_audit.theory import (
+    covariance,
+    entropy,
+    gibbs,
+    leapfrog as maps,
+    spectral_bounds,
+    symplectic,
+)
 from hamjepa_audit.theory.checks import Check
 from hamjepa_audit.theory.instances import (
     Generator,
@@ -181,7 +188,7 @@ def leapfrog_checks(params: TheoryParams) -> list[Check[Any, Any]]:
             THEORY,
             "Frobenius norm, relative to J's",
             leapfrog,
-            maps.symplecticity_error(size, steps),
+            maps.jacobian_error(symplectic.symplecticity_defect, size, steps),
             one,
         ),
         Check(
@@ -190,7 +197,7 @@ def leapfrog_checks(params: TheoryParams) -> list[Check[Any, Any]]:
             THEORY,
             "log |det A|; infinite where det A is not positive",
             leapfrog,
-            maps.volume_error(size, steps),
+            maps.jacobian_error(symplectic.volume_defect, size, steps),
             one,
         ),
         Check(
@@ -199,7 +206,7 @@ def leapfrog_checks(params: TheoryParams) -> list[Check[Any, Any]]:
             THEORY,
             "logarithm of a pair's product",
             leapfrog,
-            maps.reciprocity_error(size, steps),
+            maps.jacobian_error(symplectic.reciprocity_defect, size, steps),
             one,
         ),
         Check(
