@@ -4,8 +4,7 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 
 from hamjepa_audit.benchmark.parts import PreparationSize
-from hamjepa_audit.benchmark.timing import Row, row
+from hamjepa_audit.benchmark.timing import Row, row, seconds
 from hamjepa_audit.data.generated import write_image_folder
 from hamjepa_audit.data.sources.base import decode_rgb
 from hamjepa_audit.data.store import open_store
@@ -104,7 +103,8 @@ def _reading(params: PreparationSize, folder: Path, threads: int) -> Iterator[Ro
     files = sorted((folder / "raw" / "train").glob("*/*"))
     shuffled = torch.randperm(len(split.labels), generator=torch.Generator().manual_seed(0))
     order = shuffled[: len(shuffled) // 4].split(params.batch_size)
-    read = StreamedImages(split, torch.device("cpu"))
+    cpu = torch.device("cpu")
+    read = StreamedImages(split, cpu)
 
     def from_store() -> None:
         for _ in read.batches(order):
@@ -117,12 +117,6 @@ def _reading(params: PreparationSize, folder: Path, threads: int) -> Iterator[Ro
 
     images = sum(map(len, order))
     for implementation, work in (("store", from_store), ("JPEG decoded", decoded)):
-        rate = images / _seconds(work)
+        rate = images / seconds(cpu, work)
         yield row("images of a batch", implementation, rate, "images/s", threads=threads,
                   batch_size=params.batch_size)  # fmt: skip
-
-
-def _seconds(work: Callable[[], None]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
