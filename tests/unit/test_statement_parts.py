@@ -157,7 +157,7 @@ def test_parts_of_each_statement_by_hand(
     ]
 
 
-def along_training(checkpoints: int) -> SeedTable:
+def along_training(checkpoints: int, base: float = 4.0) -> SeedTable:
     """Increasing accuracies, and effective ranks that increase or decrease ever more steeply."""
     rows = [
         row("s", 30, arm, "q", metric, seed, value) | {"checkpoint_epoch": epoch, "unit": "u"}
@@ -166,7 +166,7 @@ def along_training(checkpoints: int) -> SeedTable:
         for epoch in range(1, checkpoints + 1)
         for metric, value in (
             ("linear_probe_top1", epoch),
-            ("effective_rank_lowrank", sign * 4.0**epoch),
+            ("effective_rank_lowrank", sign * base**epoch),
         )
     ]
     return SeedTable(pd.DataFrame(rows)[METRICS_SCHEMA.names])
@@ -178,12 +178,23 @@ def test_from_four_checkpoints_on_ranks_are_correlated(params: AuditParams) -> N
     assert down.values.tolist() == pytest.approx([-1, -1]) and down.bounds == [(-1, 0)]
     with pytest.raises(NotMeasured, match="at 4 checkpoints"):
         rank_tracks_accuracy(Runs(along_training(3), "s", 30, params))
+    with pytest.raises(NotMeasured, match="no run of hamjepa has"):
+        rank_tracks_accuracy(Runs(along_training(4), "another", 30, params))
+
+
+def test_a_rank_that_never_changes_can_not_be_correlated(params: AuditParams) -> None:
+    with pytest.raises(NotMeasured, match="the same value at every checkpoint"):
+        rank_tracks_accuracy(Runs(along_training(4, base=1.0), "s", 30, params))
 
 
 def test_seeds_and_checkpoints_that_lack_a_number_are_left_out() -> None:
     rows = [row("s", 30, "a", "q", f"knn_top1@{k}", seed, k) for k in (1, 20) for seed in range(3)]
     rows += [row("s", 30, "a", "p", "knn_top1@20", seed, 30) for seed in range(3)]
-    early = [entry | {"checkpoint_epoch": 10, "value": 0.0} for entry in rows]
+    early = [
+        entry | {"checkpoint_epoch": epoch, "value": entry["value"] * epoch / 30}
+        for entry in rows
+        for epoch in (5, 10, 20)
+    ]
     frame = pd.DataFrame([*rows, *early])[METRICS_SCHEMA.names]
     lost = (frame["seed"] == 1) & (frame["checkpoint_epoch"] == 30)
     seeds = SeedTable(
@@ -192,10 +203,8 @@ def test_seeds_and_checkpoints_that_lack_a_number_are_left_out() -> None:
     sweep = seeds.knn_sweep("s", 30, "a", "q")
     assert sweep.index.tolist() == [0, 2] and sweep.to_numpy().tolist() == [[1, 20]] * 2
     assert seeds.values("s", 30, "a", "best", "knn_top1@20").to_dict() == {0: 30, 2: 30}
-    along = seeds.checkpoints("s", 30, "a", "q", ["knn_top1@1", "knn_top1@20"])
-    assert {seed: table.index.tolist() for seed, table in along.items()} == {
-        0: [10, 30], 1: [10], 2: [10, 30],
-    }  # fmt: skip
+    along = seeds.correlations("s", 30, "a", "q", ("knn_top1@1", "knn_top1@20"))
+    assert along.to_dict() == pytest.approx({0: 1, 2: 1})
 
 
 def test_a_statement_has_as_many_seeds_as_the_part_with_the_fewest(

@@ -1,6 +1,5 @@
 """The measurements of each seed, by arm, readout and metric, and paired by seed."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +9,7 @@ from hamjepa_audit.errors import UserError
 from hamjepa_audit.statistics.hypothesis_tests import Array
 from hamjepa_audit.statistics.paired import ROUNDING
 from hamjepa_audit.statistics.summaries import READOUTS, checked
+from hamjepa_audit.statistics.trajectories import run_correlations
 
 KNN_AT = r"^knn_top1@(\d+)$"
 """Matches the metrics of a kNN sweep and captures k."""
@@ -113,18 +113,13 @@ class SeedTable:
         table = chosen.assign(k=k[chosen.index].astype(int))
         return table.pivot(index="seed", columns="k", values="value").dropna()
 
-    def checkpoints(
-        self, study: str, epochs: int, arm: str, readout: str, metrics: Sequence[str]
-    ) -> dict[int, pd.DataFrame]:
-        """By seed a table epochs x `metrics` of the checkpoints that have all of the metrics."""
+    def correlations(
+        self, study: str, epochs: int, arm: str, readout: str, metrics: tuple[str, str]
+    ) -> "pd.Series[float]":
+        """Each run's rank correlation of two metrics, by seed (see `run_correlations`)."""
         rows = self._rows(study, epochs)
         chosen = rows[(rows["arm"] == arm) & (rows["readout"] == readout)]
-        table = chosen.pivot(
-            index=["seed", "checkpoint_epoch"], columns="metric", values="value"
-        ).reindex(columns=list(metrics))
-        complete = table.dropna()
-        seeds = complete.index.get_level_values("seed")
-        return {int(seed): complete[seeds == seed].droplevel("seed") for seed in seeds.unique()}
+        return run_correlations(chosen, *metrics).set_index("seed")["rho"]
 
     def _rows(self, study: str, epochs: int) -> pd.DataFrame:
         metrics = self._metrics

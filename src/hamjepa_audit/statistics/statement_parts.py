@@ -7,16 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from hamjepa_audit.metrics import TRAINING_SECONDS
 from hamjepa_audit.params.audit import AuditParams, StatementParams
 from hamjepa_audit.statistics.hypothesis_tests import Array
 from hamjepa_audit.statistics.seeds import NotMeasured, SeedTable, without_noise
+from hamjepa_audit.statistics.trajectories import FEWEST_CHECKPOINTS
 
 INFINITY = float("inf")
-FEWEST_CHECKPOINTS = 4
-"""With fewer checkpoints a rank correlation cannot be told from chance: 3 points have 6 orders."""
 
 
 class Part(NamedTuple):
@@ -60,9 +58,9 @@ class Runs:
         """KNN top-1 accuracies: seeds x all k that were measured, both sorted."""
         return self.seeds.knn_sweep(self.study, self.epochs, arm, readout)
 
-    def checkpoints(self, arm: str, readout: str, *metrics: str) -> dict[int, pd.DataFrame]:
-        """By seed a table checkpoints x metrics."""
-        return self.seeds.checkpoints(self.study, self.epochs, arm, readout, metrics)
+    def correlations(self, arm: str, readout: str, metrics: tuple[str, str]) -> "pd.Series[float]":
+        """Each run's rank correlation of two metrics over its checkpoints, by seed."""
+        return self.seeds.correlations(self.study, self.epochs, arm, readout, metrics)
 
 
 def minus(one: "pd.Series[float]", other: "pd.Series[float]") -> "pd.Series[float]":
@@ -163,16 +161,15 @@ def rank_tracks_accuracy(runs: Runs) -> list[Part]:
 
 def _rank_correlations(runs: Runs, arm: str) -> Array:
     metrics = ("linear_probe_top1", runs.params.our_metric("effective_rank"))
-    found = runs.checkpoints(arm, "q", *metrics).values()
-    tables = [table for table in found if len(table) >= FEWEST_CHECKPOINTS]
-    if not tables:
+    found = runs.correlations(arm, "q", metrics)
+    if found.empty:
         raise NotMeasured(
             f"no run of {arm} has {' and '.join(metrics)} of readout q at "
             f"{FEWEST_CHECKPOINTS} checkpoints"
         )
-    if any((table.nunique() < 2).any() for table in tables):
+    if found.isna().any():
         raise NotMeasured(f"a run of {arm} has the same value at every checkpoint")
-    return np.array([stats.spearmanr(*(table[name] for name in metrics))[0] for table in tables])
+    return _array(found)
 
 
 def qp_redundant(runs: Runs) -> list[Part]:

@@ -4,10 +4,41 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from hamjepa_audit.statistics.statement_parts import FEWEST_CHECKPOINTS
 from hamjepa_audit.statistics.summaries import checked, interval
 
 RUN = ["study", "epochs", "arm", "readout", "seed"]
+
+FEWEST_CHECKPOINTS = 4
+"""With fewer checkpoints a rank correlation cannot be told from chance: 3 points have 6 orders."""
+
+
+def run_correlations(metrics: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
+    """Spearman's rho of two metrics over the checkpoints of each run.
+
+    Args:
+        metrics: the long metric table, checked (see `checked`).
+        first: name of the first metric.
+        second: name of the second metric.
+
+    Returns:
+        RUN and `rho` of the runs that have both metrics at FEWEST_CHECKPOINTS checkpoints or more.
+        Rho is NaN where a metric is constant: a figure leaves out such a run (`rank_correlations`),
+        while a statement about runs can't be tested (`statement_parts.rank_tracks_accuracy`).
+    """
+    chosen = metrics[metrics["metric"].isin([first, second])]
+    wide = chosen.pivot(index=[*RUN, "checkpoint_epoch"], columns="metric", values="value")
+    both = wide.reindex(columns=[first, second]).dropna()
+    rows = [
+        (*key, _spearman(run))
+        for key, run in both.groupby(level=RUN)
+        if len(run) >= FEWEST_CHECKPOINTS
+    ]
+    return pd.DataFrame(rows, columns=[*RUN, "rho"])
+
+
+def _spearman(run: pd.DataFrame) -> float:
+    constant = (run.nunique() < 2).any()
+    return np.nan if constant else float(stats.spearmanr(run.iloc[:, 0], run.iloc[:, 1])[0])
 
 
 def rank_correlations(
@@ -27,16 +58,7 @@ def rank_correlations(
         runs), `mean`, and `ci_low` and `ci_high` (Student's t interval over seeds, clipped to
         [-1, 1]; NaN for one seed).
     """
-    table = checked(metrics)
-    chosen = table[table["metric"].isin([first, second])]
-    wide = chosen.pivot(index=[*RUN, "checkpoint_epoch"], columns="metric", values="value")
-    both = wide.reindex(columns=[first, second]).dropna()
-    rows = [
-        dict(zip(RUN, key, strict=True)) | {"rho": stats.spearmanr(run[first], run[second])[0]}
-        for key, run in both.groupby(level=RUN)
-        if len(run) >= FEWEST_CHECKPOINTS and (run.nunique() > 1).all()
-    ]
-    found = pd.DataFrame(rows, columns=[*RUN, "rho"])
+    found = run_correlations(checked(metrics), first, second).dropna()
     groups = found.groupby(RUN[:-1])["rho"].agg(["count", "mean", "std"]).reset_index()
     low, high = interval(groups["mean"], groups["std"], groups["count"], confidence)
     result = groups.drop(columns="std").rename(columns={"count": "n"})
