@@ -157,7 +157,8 @@ class Entries:
         """Yields the entries of the rows of the table `claims`."""
         for row in claims.to_dict("records"):
             side = (row["arm"], row["readout"])
-            values = self._values(row, *side)
+            where = (row["study"], row["epochs"], *side, row["our_metric"])
+            values = self._seeds.values(*where)
             title = self._titles.side(*side)
             yield self._entry(
                 row,
@@ -175,11 +176,9 @@ class Entries:
         """Yields the entries of the rows of the table `claim_differences`."""
         for row in claims.to_dict("records"):
             sides = [row[side].rpartition("_")[::2] for side in ("minuend", "subtrahend")]
-            values = [self._values(row, *side) for side in sides]
-            common = values[0].index.intersection(values[1].index)
-            pairs = [side.loc[common] for side in values]
+            where = (row["study"], row["epochs"], row["our_metric"])
+            pairs = self._seeds.pairs(*where, *sides)
             titles = [self._titles.side(*side) for side in sides]
-            difference = pairs[0] - pairs[1]
             yield self._entry(
                 row,
                 kind="difference",
@@ -188,8 +187,8 @@ class Entries:
                 ours=mean_sd_n(row["mean_difference"], row["sd"], row["n"], row["unit"]),
                 evidence=tuple(of_difference(row, self._params)),
                 columns=(*titles, "Difference"),
-                seeds=_rows(row["unit"], *pairs, difference),
-                picture=self._picture(row, difference, row["mean_difference"], zero=True),
+                seeds=_rows(row["unit"], *pairs, pairs.differences),
+                picture=self._picture(row, pairs.differences, row["mean_difference"], zero=True),
             )
 
     def statements(self, claims: pd.DataFrame) -> Iterator[Entry]:
@@ -208,10 +207,6 @@ class Entries:
                 parts=_split(row["found"], BETWEEN_PARTS),
                 other_readings=_split(row["other_readings"], BETWEEN_READINGS),
             )
-
-    def _values(self, row: Row, arm: str, readout: str) -> "pd.Series[float]":
-        where = (row["study"], row["epochs"], arm, readout, row["our_metric"])
-        return self._seeds.values(*where)
 
     def _entry(self, row: Row, **own: Any) -> Entry:
         unit = row.get("unit", "")

@@ -137,7 +137,6 @@ def _difference_row(
         "paper_sd": np.nan if claim.std is None else float(claim.std),
         "paper_n": claim.n or _paper_runs(claim, claims),
         "margin": params.difference_margin(claim.metric, paper),
-        **summary(pairs.differences, "mean_difference"),
         **_of_pairs(pairs),
     }
 
@@ -162,11 +161,14 @@ def _paper_runs(claim: DifferenceClaim, claims: Claims) -> int:
 
 
 def _of_pairs(pairs: Pairs) -> dict[str, object]:
-    spreads = [summary(side, "mean")["sd"] for side in (pairs.minuend, pairs.subtrahend)]
-    return dict(zip(ARMS, spreads, strict=True)) | {
-        "p_sign_flip": sign_flip(pairs.differences),
-        "p_wilcoxon": wilcoxon(pairs.differences),
-        "probability_of_improvement": probability_of_improvement(*pairs),
+    *sides, differences = (np.asarray(x, dtype=float) for x in (*pairs, pairs.differences))
+    spreads = [summary(side, "mean")["sd"] for side in sides]
+    return {
+        **summary(differences, "mean_difference"),
+        **dict(zip(ARMS, spreads, strict=True)),
+        "p_sign_flip": sign_flip(differences),
+        "p_wilcoxon": wilcoxon(differences),
+        "probability_of_improvement": probability_of_improvement(*sides),
     }
 
 

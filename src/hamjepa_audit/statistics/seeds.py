@@ -20,16 +20,23 @@ class NotMeasured(Exception):
 
 
 class Pairs(NamedTuple):
-    """Two measurements of the same seeds, each of shape (n,), in the order of the seeds."""
+    """Two measurements of the same seeds, each indexed by seed, in the same order."""
 
-    minuend: Array
-    subtrahend: Array
+    minuend: "pd.Series[float]"
+    subtrahend: "pd.Series[float]"
+
+    @classmethod
+    def of(cls, minuend: "pd.Series[float]", subtrahend: "pd.Series[float]") -> "Pairs":
+        """Pairs the measurements of the seeds that both sides have."""
+        common = minuend.index.intersection(subtrahend.index)
+        return cls(minuend.loc[common], subtrahend.loc[common])
 
     @property
-    def differences(self) -> Array:
-        """Minuend - subtrahend, shape (n,), free of rounding noise (see `without_noise`)."""
+    def differences(self) -> "pd.Series[float]":
+        """Minuend - subtrahend by seed, free of rounding noise (see `without_noise`)."""
         scale = float(np.abs(np.concatenate(self)).max(initial=0.0))
-        return without_noise(self.minuend - self.subtrahend, scale)
+        values = np.asarray(self.minuend - self.subtrahend, dtype=float)
+        return pd.Series(without_noise(values, scale), index=self.minuend.index)
 
 
 def without_noise(differences: Array, scale: float) -> Array:
@@ -99,10 +106,8 @@ class SeedTable:
         subtrahend: tuple[str, str],
     ) -> Pairs:
         """The two sides (arm, readout) of a difference, for the seeds that both sides have."""
-        sides = [self.values(study, epochs, *side, metric) for side in (minuend, subtrahend)]
-        common = sides[0].index.intersection(sides[1].index)
-        minuends, subtrahends = (np.asarray(side.loc[common], dtype=float) for side in sides)
-        return Pairs(minuends, subtrahends)
+        sides = (self.values(study, epochs, *side, metric) for side in (minuend, subtrahend))
+        return Pairs.of(*sides)
 
     def knn_sweep(self, study: str, epochs: int, arm: str, readout: str) -> pd.DataFrame:
         """KNN top-1 accuracies at the last epoch: seeds x k, both sorted, for complete seeds."""

@@ -11,7 +11,7 @@ import pandas as pd
 from hamjepa_audit.metrics import TRAINING_SECONDS
 from hamjepa_audit.params.audit import AuditParams, StatementParams
 from hamjepa_audit.statistics.hypothesis_tests import Array
-from hamjepa_audit.statistics.seeds import NotMeasured, SeedTable, without_noise
+from hamjepa_audit.statistics.seeds import NotMeasured, Pairs, SeedTable
 from hamjepa_audit.statistics.trajectories import FEWEST_CHECKPOINTS
 
 INFINITY = float("inf")
@@ -65,10 +65,7 @@ class Runs:
 
 def minus(one: "pd.Series[float]", other: "pd.Series[float]") -> "pd.Series[float]":
     """Differences by seed, for the seeds that both sides have, free of rounding noise."""
-    common = one.index.intersection(other.index)
-    scale = float(np.abs(np.concatenate([one, other])).max(initial=0.0))
-    values = without_noise(np.asarray(one[common] - other[common], dtype=float), scale)
-    return pd.Series(values, index=common)
+    return Pairs.of(one, other).differences
 
 
 def symplectic_drives_knn(runs: Runs, mlp_arm: str = "mlp") -> list[Part]:
