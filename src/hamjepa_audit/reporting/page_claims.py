@@ -58,12 +58,12 @@ class Entry(NamedTuple):
     carried: str
     note: str
     by_construction: bool
-    parts: tuple[str, ...]
-    other_readings: tuple[str, ...]
     evidence: tuple[tuple[str, str], ...]
-    columns: tuple[str, ...]
-    seeds: tuple[Seed, ...]
-    picture: Picture | None
+    parts: tuple[str, ...] = ()
+    other_readings: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    seeds: tuple[Seed, ...] = ()
+    picture: Picture | None = None
 
     @property
     def slug(self) -> str:
@@ -209,36 +209,26 @@ class Entries:
             )
 
     def _entry(self, row: Row, **own: Any) -> Entry:
-        unit = row.get("unit", "")
-        measured = "paper" in row
-        carried = ""
+        paper = carried = ""
+        if "paper" in row:
+            paper = mean_sd_n(row["paper"], row["paper_sd"], row["paper_n"], row["unit"])
         if row.get("carried"):
             title = self._titles.study(row["paper_study"])
             carried = f"{title}, {row['paper_epochs']} epochs"
-        nothing: dict[str, Any] = {
-            "parts": (),
-            "other_readings": (),
-            "columns": (),
-            "seeds": (),
-            "picture": None,
-            "paper": mean_sd_n(row["paper"], row["paper_sd"], row["paper_n"], unit)
-            if measured
-            else "",
-            "needed": seeds_text(row),
-        }
-        fields = nothing | own
         return Entry(
             anchor=f"claim-{slug(str(row['claim']))}-{slug(str(row['study']))}-e{row['epochs']}",
             study=str(row["study"]),
             epochs=int(row["epochs"]),
+            paper=paper,
             verdict=Verdict(row["verdict"]),
             reason=str(row["reason"]),
+            needed=seeds_text(row),
             source=str(row["source"]),
             carried=carried,
             paper_note=str(row.get("paper_note", "")),
             note=str(row.get("note", "")),
             by_construction=bool(row.get("by_construction", False)),
-            **fields,
+            **own,
         )
 
     def _picture(
