@@ -14,7 +14,7 @@ from hamjepa_audit.params import StudyParams, load_study
 from hamjepa_audit.params.audit import load_audit
 from hamjepa_audit.params.controls import FACTORS, gain_figures, has_gain, values_of
 from hamjepa_audit.params.studies import GainParams
-from hamjepa_audit.reporting.gain_figures import Sweep, sensitivity, what_carries_the_gain
+from hamjepa_audit.reporting.gain_figures import sensitivity, what_carries_the_gain
 from hamjepa_audit.reporting.gain_tables import write_gain_table
 from hamjepa_audit.reporting.style import save
 from hamjepa_audit.statistics.gain import DYNAMICS, Equivalence, gain
@@ -281,14 +281,14 @@ def test_the_figure_has_a_point_for_every_difference(
 def test_curves_go_through_the_means(
     study: StudyParams, metrics: pd.DataFrame, tmp_path: Path
 ) -> None:
-    sweep = Sweep("K", values_of(study, FACTORS[0]), "hamjepa")
+    settings = {FACTORS[0]: values_of(study, FACTORS[0])}
     shown = metrics[metrics["metric"].isin(["knn_top1@20", "map_error_removed"])]
-    figure = sensitivity(shown, [sweep], {"hamjepa": "HamJEPA"}, 0.95)
+    figure = sensitivity(shown, settings, SIDES, {"hamjepa": "HamJEPA"}, 0.95)
     assert figure.axes[0].get_ylabel() == "kNN@20 top-1 (%)\nminus HamJEPA"
     for axis, metric in zip(figure.axes, ("knn_top1@20", "map_error_removed"), strict=True):
         line = axis.get_lines()[0]
         assert line.get_xdata().tolist() == [1, 2, 4, 8]
-        means = [values(metrics, arm, "q", metric).mean() for arm in sweep.values]
+        means = [values(metrics, arm, "q", metric).mean() for arm in settings[FACTORS[0]]]
         origin = values(metrics, "hamjepa", "q", metric).mean() if metric[0] == "k" else 0.0
         assert line.get_ydata().tolist() == pytest.approx([mean - origin for mean in means])
     band = figure.axes[0].collections[0].get_paths()[0].vertices
@@ -304,9 +304,9 @@ def test_every_setting_has_a_row_of_its_own(
     study: StudyParams, metrics: pd.DataFrame, names: int
 ) -> None:
     """This holds for any number of accuracies."""
-    sweeps = [Sweep(x.symbol, values_of(study, x), "hamjepa") for x in FACTORS[:2]]
+    settings = {factor: values_of(study, factor) for factor in FACTORS[:2]}
     one = metrics[metrics["metric"] == "knn_top1@20"]
     several = pd.concat([one.assign(metric=f"knn_top1@{k}") for k in range(1, names + 1)])
-    figure = sensitivity(several, sweeps, {"hamjepa": "HamJEPA"}, 0.95)
+    figure = sensitivity(several, settings, SIDES, {"hamjepa": "HamJEPA"}, 0.95)
     found = [(axis.get_subplotspec().rowspan.start, axis.get_xlabel()) for axis in figure.axes]
     assert found == [(0, "K")] * names + [(1, "dt")] * names

@@ -14,7 +14,7 @@ from hamjepa_audit.layout import Layout
 from hamjepa_audit.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
 from hamjepa_audit.params import load_study
 from hamjepa_audit.params.controls import FACTORS, values_of
-from hamjepa_audit.reporting import audit_figures, figures, gain_figures, style
+from hamjepa_audit.reporting import audit_figures, figures, gain_figures
 from hamjepa_audit.statistics import summarise
 from hamjepa_audit.statistics.gain import Equivalence, gain
 from tests.tiny import STUDY, audit, copy_params, edit
@@ -46,13 +46,16 @@ def write(path: Path, frame: pd.DataFrame, schema: pa.Schema | None = None) -> N
     write_parquet(path, pa.Table.from_pandas(frame, schema, preserve_index=False))
 
 
-def recorded(monkeypatch: pytest.MonkeyPatch, module: object, name: str) -> Calls:
-    """Replaces a function by one that does nothing; returns the list of its calls' arguments."""
+def recorded(
+    monkeypatch: pytest.MonkeyPatch, module: object, name: str, result: object = None
+) -> Calls:
+    """Replaces a function by one that only returns `result`; returns its calls' arguments."""
     calls: Calls = []
     signature = inspect.signature(getattr(module, name))
 
-    def record(*arguments: object, **named: object) -> None:
+    def record(*arguments: object, **named: object) -> object:
         calls.append(signature.bind(*arguments, **named).arguments)
+        return result
 
     monkeypatch.setattr(module, name, record)
     return calls
@@ -148,7 +151,7 @@ def test_the_gain_is_read_as_the_parameters_say(
     edit(place / "params/statistics.yaml", "minimum_seeds", minimum_seeds)
     for module, name in ((gain_figures, "sensitivity"), (gain_figures, "what_carries_the_gain")):
         recorded(monkeypatch, module, name)
-    recorded(monkeypatch, style, "save")
+    recorded(monkeypatch, gain_figures, "save", [])
     assert audit(monkeypatch, capsys, "gain", "--study", CONTROLS)[0] == 0
     found = read_parquet(LAYOUT.tables(CONTROLS) / "gain.parquet").to_pandas()
     order = [arm.name for arm in load_study(LAYOUT.params, CONTROLS).arms]
@@ -162,7 +165,7 @@ def test_figures_of_the_gain_show_the_arms_of_a_setting_at_the_end_of_runs_of_on
 ) -> None:
     bars = recorded(monkeypatch, gain_figures, "what_carries_the_gain")
     curves = recorded(monkeypatch, gain_figures, "sensitivity")
-    saved = recorded(monkeypatch, style, "save")
+    saved = recorded(monkeypatch, gain_figures, "save", [])
     assert audit(monkeypatch, capsys, "gain", "--study", CONTROLS)[0] == 0
     names = ("what_carries_the_gain", "leapfrog_sensitivity", "sigreg_sensitivity")
     assert {call["name"] for call in saved} == {f"{x}_e{n}" for x in names for n in (8, 16)}
@@ -170,16 +173,13 @@ def test_figures_of_the_gain_show_the_arms_of_a_setting_at_the_end_of_runs_of_on
     assert all(set(call["margins"].values()) == {4.0} for call in bars)
     assert all(call["confidence"] == 0.8 for call in (*bars, *curves))
     study = load_study(LAYOUT.params, CONTROLS)
-    for call, epochs in zip(curves, (8, 8, 16, 16), strict=True):
-        rows, sweeps = call["metrics"], call["sweeps"]
+    drawn = [(epochs, name) for epochs in (8, 16) for name in names[1:]]
+    for call, (epochs, name) in zip(curves, drawn, strict=True):
+        rows, settings = call["metrics"], call["settings"]
         assert set(rows["epochs"]) == set(rows["checkpoint_epoch"]) == {epochs}
-        shown = {sweep.symbol: (sweep.values, sweep.reference) for sweep in sweeps}
-        assert shown == {
-            factor.symbol: (values_of(study, factor), getattr(SIDES, factor.side))
-            for factor in FACTORS
-            if factor.symbol in shown
-        }
-        assert set(rows["arm"]) == {arm for values, _ in shown.values() for arm in values}
+        assert call["sides"] == SIDES
+        assert settings == {x: values_of(study, x) for x in FACTORS if x.figure == name}
+        assert set(rows["arm"]) == {arm for values in settings.values() for arm in values}
         order = [*SIDES.accuracies, "map_error_removed"]
         metrics = list(rows["metric"].drop_duplicates())
         assert metrics == order[: len(metrics)] and rows["metric"].is_monotonic_increasing

@@ -1,8 +1,8 @@
 """Figures of what causes the gain, and of its dependence on a setting."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from hamjepa_audit.params.studies import GainParams
+from hamjepa_audit.params.controls import FACTORS, Factor, gain_figures, values_of
+from hamjepa_audit.params.studies import GainParams, StudyParams
 from hamjepa_audit.reporting.gain_tables import HEADINGS
 from hamjepa_audit.reporting.names import with_unit
 from hamjepa_audit.reporting.style import (
@@ -18,9 +19,11 @@ from hamjepa_audit.reporting.style import (
     WIDTH,
     legend,
     panels,
+    save,
     styled,
 )
 from hamjepa_audit.statistics import summarise
+from hamjepa_audit.statistics.gain import DYNAMICS
 from hamjepa_audit.statistics.summaries import READOUTS
 
 WHOLE = ("qp", "all")
@@ -43,12 +46,60 @@ ROW_HEIGHT = 0.26
 """Height of the row of an arm, in inches."""
 
 
-class Sweep(NamedTuple):
-    """A setting: its symbol, its value by arm, and the arm that has the paper's value."""
+Settings = Mapping[Factor, Mapping[str, float]]
+"""The settings of a figure, each with its value by arm."""
 
-    symbol: str
-    values: Mapping[str, float]
-    reference: str
+
+def write_gain_figures(
+    metrics: pd.DataFrame,
+    table: pd.DataFrame,
+    study: StudyParams,
+    margins: Mapping[str, float],
+    folder: Path,
+) -> list[Path]:
+    """Writes the figures of the gain as NAME_eEPOCHS.png and .pdf, for each number of epochs.
+
+    Args:
+        metrics: METRICS_SCHEMA, one study.
+        table: what `statistics.gain` returns for it.
+        study: its parameters.
+        margins: the equivalence margin of each accuracy, in its unit.
+        folder: where the files go.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UserError: a file can't be written.
+    """
+    titles = {arm.name: arm.title for arm in study.arms}
+    sides, confidence = study.statistics.gain, study.statistics.confidence
+    final = metrics[metrics["checkpoint_epoch"] == metrics["epochs"]]
+    figures = {}
+    for epochs in study.epochs:
+        for name in gain_figures(study):
+            if name == "what_carries_the_gain":
+                rows = table[table["epochs"] == epochs]
+                figure = what_carries_the_gain(rows, titles, sides, confidence, margins)
+            else:
+                settings = {
+                    factor: values
+                    for factor in FACTORS
+                    if factor.figure == name and (values := values_of(study, factor))
+                }
+                rows = _of_settings(final[final["epochs"] == epochs], settings, sides)
+                figure = sensitivity(rows, settings, sides, titles, confidence)
+            figures[f"{name}_e{epochs}"] = figure
+    # All are drawn before the first is written: a study has all its figures or none.
+    return [file for name, figure in figures.items() for file in save(figure, folder, name)]
+
+
+def _of_settings(rows: pd.DataFrame, settings: Settings, sides: GainParams) -> pd.DataFrame:
+    """The metrics that are shown, in their order, of the arms that vary a setting."""
+    shown = [*sides.accuracies, *DYNAMICS[:1]]
+    arms = {arm for values in settings.values() for arm in values}
+    chosen = rows[rows["arm"].isin(arms) & rows["metric"].isin(shown)]
+    return chosen.sort_values("metric", key=lambda x: x.map(shown.index), kind="stable")
 
 
 @styled
@@ -120,7 +171,11 @@ def _forest(
 
 @styled
 def sensitivity(
-    metrics: pd.DataFrame, sweeps: Sequence[Sweep], titles: Mapping[str, str], confidence: float
+    metrics: pd.DataFrame,
+    settings: Settings,
+    sides: GainParams,
+    titles: Mapping[str, str],
+    confidence: float,
 ) -> Figure:
     """Draws accuracies and dynamics against settings: mean and t interval over seeds.
 
@@ -130,28 +185,29 @@ def sensitivity(
     Args:
         metrics: METRICS_SCHEMA, one study, number of epochs and checkpoint; each metric is a column
             of panels, in the order of first occurrence.
-        sweeps: the settings; each is a row of panels.
+        settings: each is a row of panels.
+        sides: the references, one of which has the paper's value of a setting.
         titles: the name of each reference.
         confidence: level of the band, in (0, 1).
     """
     names = list(metrics["metric"].unique())
-    figure, axes = panels(len(sweeps) * len(names), columns=len(names))
+    figure, axes = panels(len(settings) * len(names), columns=len(names))
     used = iter(axes)
-    for sweep in sweeps:
-        rows = metrics[metrics["arm"].isin(list(sweep.values))]
+    for factor, values in settings.items():
+        rows, reference = metrics[metrics["arm"].isin(list(values))], getattr(sides, factor.side)
         for metric in names:
             axis = next(used)
             of_metric, label = rows[rows["metric"] == metric], HEADINGS.get(metric)
             if label is None:
-                of_metric = _minus_reference(of_metric, sweep.reference)
-                label = f"{with_unit(metric, 'percent')}\nminus {titles[sweep.reference]}"
+                of_metric = _minus_reference(of_metric, reference)
+                label = f"{with_unit(metric, 'percent')}\nminus {titles[reference]}"
             summary = summarise(of_metric, confidence)
-            _curves(axis, summary.assign(x=summary["arm"].map(sweep.values)))
-            ticks = sorted(sweep.values.values())
+            _curves(axis, summary.assign(x=summary["arm"].map(values)))
+            ticks = sorted(values.values())
             axis.set_xscale("log")
             axis.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
             axis.minorticks_off()
-            axis.set_xlabel(sweep.symbol)
+            axis.set_xlabel(factor.symbol)
             axis.set_ylabel(label)
     seeds = metrics["seed"].nunique()
     legend(figure, f"Line: mean over {seeds} seeds. Band: {100 * confidence:g}% t interval")
