@@ -11,12 +11,13 @@ from matplotlib.figure import Figure
 from hamjepa_audit.params.audit import AuditParams
 from hamjepa_audit.reporting.drawing import Arms, draw_line, readout_panels
 from hamjepa_audit.reporting.formatting import Row
-from hamjepa_audit.reporting.names import metric_title
+from hamjepa_audit.reporting.names import metric_title, readout_title, with_readout
 from hamjepa_audit.reporting.order import ACCURACIES, in_reading_order
 from hamjepa_audit.reporting.seed_figures import ROW_HEIGHT
 from hamjepa_audit.reporting.style import (
     WIDTH,
     label_axes,
+    label_rows,
     legend,
     logarithmic_ticks,
     panels,
@@ -171,8 +172,7 @@ def _one_panel(lines: int) -> tuple[Figure, Axes]:
 
 
 def _side(arms: Arms, arm: str, readout: str) -> str:
-    title = arms.titles.get(arm, arm)
-    return title if readout == "all" else f"{title} {readout}"
+    return with_readout(arms.titles.get(arm, arm), readout)
 
 
 def _named(arms: Arms, side: str) -> str:
@@ -199,10 +199,8 @@ def _draw_claims(axis: Axes, table: pd.DataFrame, limits: tuple[float, float] | 
             color=colour,
             annotation_clip=False,
         )
-    axis.set_yticks(range(len(table)), labels=table["label"])
-    axis.set_ylim(len(table) - 0.4, -0.6)
-    axis.tick_params(axis="y", length=0, labelsize=8.5)
-    axis.grid(visible=False, axis="y")
+    label_rows(axis, list(table["label"]))
+    axis.tick_params(axis="y", labelsize=8.5)
     if limits is not None:
         axis.set_xlim(limits)
 
@@ -248,8 +246,7 @@ def power_curves(differences: pd.DataFrame, arms: Arms, params: AuditParams) -> 
     for axis, (metric, readout) in zip(axes, drawn, strict=False):
         of_panel = rows[(rows["metric"] == metric) & rows["readout"].isin([readout, "all"])]
         _draw_power(axis, of_panel, arms, params)
-        part = "whole state" if readout == "all" else f"readout {readout}"
-        axis.set_title(f"{metric_title(metric)}, {part}")
+        axis.set_title(f"{metric_title(metric)}, {readout_title(readout).lower()}")
     label_axes(axes, "Seeds", "Power (%)")
     against = arms.titles[arms.order[0]]
     size = _margins({metric: params.absolute_margin(metric) for metric in metrics})

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from hamjepa_audit.errors import UserError
+from hamjepa_audit.reporting.names import readout_title
 from hamjepa_audit.reporting.style import colours
 from hamjepa_audit.statistics.summaries import READOUTS
 
@@ -62,7 +63,7 @@ def lines(
     An arm that is read out as a whole is a dashed reference in the panels of the parts.
     """
     for axis, readout in zip(axes, shown, strict=True):
-        axis.set_title("Whole state" if readout == "all" else f"Readout {readout}")
+        axis.set_title(readout_title(readout))
         for arm in arms.order:
             of_arm = rows[rows["arm"] == arm]
             part = of_arm[of_arm["readout"] == readout]

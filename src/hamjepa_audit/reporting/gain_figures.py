@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from hamjepa_audit.params.controls import FACTORS, Factor, gain_figures, values_of
 from hamjepa_audit.params.studies import GainParams, StudyParams
 from hamjepa_audit.reporting.gain_tables import HEADINGS
-from hamjepa_audit.reporting.names import with_unit
+from hamjepa_audit.reporting.names import readout_title, with_unit
 from hamjepa_audit.reporting.style import (
     COLOURS,
     WIDTH,
@@ -229,7 +229,7 @@ def _curves(axis: Axes, summary: pd.DataFrame) -> None:
         if line.empty:
             continue
         colour = COLOURS[position]
-        label = "whole state" if readout == "all" else f"readout {readout}"
+        label = readout_title(readout).lower()
         axis.plot(line["x"], line["mean"], "o-", color=colour, label=label)
         axis.fill_between(
             line["x"], line["ci_low"], line["ci_high"], color=colour, alpha=0.2, linewidth=0

@@ -1,4 +1,4 @@
-"""Titles of metrics, as they are shown in tables and figures."""
+"""Titles of metrics and readouts, as they are shown in tables and figures."""
 
 import re
 
@@ -22,6 +22,16 @@ def metric_title(metric: str) -> str:
     plain = metric.removesuffix("_lowrank")
     title = TITLES.get(plain, plain.replace("_", " ").capitalize())
     return title if plain == metric else f"{title} (randomised)"
+
+
+def readout_title(readout: str) -> str:
+    """The title of a readout: 'Readout q', or 'Whole state'."""
+    return "Whole state" if readout == "all" else f"Readout {readout}"
+
+
+def with_readout(title: str, readout: str) -> str:
+    """The title of an arm and its readout: 'HamJEPA q', or 'SIGReg' if it is the whole state."""
+    return title if readout == "all" else f"{title} {readout}"
 
 
 def with_unit(metric: str, unit: str) -> str:

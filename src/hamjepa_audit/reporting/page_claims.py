@@ -16,7 +16,7 @@ from hamjepa_audit.reporting.formatting import (
     mean_sd_n,
     number,
 )
-from hamjepa_audit.reporting.names import metric_title
+from hamjepa_audit.reporting.names import metric_title, with_readout
 from hamjepa_audit.reporting.page_evidence import of_difference, of_number, of_statement
 from hamjepa_audit.reporting.pictures import Picture, picture
 from hamjepa_audit.statistics.seeds import SeedTable
@@ -116,7 +116,7 @@ class Titles(NamedTuple):
 
     def side(self, arm: str, readout: str) -> str:
         """An arm and readout as text, 'HamJEPA q'; only the arm if its state is read out whole."""
-        return self.arm(arm) if readout == "all" else f"{self.arm(arm)} {readout}"
+        return with_readout(self.arm(arm), readout)
 
 
 def slug(text: str) -> str:

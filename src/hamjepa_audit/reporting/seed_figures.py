@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hamjepa_audit.reporting.drawing import Arms, readout_panels, seeds
-from hamjepa_audit.reporting.names import with_unit
+from hamjepa_audit.reporting.names import readout_title, with_readout, with_unit
 from hamjepa_audit.reporting.order import LEADING, OVERVIEW, final_checkpoint, in_reading_order
-from hamjepa_audit.reporting.style import WIDTH, legend, styled
+from hamjepa_audit.reporting.style import WIDTH, label_rows, legend, styled
 from hamjepa_audit.statistics.order import rank_in_order
 from hamjepa_audit.statistics.summaries import summarise
 
@@ -63,7 +63,7 @@ def seed_dots(metrics: pd.DataFrame, arms: Arms, confidence: float) -> Figure:
             _draw_seeds(axis, part, summarise(part, confidence), arms)
         line[0].set_ylabel(with_unit(name, unit))
     for axis, readout in zip(grid[0], shown, strict=True):
-        axis.set_title("Whole state" if readout == "all" else f"Readout {readout}")
+        axis.set_title(readout_title(readout))
     interval = "" if seeds(rows) == "1 seed" else f". Bars: mean, {100 * confidence:g}% t interval"
     legend(figure, f"Dots: {seeds(rows)}, grey lines join the runs of one seed{interval}")
     return figure
@@ -146,8 +146,7 @@ def _lines(rows: pd.DataFrame, arms: Arms) -> Iterator[Line]:
     """The lines from top to bottom: arms in their order, and for each its readouts in theirs."""
     for arm in arms.order[1:]:
         for row in rows[rows["minuend_arm"] == arm].to_dict("records"):
-            whole = row["minuend_readout"] == "all"
-            label = arms.titles[arm] if whole else f"{arms.titles[arm]} {row['minuend_readout']}"
+            label = with_readout(arms.titles[arm], row["minuend_readout"])
             bounds = (row["mean_difference"], row["ci_low"], row["ci_high"])
             yield Line(label, *bounds, arms.colours[arm])
 
@@ -158,10 +157,7 @@ def forest(axis: Axes, lines: Sequence[Line]) -> None:
     for position, line in enumerate(lines):
         axis.plot([line.low, line.high], [position] * 2, color=line.colour, linewidth=1.6)
         axis.plot(line.value, position, "o", color=line.colour, markersize=4.5)
-    axis.set_yticks(range(len(lines)), labels=[line.label for line in lines])
-    axis.set_ylim(len(lines) - 0.4, -0.6)
-    axis.grid(visible=False, axis="y")
-    axis.tick_params(axis="y", length=0)
+    label_rows(axis, [line.label for line in lines])
 
 
 def _without_lines(reason: str) -> Figure:

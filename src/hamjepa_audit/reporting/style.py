@@ -86,6 +86,14 @@ def panels(number: int, columns: int = COLUMNS, **subplots: Any) -> tuple[Figure
     return figure, axes[:number]
 
 
+def label_rows(axes: Axes, labels: Sequence[str]) -> None:
+    """Makes the y axis a list of rows from top to bottom, at 0, 1, ..., each with its label."""
+    axes.set_yticks(range(len(labels)), labels=labels)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+
+
 def logarithmic_ticks(axes: Axes, ticks: Sequence[int]) -> None:
     """Makes the x axis logarithmic, with exactly these ticks, written as plain integers."""
     axes.set_xscale("log")
