@@ -13,6 +13,7 @@ from hamjepa_audit.plans.figures import has_trajectories, measured_figures
 from hamjepa_audit.files import canonical_json, read_json, write_if_changed
 from hamjepa_audit.layout import PROVENANCE, Layout
 from hamjepa_audit.machine import gpu_count
+from hamjepa_audit.metrics import LONG_TABLES
 from hamjepa_audit.plans.page import page_selection as selected_for_page
 from hamjepa_audit.params import load_study
 from hamjepa_audit.params.controls import gain_figures
@@ -65,7 +66,6 @@ if workflow.is_main_process:
 # Names of a run and of a batch (the runs of one arm), in the format of hamjepa_audit.plans.identity.
 RUN = "{study}-{arm}-e{epochs}-s{seed}-{digest}"
 BATCH = "{study}-{arm}-e{epochs}-{digest}"
-KINDS = ("metrics", "curves", "history")
 TABLE_FILES = [f"{name}.{ending}" for name in TABLES for ending in TABLE_FORMS]
 
 

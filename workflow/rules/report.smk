@@ -17,7 +17,7 @@ for _name in STUDIES:
             f"figures_{_name}"
         input:
             selection=lambda wildcards, name=_name: selection_of(name),
-            tables=[LAYOUT.study_table(_name, kind) for kind in KINDS],
+            tables=[LAYOUT.study_table(_name, kind) for kind in LONG_TABLES],
             # Figures along training show the metric that is compared with the paper's effective rank.
             claims=claims_selection if has_trajectories(study(_name)) else [],
         output:

@@ -6,7 +6,7 @@ rule collect:
         selection=selection,
         measurements=ancient(measurements),
     output:
-        [LAYOUT.study_table("{study}", kind) for kind in KINDS],
+        [LAYOUT.study_table("{study}", kind) for kind in LONG_TABLES],
     log:
         LAYOUT.results / "logs/collect/{study}.log",
     conda:

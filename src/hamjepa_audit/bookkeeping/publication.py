@@ -21,6 +21,7 @@ from hamjepa_audit.files import (
     write_sealed_json,
 )
 from hamjepa_audit.layout import Layout
+from hamjepa_audit.metrics import LONG_TABLES
 from hamjepa_audit.plans.study import ALL_STEPS, Batch, StudyPlan
 
 
@@ -155,7 +156,7 @@ def _published(plan: StudyPlan) -> Iterator[Path]:
         yield layout.run_history(run)
     yield from plan.measurements(*ALL_STEPS)
     yield from (layout.selection(name), layout.studies(), layout.claims_selection())
-    yield from (layout.study_table(name, kind) for kind in ("metrics", "curves", "history"))
+    yield from (layout.study_table(name, kind) for kind in LONG_TABLES)
     yield from (layout.metrics(), layout.headlines(), layout.accuracies())
     for folder, pattern in (
         (layout.audit_tables(), "*.*"),

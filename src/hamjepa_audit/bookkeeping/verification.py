@@ -28,13 +28,12 @@ from hamjepa_audit.data.store import images_file, verify_store
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import read_json, read_parquet, read_sealed_json
 from hamjepa_audit.layout import CHECKPOINT_SUFFIX, PROVENANCE, Layout
-from hamjepa_audit.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
+from hamjepa_audit.metrics import CURVES_SCHEMA, LONG_TABLES, METRICS_SCHEMA
 from hamjepa_audit.params import load_study
 from hamjepa_audit.plans.identity import batch_id, run_prefix
 from hamjepa_audit.plans.study import ALL_STEPS
 
 _MEASUREMENT = re.compile(rf"({'|'.join(ALL_STEPS)})-[0-9a-f]{{12}}\.parquet")
-_SCHEMAS = {"metrics": METRICS_SCHEMA, "curves": CURVES_SCHEMA, "history": HISTORY_SCHEMA}
 
 
 @dataclass
@@ -177,7 +176,7 @@ def _check_measurement(layout: Layout, file: Path) -> None:
 
 
 def _verify_study_tables(result: Verification, layout: Layout, study: str) -> None:
-    tables = {kind: layout.study_table(study, kind) for kind in _SCHEMAS}
+    tables = {kind: layout.study_table(study, kind) for kind in LONG_TABLES}
     made = {kind: table for kind, table in tables.items() if table.exists()}
     selection = layout.selection(study)
     if made and not selection.exists():
@@ -200,7 +199,7 @@ def _verify_study_tables(result: Verification, layout: Layout, study: str) -> No
         if missing:
             result.unchecked.append(f"the rows of {table}: there is no {missing[0]}")
         else:
-            arguments = (layout, table, sources[kind], _SCHEMAS[kind], timed)
+            arguments = (layout, table, sources[kind], LONG_TABLES[kind], timed)
             result.check("study tables", _check_study_table, *arguments)
 
 

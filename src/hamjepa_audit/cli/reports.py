@@ -81,7 +81,7 @@ def provenance(
 def figures(context: typer.Context, study: Study) -> None:
     """Draw a study's figures: kNN sweep, spectra, histograms, training curves, trajectories."""
     from hamjepa_audit.files import read_parquet
-    from hamjepa_audit.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
+    from hamjepa_audit.metrics import LONG_TABLES
     from hamjepa_audit.params import load_study
     from hamjepa_audit.params.audit import load_audit
     from hamjepa_audit.plans.figures import has_trajectories
@@ -90,10 +90,9 @@ def figures(context: typer.Context, study: Study) -> None:
 
     layout = layout_of(context)
     params = load_study(layout.params, study)
-    schemas = {"metrics": METRICS_SCHEMA, "curves": CURVES_SCHEMA, "history": HISTORY_SCHEMA}
     frames = {
         kind: read_parquet(layout.study_table(study, kind), schema).to_pandas()
-        for kind, schema in schemas.items()
+        for kind, schema in LONG_TABLES.items()
     }
     order = params.drawn_arms
     frames = {kind: frame[frame["arm"].isin(order)] for kind, frame in frames.items()}

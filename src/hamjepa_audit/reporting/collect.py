@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from hamjepa_audit.bookkeeping.measurements import require_origin, require_runs, training_times
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import read_parquet, write_parquet
-from hamjepa_audit.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
+from hamjepa_audit.metrics import LONG_TABLES
 from hamjepa_audit.plans.study import DYNAMICS, TRAJECTORY, StudyPlan
 
 IDENTIFYING = (
@@ -40,15 +40,15 @@ def collect_study(plan: StudyPlan) -> list[Path]:
             name says, or was measured on checkpoints other than those that the runs have now.
     """
     layout, histories = plan.layout, plan.histories()
-    metrics = plan.measurements("knn", "probe", "geometry", TRAJECTORY, DYNAMICS)
     runs_of_files = plan.runs_of_files()
+    sources = {
+        "metrics": plan.measurements("knn", "probe", "geometry", TRAJECTORY, DYNAMICS),
+        "curves": plan.measurements("curves"),
+        "history": histories,
+    }
     targets = []
-    for kind, files, schema in (
-        ("metrics", metrics, METRICS_SCHEMA),
-        ("curves", plan.measurements("curves"), CURVES_SCHEMA),
-        ("history", histories, HISTORY_SCHEMA),
-    ):
-        tables = {file: read_parquet(file, schema, sealed=True) for file in files}
+    for kind, schema in LONG_TABLES.items():
+        tables = {file: read_parquet(file, schema, sealed=True) for file in sources[kind]}
         for file, table in tables.items():
             if file in histories:
                 require_runs(file, table, runs_of_files[file])
@@ -65,7 +65,7 @@ def collect(files: Sequence[Path], schema: pa.Schema, target: Path) -> None:
 
     Args:
         files: Parquet files of exactly `schema`.
-        schema: METRICS_SCHEMA, CURVES_SCHEMA or HISTORY_SCHEMA.
+        schema: the schema of a long table.
         target: the Parquet file to write, atomically.
 
     Raises:
