@@ -22,7 +22,7 @@ from hamjepa_audit.objectives.prediction import lejepa_prediction, phase_space_p
 from hamjepa_audit.objectives.sigreg import epps_pulley, sigreg
 from hamjepa_audit.params.arms import (
     BudgetParams,
-    LeapfrogParams,
+    HamiltonianParams,
     LogDetFloorParams,
     MeanPenaltyParams,
     PhaseSpaceObjectiveParams,
@@ -294,10 +294,10 @@ def _check_gradient_norms(case: Case, encoder: TokenEncoder) -> None:
         assert abs(float(parameter.grad.norm()) - expected) <= 1e-6 * expected, name
 
 
-def _leapfrog_params(case: Case, residual_scale: float, stiffness: float) -> LeapfrogParams:
+def _leapfrog_params(case: Case, residual_scale: float, stiffness: float) -> HamiltonianParams:
     first = case.arrays["param_W0"]
     hidden_layers = sum(name.startswith("param_W") for name in case.arrays) - 1
-    return LeapfrogParams(
+    return HamiltonianParams(
         kind="leapfrog",
         steps=case.scalars.get("steps", 1),
         step_size=case.scalars.get("dt", 1.0),

@@ -19,8 +19,8 @@ from hamjepa_audit.models.predictors import (
     residual_ramp,
 )
 from hamjepa_audit.params.arms import (
+    HamiltonianParams,
     IdentityParams,
-    LeapfrogParams,
     PotentialParams,
     ResidualMLPParams,
 )
@@ -42,8 +42,8 @@ def potential_params(scale: float = 0.5, ramp_epochs: int = 10) -> PotentialPara
     )
 
 
-def leapfrog_params(steps: int = 2, step_size: float = 0.05) -> LeapfrogParams:
-    return LeapfrogParams(
+def leapfrog_params(steps: int = 2, step_size: float = 0.05) -> HamiltonianParams:
+    return HamiltonianParams(
         kind="leapfrog", steps=steps, step_size=step_size, potential=potential_params()
     )
 

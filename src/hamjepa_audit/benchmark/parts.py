@@ -20,7 +20,7 @@ from hamjepa_audit.evaluation.readouts import readout
 from hamjepa_audit.model import build_model
 from hamjepa_audit.objectives.floors import orthonormal_directions, projection_count
 from hamjepa_audit.objectives.prediction import phase_space_prediction
-from hamjepa_audit.params.arms import LeapfrogParams, PhaseSpaceObjectiveParams
+from hamjepa_audit.params.arms import HamiltonianParams, PhaseSpaceObjectiveParams
 from hamjepa_audit.params.base import Count, Name, Params
 from hamjepa_audit.params.generated import JpegQuality
 from hamjepa_audit.params.studies import RunParams
@@ -112,7 +112,7 @@ class Bench:
         return in_turns(self.device, repeats, step=self.step)["step"]
 
 
-def objective_params(run: RunParams) -> tuple[PhaseSpaceObjectiveParams, LeapfrogParams]:
+def objective_params(run: RunParams) -> tuple[PhaseSpaceObjectiveParams, HamiltonianParams]:
     """The leapfrog arm's parameters, which the plain implementation is written for.
 
     Raises:
@@ -121,7 +121,8 @@ def objective_params(run: RunParams) -> tuple[PhaseSpaceObjectiveParams, Leapfro
     objective = run.arm.objective
     if (
         not isinstance(objective, PhaseSpaceObjectiveParams)
-        or not isinstance(objective.predictor, LeapfrogParams)
+        or not isinstance(objective.predictor, HamiltonianParams)
+        or objective.predictor.kind != "leapfrog"
         or run.encoder.stem != "cifar"
     ):
         raise UserError(

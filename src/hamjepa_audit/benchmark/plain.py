@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from hamjepa_audit.params.arms import LeapfrogParams, PhaseSpaceObjectiveParams, SpectralLimits
+from hamjepa_audit.params.arms import HamiltonianParams, PhaseSpaceObjectiveParams, SpectralLimits
 from hamjepa_audit.params.studies import EncoderParams, RunParams, ViewParams
 
 Pictures = list[Image.Image]
@@ -81,7 +81,7 @@ class PlainEncoder(nn.Module):
 class PlainPotential(nn.Module):
     """The potential, and its gradient by autograd."""
 
-    def __init__(self, params: LeapfrogParams, dimension: int) -> None:
+    def __init__(self, params: HamiltonianParams, dimension: int) -> None:
         super().__init__()
         self.params = params
         width = params.potential.hidden_width
@@ -185,7 +185,7 @@ class PlainTrainer:
         self,
         run: RunParams,
         objective: PhaseSpaceObjectiveParams,
-        leapfrog: LeapfrogParams,
+        leapfrog: HamiltonianParams,
         images: Tensor,
     ) -> None:
         dimension = run.encoder.state_dimension(run.views.size) // 2

@@ -10,13 +10,10 @@ from hamjepa_audit.models.initialisation import initialise
 from hamjepa_audit.models.integrators import euler, leapfrog, symplectic_euler
 from hamjepa_audit.params.arms import (
     AdditiveCouplingParams,
-    EulerParams,
     HamiltonianParams,
     IdentityParams,
-    LeapfrogParams,
     Predictor,
     ResidualMLPParams,
-    SymplecticEulerParams,
 )
 
 INTEGRATORS = {"leapfrog": leapfrog, "symplectic_euler": symplectic_euler, "euler": euler}
@@ -41,7 +38,7 @@ class StatePredictor(Protocol):
 def build_predictor(params: Predictor, state_dimension: int, generator: Generator) -> nn.Module:
     """The predictor that `params` names; it satisfies StatePredictor."""
     match params:
-        case LeapfrogParams() | SymplecticEulerParams() | EulerParams():
+        case HamiltonianParams():
             return HamiltonianPredictor(params, state_dimension, generator)
         case AdditiveCouplingParams():
             return AdditiveCouplingPredictor(params, state_dimension, generator)
@@ -145,7 +142,7 @@ def residual_ramp(predictor: Predictor, epoch: int) -> float:
     It is epoch / ramp_epochs, at most 1; always 1 without a ramp.
     """
     match predictor:
-        case LeapfrogParams() | SymplecticEulerParams() | EulerParams():
+        case HamiltonianParams():
             epochs = predictor.potential.residual_ramp_epochs
         case AdditiveCouplingParams():
             epochs = predictor.force.residual_ramp_epochs

@@ -15,6 +15,7 @@ from hamjepa_audit.params.base import (
 )
 
 Readout = Literal["q", "p", "qp", "all"]
+Integrator = Literal["leapfrog", "symplectic_euler", "euler"]
 State = Literal["phase_space", "joint", "rectified"]
 """Respectively: [q; p]; a vector without parts; the same after a ReLU."""
 
@@ -38,33 +39,18 @@ class PotentialParams(ForceParams):
     trained: bool
 
 
-class IntegratorParams(Params):
-    """Numerical flow of the separable Hamiltonian |p|^2/2 + V(q); `kind` names the integrator."""
+class HamiltonianParams(Params):
+    """Numerical flow of the separable Hamiltonian |p|^2/2 + V(q); `kind` names the integrator.
+
+    Leapfrog (half kick, drift, half kick) is symplectic and of order two; symplectic Euler (kick,
+    then drift with the new momentum) of order one. Euler (both from the old state) is of order one
+    and not symplectic.
+    """
 
     steps: Count
     step_size: Positive
     potential: PotentialParams
-
-
-class LeapfrogParams(IntegratorParams):
-    """Half kick, drift, half kick: symplectic, of order two."""
-
-    kind: Literal["leapfrog"]
-
-
-class SymplecticEulerParams(IntegratorParams):
-    """Kick, then drift with the new momentum: symplectic, of order one."""
-
-    kind: Literal["symplectic_euler"]
-
-
-class EulerParams(IntegratorParams):
-    """Kick and drift, both computed from the old state: not symplectic, of order one."""
-
-    kind: Literal["euler"]
-
-
-HamiltonianParams = LeapfrogParams | SymplecticEulerParams | EulerParams
+    kind: Integrator
 
 
 class AdditiveCouplingParams(Params):
@@ -93,12 +79,7 @@ class IdentityParams(Params):
 
 
 Predictor = Annotated[
-    LeapfrogParams
-    | SymplecticEulerParams
-    | EulerParams
-    | AdditiveCouplingParams
-    | ResidualMLPParams
-    | IdentityParams,
+    HamiltonianParams | AdditiveCouplingParams | ResidualMLPParams | IdentityParams,
     Field(discriminator="kind"),
 ]
 

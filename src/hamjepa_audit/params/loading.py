@@ -12,12 +12,12 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
 from hamjepa_audit.errors import UserError, nearest
-from hamjepa_audit.params.arms import ArmParams
+from hamjepa_audit.params.arms import ArmParams, Integrator
 from hamjepa_audit.params.base import Params
 from hamjepa_audit.params.explanation import Place, explain
 from hamjepa_audit.params.reading import Tree, read_yaml
@@ -25,8 +25,7 @@ from hamjepa_audit.params.studies import RunParams, StudyParams
 from hamjepa_audit.params.widths import FOLLOWED, Word, with_width, word_of
 
 _Model = TypeVar("_Model", bound=Params)
-_INTEGRATORS = {"leapfrog", "symplectic_euler", "euler"}
-"""Kinds whose settings have the same names and meanings."""
+_INTEGRATORS = set(get_args(Integrator))
 
 
 def study_names(folder: Path) -> list[str]:
