@@ -4,7 +4,8 @@ Each command measures all seeds of one arm, because starting Python and PyTorch 
 measuring a small run.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from importlib import import_module
 
 import typer
 
@@ -18,56 +19,36 @@ from hamjepa_audit.cli.options import (
     batch_of,
 )
 
-if TYPE_CHECKING:
-    import torch
 
+def _on_device(name: str, measure: str, description: str) -> Callable[..., None]:
+    """A command that measures a batch of runs on a device.
 
-def extract(
-    context: typer.Context,
-    study: Study,
-    arm: Arm,
-    epochs: Epochs,
-    device: Device = "auto",
-    runs_per_gpu: RunsPerGpu = 1,
-    threads: Threads = None,
-) -> None:
-    """Encode training and test images with the frozen encoders of an arm's runs."""
-    from hamjepa_audit.evaluation.steps import extract
+    Args:
+        name: the command's name.
+        measure: MODULE.FUNCTION below `evaluation`, which takes the batch and the device and
+            returns what it made; imported only when the command runs, because it needs PyTorch.
+        description: the command's help.
+    """
+    module, function = measure.split(".")
 
-    batch = batch_of(context, study, arm, epochs)
-    typer.echo(extract(batch, _device(context, device, runs_per_gpu, threads)))
+    def command(
+        context: typer.Context,
+        study: Study,
+        arm: Arm,
+        epochs: Epochs,
+        device: Device = "auto",
+        runs_per_gpu: RunsPerGpu = 1,
+        threads: Threads = None,
+    ) -> None:
+        from hamjepa_audit.training.device import leased_device, make_deterministic
 
+        measure = getattr(import_module(f"hamjepa_audit.evaluation.{module}"), function)
+        batch = batch_of(context, study, arm, epochs)
+        make_deterministic(threads)
+        typer.echo(measure(batch, context.with_resource(leased_device(device, runs_per_gpu))))
 
-def knn(
-    context: typer.Context,
-    study: Study,
-    arm: Arm,
-    epochs: Epochs,
-    device: Device = "auto",
-    runs_per_gpu: RunsPerGpu = 1,
-    threads: Threads = None,
-) -> None:
-    """Classify test features by their k nearest training features, for several k."""
-    from hamjepa_audit.evaluation.steps import measure_knn
-
-    batch = batch_of(context, study, arm, epochs)
-    typer.echo(measure_knn(batch, _device(context, device, runs_per_gpu, threads)))
-
-
-def probe(
-    context: typer.Context,
-    study: Study,
-    arm: Arm,
-    epochs: Epochs,
-    device: Device = "auto",
-    runs_per_gpu: RunsPerGpu = 1,
-    threads: Threads = None,
-) -> None:
-    """Train and test a linear classifier on features."""
-    from hamjepa_audit.evaluation.steps import measure_probe
-
-    batch = batch_of(context, study, arm, epochs)
-    typer.echo(measure_probe(batch, _device(context, device, runs_per_gpu, threads)))
+    command.__name__, command.__doc__ = name, description
+    return command
 
 
 def geometry(
@@ -82,52 +63,31 @@ def geometry(
         typer.echo(path)
 
 
-def trajectory(
-    context: typer.Context,
-    study: Study,
-    arm: Arm,
-    epochs: Epochs,
-    device: Device = "auto",
-    runs_per_gpu: RunsPerGpu = 1,
-    threads: Threads = None,
-) -> None:
-    """Measure all of the above on intermediate checkpoints, without keeping their features."""
-    from hamjepa_audit.evaluation.trajectory import measure_trajectory
-
-    batch = batch_of(context, study, arm, epochs)
-    typer.echo(measure_trajectory(batch, _device(context, device, runs_per_gpu, threads)))
-
-
-def dynamics(
-    context: typer.Context,
-    study: Study,
-    arm: Arm,
-    epochs: Epochs,
-    device: Device = "auto",
-    runs_per_gpu: RunsPerGpu = 1,
-    threads: Threads = None,
-) -> None:
-    """Measure trained predictors: symplecticity, energy, reversibility and prediction error."""
-    from hamjepa_audit.errors import UserError
-    from hamjepa_audit.evaluation.dynamics import dynamics_measurements
-    from hamjepa_audit.evaluation.steps import measure_predictors
-    from hamjepa_audit.plans.study import DYNAMICS
-
-    batch = batch_of(context, study, arm, epochs)
-    if DYNAMICS not in batch.steps:
-        raise UserError(f"arm '{arm}' of study '{study}' has no predictor; name another arm")
-    where = _device(context, device, runs_per_gpu, threads)
-    typer.echo(measure_predictors(batch, where, dynamics_measurements))
-
-
-def _device(
-    context: typer.Context, device: Device, runs_per_gpu: int, threads: int | None
-) -> "torch.device":
-    """The device, leased until the command ends, after switching to deterministic computation."""
-    from hamjepa_audit.training.device import leased_device, make_deterministic
-
-    make_deterministic(threads)
-    return context.with_resource(leased_device(device, runs_per_gpu))
-
-
-COMMANDS = (extract, knn, probe, geometry, trajectory, dynamics)
+COMMANDS = (
+    _on_device(
+        "extract",
+        "steps.extract",
+        "Encode training and test images with the frozen encoders of an arm's runs.",
+    ),
+    _on_device(
+        "knn",
+        "steps.measure_knn",
+        "Classify test features by their k nearest training features, for several k.",
+    ),
+    _on_device(
+        "probe",
+        "steps.measure_probe",
+        "Train and test a linear classifier on features.",
+    ),
+    geometry,
+    _on_device(
+        "trajectory",
+        "trajectory.measure_trajectory",
+        "Measure all of the above on intermediate checkpoints, without keeping their features.",
+    ),
+    _on_device(
+        "dynamics",
+        "steps.measure_predictors",
+        "Measure trained predictors: symplecticity, energy, reversibility and prediction error.",
+    ),
+)

@@ -19,6 +19,7 @@ from hamjepa_audit.data.store import Store, labels_sha256, open_store, verify_st
 from hamjepa_audit.data.streaming import open_images
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.evaluation import geometry
+from hamjepa_audit.evaluation.dynamics import dynamics_measurements
 from hamjepa_audit.evaluation.features import (
     FeaturesOrigin,
     extract_features,
@@ -91,12 +92,19 @@ def measure_geometry(batch: Batch) -> tuple[Path, Path]:
     return metrics, curves
 
 
-def measure_predictors(batch: Batch, device: torch.device, measure: PredictorMeasure) -> Path:
+def measure_predictors(
+    batch: Batch, device: torch.device, measure: PredictorMeasure = dynamics_measurements
+) -> Path:
     """Measures every run's predictor on the test images' views; returns the file.
 
     Raises:
-        UserError: features are missing, damaged or not finite, or a checkpoint is not the run's.
+        UserError: the arm has no predictor; features are missing, damaged or not finite; or a
+            checkpoint is not the run's.
     """
+    if DYNAMICS not in batch.steps:
+        raise UserError(
+            f"arm '{batch.arm}' of study '{batch.study.name}' has no predictor; name another arm"
+        )
     checkpoints = _checkpoints(batch)
     tables = []
     for name, run in _runs(batch):
