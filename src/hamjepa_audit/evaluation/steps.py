@@ -1,7 +1,7 @@
 """Evaluation of a batch of runs: features in, long tables out, one file per step."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +49,7 @@ def extract(batch: Batch, device: torch.device) -> Path:
     train, test = (open_images(split, device) for split in (store.train, store.test))
     labels = labels_sha256(store)
     with atomic_folder(batch.features) as folder:
-        for name, run in _runs(batch):
+        for name, run in runs_of(batch):
             encoder = load_recorded_encoder(batch.layout, run, name, device)
             origin = FeaturesOrigin(_recorded_sha256(batch, name), labels)
             features = extract_features(encoder, run, train, test)
@@ -74,7 +74,7 @@ def measure_geometry(batch: Batch) -> tuple[Path, Path]:
     metrics, curves = batch.measurement("geometry"), batch.measurement("curves")
     checkpoints = _checkpoints(batch)
     metric_tables, curve_tables = [], []
-    for name, run in _runs(batch):
+    for name, run in runs_of(batch):
         features = _features(batch, name, "train", "test", "view_a", "view_b")
         measurements: list[Measurement] = []
         points: list[Point] = []
@@ -105,49 +105,58 @@ def measure_predictors(
         raise UserError(
             f"arm '{batch.arm}' of study '{batch.study.name}' has no predictor; name another arm"
         )
-    checkpoints = _checkpoints(batch)
-    tables = []
-    for name, run in _runs(batch):
+
+    def rows_of(name: str, run: RunParams) -> list[Measurement]:
         source = recorded_checkpoint(batch.layout, run, name)
         views = _features(batch, name, "view_a", "view_b")
         for view in views:
             require_features(view, "test")
         predictor = load_model(run, source).to(device).objective.get_submodule("predictor")
-        rows = measure(run, predictor, *(view.to(device) for view in views))
-        tables.append(metrics_table(run_key(run, batch.data_digest), run.epochs, rows))
-    target = batch.measurement(DYNAMICS)
-    write_measurement(target, tables, checkpoints)
-    return target
+        return measure(run, predictor, *(view.to(device) for view in views))
+
+    return _measured(batch, DYNAMICS, rows_of)
 
 
 def _classify(batch: Batch, device: torch.device, step: str, classify: Classifier) -> Path:
     """Applies a classifier to every run and readout."""
-    checkpoints = _checkpoints(batch)
-    store = _store(batch)
+    store = open_store(batch.layout.store(batch.study.data.name))
     classes, digest = len(store.manifest.classes), labels_sha256(store)
-    labels = [torch.from_numpy(np.array(x.labels)).to(device) for x in (store.train, store.test)]
-    tables = []
-    for name, run in _runs(batch):
+    train_labels, test_labels = labels_on(store, device)
+
+    def rows_of(name: str, run: RunParams) -> Iterator[Measurement]:
         features = _features(batch, name, "train", "test", labels=digest)
         train, test = (values.to(device) for values in features)
-        rows = [
-            row
-            for part in run.arm.readouts
-            for row in classify(
-                part, readout(train, part), labels[0], readout(test, part), labels[1], classes
-            )
-        ]
-        tables.append(metrics_table(run_key(run, batch.data_digest), run.epochs, rows))
+        for part in run.arm.readouts:
+            sides = (readout(train, part), train_labels, readout(test, part), test_labels)
+            yield from classify(part, *sides, classes)
+
+    return _measured(batch, step, rows_of)
+
+
+def _measured(
+    batch: Batch, step: str, rows_of: Callable[[str, RunParams], Iterable[Measurement]]
+) -> Path:
+    """Writes a step's measurements of every run, given by run id and parameters."""
+    checkpoints = _checkpoints(batch)
+    tables = [
+        metrics_table(run_key(run, batch.data_digest), run.epochs, rows_of(name, run))
+        for name, run in runs_of(batch)
+    ]
     target = batch.measurement(step)
     write_measurement(target, tables, checkpoints)
     return target
 
 
-def _store(batch: Batch) -> Store:
-    return open_store(batch.layout.store(batch.study.data.name))
+def labels_on(store: Store, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The labels (N,) int64 of a store's training and test images, on a device."""
+    train, test = (
+        torch.from_numpy(np.array(x.labels)).to(device) for x in (store.train, store.test)
+    )
+    return train, test
 
 
-def _runs(batch: Batch) -> Iterator[tuple[str, RunParams]]:
+def runs_of(batch: Batch) -> Iterator[tuple[str, RunParams]]:
+    """Yields the id and the parameters of each run of a batch."""
     return zip(batch.run_ids, batch.runs, strict=True)
 
 

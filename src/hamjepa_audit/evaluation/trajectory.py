@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from hamjepa_audit.evaluation.features import extract_features
 from hamjepa_audit.evaluation.knn import knn_measurements
 from hamjepa_audit.evaluation.probe import probe_measurements
 from hamjepa_audit.evaluation.readouts import readout
+from hamjepa_audit.evaluation.steps import labels_on, runs_of
 from hamjepa_audit.metrics import Measurement, metrics_table
 from hamjepa_audit.params.studies import RunParams
 from hamjepa_audit.plans.identity import run_key
@@ -39,14 +39,12 @@ def measure_trajectory(batch: Batch, device: torch.device) -> Path:
     _require_checkpoints(batch)
     store = verify_store(batch.layout.store(batch.study.data.name))
     train, test = (open_images(split, device) for split in (store.train, store.test))
-    labels = tuple(
-        torch.from_numpy(np.array(split.labels)).to(device) for split in (store.train, store.test)
-    )
+    labels = labels_on(store, device)
     checkpoints = {name: _along(batch, name) for name in batch.run_ids}
     tables = []
     number = len(batch.runs) * len(batch.epochs_along)
     with Progress(f"measuring {batch.arm} along training", number, unit="checkpoints") as progress:
-        for name, run in zip(batch.run_ids, batch.runs, strict=True):
+        for name, run in runs_of(batch):
             for epoch in batch.epochs_along:
                 encoder = load_recorded_encoder(batch.layout, run, name, device, epoch)
                 features = extract_features(encoder, run, train, test)
