@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -33,6 +33,7 @@ from hamjepa_audit.params import load_study
 from hamjepa_audit.plans.identity import batch_id, run_prefix
 from hamjepa_audit.plans.study import ALL_STEPS
 
+_Result = TypeVar("_Result")
 _MEASUREMENT = re.compile(rf"({'|'.join(ALL_STEPS)})-[0-9a-f]{{12}}\.parquet")
 
 
@@ -50,15 +51,16 @@ class Verification:
     checked: Counter[str] = field(default_factory=Counter)
     unchecked: list[str] = field(default_factory=list)
 
-    def check(self, kind: str, check: Callable[..., object], *arguments: Any) -> None:
-        """Runs a check and adds its UserError, if any, to the problems."""
+    def check(self, kind: str, check: Callable[..., _Result], *arguments: Any) -> _Result | None:
+        """Returns what a check returns; or adds its UserError to the problems and returns None."""
         self.checked[kind] += 1
         try:
-            check(*arguments)
+            return check(*arguments)
         except UserError as error:
             # A damaged file is found again when the tables made from it are checked.
             if str(error) not in self.problems:
                 self.problems.append(str(error))
+            return None
 
 
 def verify_results(layout: Layout, studies: Sequence[str] | None = None) -> Verification:
@@ -129,16 +131,16 @@ def _of_studies(root: Path, studies: Sequence[str] | None) -> Iterator[Path]:
 
 
 def _verify_run(result: Verification, layout: Layout, folder: Path) -> None:
-    before = len(result.problems)
-    result.check("runs", read_record, layout, folder.name)
-    if len(result.problems) == before:
-        without_weights = layout.is_without_weights(folder.name)
-        if without_weights:
-            result.check("files of runs", read_sealed_json, layout.without_weights(folder.name))
-        for name, digest in read_record(layout, folder.name)["files"].items():
-            left_out = without_weights and Path(name).suffix == CHECKPOINT_SUFFIX
-            if not left_out or (folder / name).exists():
-                result.check("files of runs", require_recorded, folder / name, digest)
+    record = result.check("runs", read_record, layout, folder.name)
+    if record is None:
+        return
+    without_weights = layout.is_without_weights(folder.name)
+    if without_weights:
+        result.check("files of runs", read_sealed_json, layout.without_weights(folder.name))
+    for name, digest in record["files"].items():
+        left_out = without_weights and Path(name).suffix == CHECKPOINT_SUFFIX
+        if not left_out or (folder / name).exists():
+            result.check("files of runs", require_recorded, folder / name, digest)
 
 
 def _check_state(layout: Layout, state: SavedState) -> None:
@@ -178,39 +180,39 @@ def _check_measurement(layout: Layout, file: Path) -> None:
 def _verify_study_tables(result: Verification, layout: Layout, study: str) -> None:
     tables = {kind: layout.study_table(study, kind) for kind in LONG_TABLES}
     made = {kind: table for kind, table in tables.items() if table.exists()}
-    selection = layout.selection(study)
-    if made and not selection.exists():
-        result.unchecked.append(
-            f"{selection.parent}: {selection.name}, which lists the sources, is missing"
-        )
-    if not made or not selection.exists():
+    path = layout.selection(study)
+    if made and not path.exists():
+        result.unchecked.append(f"{path.parent}: {path.name}, which lists the sources, is missing")
+    if not made or not path.exists():
         return
-    problems = len(result.problems)
-    result.check("selections", _sources, layout, study)
-    if len(result.problems) > problems:
+    selection = result.check("selections", _read_selection, path)
+    if selection is None:
         return
-    sources, runs = _sources(layout, study), read_json(selection)["runs"]
+    sources = _sources(layout, selection)
     for kind, table in made.items():
         roots = {path.parents[1] for path in sources[kind]}
         # Training times are not measurements; they come from the records.
-        timed = runs if kind == "metrics" else []
+        timed = selection["runs"] if kind == "metrics" else []
         roots |= {layout.runs()} if timed else set()
         missing = sorted(str(root) for root in roots if not root.exists())
         if missing:
             result.unchecked.append(f"the rows of {table}: there is no {missing[0]}")
         else:
-            arguments = (layout, table, sources[kind], LONG_TABLES[kind], timed)
-            result.check("study tables", _check_study_table, *arguments)
+            arguments = (layout, table, LONG_TABLES[kind], sources[kind], timed)
+            result.check("study tables", _check_rows, *arguments)
 
 
-def _sources(layout: Layout, study: str) -> dict[str, list[Path]]:
-    """The files from which each long table of a study is made, according to its selection."""
-    path = layout.selection(study)
+def _read_selection(path: Path) -> dict[str, Any]:
     selection = read_json(path)
     if not isinstance(selection, dict) or not {"measurements", "runs"} <= set(selection):
         raise UserError(
             f"{path} does not list measurements and runs; delete it and run snakemake again"
         )
+    return selection
+
+
+def _sources(layout: Layout, selection: dict[str, Any]) -> dict[str, list[Path]]:
+    """The files from which each long table of a study is made, according to its selection."""
     measurements = [layout.results / name for name in selection["measurements"]]
     return {
         "metrics": [path for path in measurements if not path.name.startswith("curves-")],
@@ -235,22 +237,21 @@ def _check_joint_metrics(layout: Layout) -> None:
             f"{layout.studies()} does not list studies; delete it and run snakemake again"
         )
     sources = [layout.study_table(str(study), "metrics") for study in studies]
-    _check_rows(layout.metrics(), sources, METRICS_SCHEMA)
-
-
-def _check_study_table(
-    layout: Layout, target: Path, sources: Sequence[Path], schema: pa.Schema, timed: Sequence[str]
-) -> None:
-    """Checks that a long table has the rows of its sources and the training times of `timed`."""
-    _check_rows(target, sources, schema, [training_times(layout, timed)] if timed else [])
+    _check_rows(layout, layout.metrics(), METRICS_SCHEMA, sources)
 
 
 def _check_rows(
-    target: Path, sources: Sequence[Path], schema: pa.Schema, more: Sequence[pa.Table] = ()
+    layout: Layout,
+    target: Path,
+    schema: pa.Schema,
+    sources: Sequence[Path],
+    timed: Sequence[str] = (),
 ) -> None:
-    """Checks that a table has exactly the rows of its sources and of the tables in `more`."""
+    """Checks that a table has exactly the rows of its sources and the training times of `timed`."""
     held = read_parquet(target, schema, sealed=True)
-    tables = [*(read_parquet(source, schema) for source in sources), *more]
+    tables = [read_parquet(source, schema) for source in sources]
+    if timed:
+        tables.append(training_times(layout, timed))
     if not tables or not _sorted(held).equals(_sorted(pa.concat_tables(tables))):
         raise UserError(
             f"{target} does not hold exactly the rows of its {len(sources)} sources; delete it "
