@@ -301,3 +301,23 @@ def sha256_file(source: Path) -> str:
             f"can't read {source}: {error.strerror}; check its permissions and the disk"
         ) from error
     return digest.hexdigest()
+
+
+def require_sha256(path: Path, recorded: str, where: object, remedy: str) -> None:
+    """Checks that a file has the SHA-256 (hex) that was recorded for it.
+
+    Args:
+        path: the file.
+        recorded: its SHA-256.
+        where: what says so, for the message.
+        remedy: what to do if it is another one, for the message.
+
+    Raises:
+        UserError: it can't be read, or was changed or damaged.
+    """
+    found = sha256_file(path)
+    if found != recorded:
+        raise UserError(
+            f"{path} has the SHA-256 {found}, but {where} says {recorded}: it was changed or "
+            f"damaged; {remedy}"
+        )

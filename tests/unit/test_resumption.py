@@ -230,7 +230,7 @@ def test_a_damaged_checkpoint_along_training_is_not_published(
     status, printed = run(context, folder, *PRETRAIN)
     *_, line = printed.strip().splitlines()
     name = checkpoint.relative_to(folder)
-    assert status == 2 and f"error: {name} was changed or damaged" in line
+    assert status == 2 and f"error: {name} has the SHA-256" in line
     assert f"delete {name.parent}, so that" in line
     shutil.rmtree(checkpoint.parent)
     assert run(context, folder, *PRETRAIN)[0] == 0

@@ -50,7 +50,7 @@ def test_the_last_two_states_are_kept_and_the_last_comes_first(folder: Path) -> 
         ({"step": 5}, f"is step 5 of {RUN}, not step 4 of {RUN}; move it back"),
         ({"schema": SCHEMA - 1}, f"has format version {SCHEMA - 1}, not {SCHEMA}"),
         ({"schema": SCHEMA + 1}, f"has format version {SCHEMA + 1}, not {SCHEMA}"),
-        ({"tensors": 64 * "0"}, "its SHA-256 is not the one in step-0000000004.json"),
+        ({"tensors": 64 * "0"}, "but step-0000000004.json says"),
     ],
 )
 def test_a_state_of_another_run_step_or_version_or_with_other_tensors_is_refused(
@@ -75,7 +75,9 @@ def test_checkpoints_along_training_are_with_the_states_or_with_the_run_already(
     require_checkpoints(layout, RUN, recorded)
     for path in (early, moved):
         path.write_text("another")
-        with pytest.raises(UserError, match=f"^{path} was changed or damaged since"):
+        with pytest.raises(
+            UserError, match=f"^{path} has the SHA-256 .*: it was changed or damaged"
+        ):
             require_checkpoints(layout, RUN, recorded)
         path.unlink()
         missing = layout.state(RUN) / path.name

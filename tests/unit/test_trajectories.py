@@ -301,7 +301,7 @@ def test_checkpoints_are_kept_with_the_states_and_published_with_the_run(tmp_pat
     assert unfinished.exists() and not layout.run("a-run").exists() and len(seen) == 4
     whole = unfinished.read_bytes()
     unfinished.write_bytes(b"")
-    with pytest.raises(UserError, match="was changed or damaged since it was written"):
+    with pytest.raises(UserError, match="it was changed or damaged"):
         along.publish()
     unfinished.write_bytes(whole)
     assert along.publish() == [layout.checkpoint_along("a-run", 1)]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hamjepa_audit.bookkeeping.measurements import require_origin
-from hamjepa_audit.bookkeeping.records import read_record
+from hamjepa_audit.bookkeeping.records import read_record, require_recorded
 from hamjepa_audit.bookkeeping.verification import verify_results
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import (
@@ -17,7 +17,6 @@ from hamjepa_audit.files import (
     read_json,
     read_parquet,
     read_sealed_json,
-    sha256_file,
     write_sealed_json,
 )
 from hamjepa_audit.layout import Layout
@@ -110,10 +109,7 @@ def _adopt_batch(batch: Batch, published: Layout) -> int:
         require_origin(published, file, read_parquet(file, sealed=True), batch.run_ids)
     for name in batch.run_ids:
         history = published.run_history(name)
-        if sha256_file(history) != read_record(published, name)["files"][history.name]:
-            raise UserError(
-                f"{history} does not match the digest in its run's record; fetch it again"
-            )
+        require_recorded(history, read_record(published, name)["files"][history.name])
     for file in measurements:
         _copy(file, published, layout)
     for name in batch.run_ids:

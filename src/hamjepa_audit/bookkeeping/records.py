@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.files import read_sealed_json, sha256_file
+from hamjepa_audit.files import read_sealed_json, require_sha256
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.plans.identity import run_prefix, training_digest
 
@@ -52,12 +52,8 @@ def require_recorded(path: Path, recorded: str) -> None:
     Raises:
         UserError: it is missing, or was changed or damaged.
     """
-    found = sha256_file(path)
-    if found != recorded:
-        raise UserError(
-            f"{path} has the SHA-256 {found}, but its run's record says {recorded}: it was "
-            f"changed or damaged; fetch it again, or delete its folder and pretrain again"
-        )
+    remedy = "fetch it again, or delete its folder and pretrain again"
+    require_sha256(path, recorded, "its run's record", remedy)
 
 
 def require_one_kind_of_device(layout: Layout, run_ids: Iterable[str]) -> None:

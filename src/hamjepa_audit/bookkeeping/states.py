@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.files import read_sealed_json, sha256_file, write_bytes, write_sealed_json
+from hamjepa_audit.files import read_sealed_json, require_sha256, write_bytes, write_sealed_json
 from hamjepa_audit.layout import Layout
 
 SCHEMA = 2
@@ -91,11 +91,7 @@ def read_state(state: SavedState) -> dict[str, Any]:
         raise UserError(
             f"{state.record} has format version {content['schema']}, not {SCHEMA}; delete it"
         )
-    if sha256_file(state.tensors) != content["tensors"]:
-        raise UserError(
-            f"{state.tensors} was changed or damaged since it was written: its SHA-256 is not the "
-            f"one in {state.record.name}; delete both"
-        )
+    require_sha256(state.tensors, content["tensors"], state.record.name, "delete both")
     return content
 
 
@@ -116,11 +112,7 @@ def require_checkpoints(layout: Layout, run_id: str, checkpoints: Mapping[str, s
         remedy = f"delete {layout.state(run_id)}, so that {run_id} starts over"
         if not path.exists():
             raise UserError(f"missing checkpoint {path}, which a state of its run names; {remedy}")
-        if sha256_file(path) != recorded:
-            raise UserError(
-                f"{path} was changed or damaged since it was written: its SHA-256 is not the one "
-                f"in a state of its run; {remedy}"
-            )
+        require_sha256(path, recorded, "a state of its run", remedy)
 
 
 def set_aside(state: SavedState) -> Path:

@@ -18,6 +18,7 @@ from hamjepa_audit.files import (
     read_json,
     read_parquet,
     read_sealed_json,
+    require_sha256,
     sha256_file,
     write_sealed_json,
 )
@@ -143,11 +144,8 @@ def _require_forms(path: Path) -> None:
     """Checks that no format of a table was edited, so that an edited one never gets a digest."""
     metadata = read_parquet(path, sealed=True).schema.metadata or {}
     for name, recorded in json.loads(metadata.get(FORMS, "{}")).items():
-        if sha256_file(path.with_name(name)) != recorded:
-            raise UserError(
-                f"{path.with_name(name)} is not what was written together with {path.name}: it was "
-                f"changed or damaged; delete it and give the same command again"
-            )
+        remedy = "delete it and give the same command again"
+        require_sha256(path.with_name(name), recorded, path, remedy)
 
 
 def _of_studies(plans: Sequence[StudyPlan]) -> dict[str, Any]:
@@ -187,12 +185,7 @@ def check_table_provenance(path: Path) -> None:
     """
     for name, recorded in read_sealed_json(path)["files"].items():
         table = Path(os.path.normpath(path.parent / name))
-        found = sha256_file(table)
-        if found != recorded:
-            raise UserError(
-                f"{table} has the SHA-256 {found}, but {path} says {recorded}: it was changed or "
-                f"damaged; fetch it again, or delete it and make it again"
-            )
+        require_sha256(table, recorded, path, "fetch it again, or delete it and make it again")
 
 
 def check_selections(layout: Layout, path: Path) -> None:

@@ -23,7 +23,7 @@ from hamjepa_audit.data.sources.base import (
 )
 from hamjepa_audit.data.store import Images, Labels
 from hamjepa_audit.errors import UserError, first_line
-from hamjepa_audit.files import sha256_file
+from hamjepa_audit.files import require_sha256
 from hamjepa_audit.params.sources import ParquetFile, ParquetParams
 
 
@@ -55,12 +55,8 @@ def _checked_path(raw: Path, file: ParquetFile, split: str) -> Path:
             f"missing Parquet file {path}; put it there or correct data.{split} in the study"
         )
     if file.sha256 is not None:
-        found = sha256_file(path)
-        if found != file.sha256:
-            raise UserError(
-                f"{path} has the SHA-256 {found}, but the study pins {file.sha256}; "
-                f"fetch the file again or correct data.{split} in the study"
-            )
+        remedy = f"fetch the file again or correct data.{split} in the study"
+        require_sha256(path, file.sha256, "the study", remedy)
     return path
 
 
