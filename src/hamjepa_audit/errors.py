@@ -1,7 +1,8 @@
 """Errors that a user can fix, and helpers to word their messages."""
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class UserError(Exception):
@@ -17,6 +18,23 @@ class TrainingDivergedError(UserError):
 
 class CheckFailedError(Exception):
     """A check that failed; the command line prints it as one line and exits with 1."""
+
+
+@contextlib.contextmanager
+def explained(attempt: str, remedy: str) -> Iterator[None]:
+    """Turns an OSError of the block into a UserError.
+
+    Args:
+        attempt: what the block does, such as "read FILE".
+        remedy: what to do if it fails.
+
+    Raises:
+        UserError: the block raised an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"can't {attempt}: {error.strerror or error}; {remedy}") from error
 
 
 def first_line(error: BaseException) -> str:

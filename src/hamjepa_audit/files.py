@@ -14,10 +14,9 @@ from typing import Any, NoReturn
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hamjepa_audit.errors import UserError, first_line
+from hamjepa_audit.errors import UserError, explained, first_line
 from hamjepa_audit.leftovers import remove_leftovers, temporary_prefix
 
-CHUNK = 1 << 20
 JSON_SEAL = "sha256"
 PARQUET_MARK = b"hamjepa-audit-sha256"
 _PARQUET_SEAL = re.compile(PARQUET_MARK + rb"([0-9a-f]{64})" + PARQUET_MARK)
@@ -40,16 +39,15 @@ def atomic_path(target: Path, *, durable: bool = True) -> Iterator[Path]:
     """
     temporary = target.with_name(temporary_prefix(target) + secrets.token_hex(4))
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(target)
-        temporary.touch(exist_ok=False)
-        yield temporary
-        if durable:
-            with temporary.open("rb") as written:
-                os.fsync(written.fileno())
-        temporary.replace(target)
-    except OSError as error:
-        raise _unwritable(target, error) from error
+        with _writing(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(target)
+            temporary.touch(exist_ok=False)
+            yield temporary
+            if durable:
+                with temporary.open("rb") as written:
+                    os.fsync(written.fileno())
+            temporary.replace(target)
     finally:
         _discard(temporary)
 
@@ -66,18 +64,14 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     """
     temporary = target.with_name(temporary_prefix(target) + secrets.token_hex(4))
     try:
-        try:
+        with _writing(target):
             remove_leftovers(target)
             temporary.mkdir(parents=True)
-        except OSError as error:
-            raise _unwritable(target, error) from error
         yield temporary
-        try:
+        with _writing(target):
             if target.exists():
                 shutil.rmtree(target)
             temporary.replace(target)
-        except OSError as error:
-            raise _unwritable(target, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -88,11 +82,8 @@ def _discard(temporary: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _unwritable(target: Path, error: OSError) -> UserError:
-    reason = error.strerror or str(error)
-    return UserError(
-        f"can't write {target}: {reason}; check the folder's permissions and the free disk space"
-    )
+def _writing(target: Path) -> contextlib.AbstractContextManager[None]:
+    return explained(f"write {target}", "check the folder's permissions and the free disk space")
 
 
 def write_bytes(target: Path, content: bytes, *, durable: bool = True) -> None:
@@ -291,16 +282,9 @@ def sha256_file(source: Path) -> str:
     Raises:
         UserError: the file can't be read.
     """
-    digest = hashlib.sha256()
-    try:
-        with source.open("rb") as stream:
-            while chunk := stream.read(CHUNK):
-                digest.update(chunk)
-    except OSError as error:
-        raise UserError(
-            f"can't read {source}: {error.strerror}; check its permissions and the disk"
-        ) from error
-    return digest.hexdigest()
+    reading = explained(f"read {source}", "check its permissions and the disk")
+    with reading, source.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def require_sha256(path: Path, recorded: str, where: object, remedy: str) -> None:

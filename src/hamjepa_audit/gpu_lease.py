@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from filelock import FileLock, Timeout
 
-from hamjepa_audit.errors import UserError
+from hamjepa_audit.errors import UserError, explained
 
 POLL_SECONDS = 1.0
 
@@ -126,11 +126,7 @@ def _shared_folder(job: str | None) -> Path:
     """The user's folder of locks; one per Slurm job, because each numbers its GPUs from 0."""
     name = f"hamjepa-audit-gpus-{os.getuid()}" + (f"-slurm-{job}" if job else "")
     folder = Path(tempfile.gettempdir()) / name
-    try:
+    remedy = "free its name, or name another folder in TMPDIR"
+    with explained(f"create {folder}, the folder of GPU leases", remedy):
         folder.mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"can't create {folder}, the folder of GPU leases: {error.strerror}; "
-            "free its name, or name another folder in TMPDIR"
-        ) from error
     return folder

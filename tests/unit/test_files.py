@@ -13,7 +13,6 @@ import pytest
 
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import (
-    CHUNK,
     PARQUET_MARK,
     atomic_folder,
     atomic_path,
@@ -112,7 +111,7 @@ def test_a_folder_that_can_not_be_made_or_moved_is_one_clear_line(
 
 
 def test_the_digest_of_a_file_is_of_all_its_bytes(tmp_path: Path) -> None:
-    path, content = tmp_path / "file", bytes(range(256)) * (CHUNK // 128) + b"end"
+    path, content = tmp_path / "file", bytes(range(256)) * (1 << 13) + b"end"
     path.write_bytes(content)
     assert sha256_file(path) == hashlib.sha256(content).hexdigest()
     with pytest.raises(UserError, match=f"can't read {tmp_path}: Is a directory"):

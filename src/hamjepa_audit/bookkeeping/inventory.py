@@ -9,7 +9,7 @@ from typing import Literal
 
 from hamjepa_audit.bookkeeping.measurements import require_origin
 from hamjepa_audit.bookkeeping.states import remove_states
-from hamjepa_audit.errors import UserError
+from hamjepa_audit.errors import UserError, explained
 from hamjepa_audit.files import read_parquet
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.locking import sole_process
@@ -98,16 +98,12 @@ def delete(entry: Entry) -> None:
         with sole_process(entry.path.with_name(f"{entry.path.name}.lock"), entry.path.name):
             remove_states(entry.path)
         return
-    try:
+    with explained(f"delete {entry.path}", "check the folder's permissions"):
         if entry.kind == "measurement":
             entry.path.unlink()
         else:
             (entry.path / "run.json").unlink(missing_ok=True)
             shutil.rmtree(entry.path)
-    except OSError as error:
-        raise UserError(
-            f"can't delete {entry.path}: {error.strerror}; check the folder's permissions"
-        ) from error
 
 
 def _plan(layout: Layout, name: str) -> StudyPlan | None:

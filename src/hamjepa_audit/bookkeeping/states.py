@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hamjepa_audit.errors import UserError
+from hamjepa_audit.errors import UserError, explained
 from hamjepa_audit.files import read_sealed_json, require_sha256, write_bytes, write_sealed_json
 from hamjepa_audit.layout import Layout
 
@@ -129,12 +129,8 @@ def remove_states(folder: Path) -> None:
     Raises:
         UserError: they can't be deleted.
     """
-    try:
+    with explained(f"delete {folder}", "check the folder's permissions"):
         for state in saved_states(folder):
             state.record.unlink()
         if folder.exists():
             shutil.rmtree(folder)
-    except OSError as error:
-        raise UserError(
-            f"can't delete {folder}: {error.strerror}; check the folder's permissions"
-        ) from error

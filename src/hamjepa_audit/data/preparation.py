@@ -33,7 +33,7 @@ from hamjepa_audit.data.store_writing import (
     write_manifest,
 )
 from hamjepa_audit.data.whole_preparation import list_whole, prepare_whole
-from hamjepa_audit.errors import UserError
+from hamjepa_audit.errors import UserError, explained
 from hamjepa_audit.leftovers import remove_leftovers, temporary_prefix
 from hamjepa_audit.params.sources import ImageFolderParams, Source
 
@@ -68,13 +68,9 @@ def prepare(source: Source, raw: Path, root: Path, *, threads: int = 1) -> Path:
         )
     else:
         write = partial(_prepare_squares, source, open_source(source, raw, threads), root)
-    try:
+    # Errors of reading are UserErrors already.
+    with explained(f"write {folder}", "check the folder's permissions and free disk space"):
         write()
-    except OSError as error:  # errors of reading are UserErrors already
-        reason = error.strerror or str(error)
-        raise UserError(
-            f"can't write {folder}: {reason}; check the folder's permissions and free disk space"
-        ) from error
     return folder / MANIFEST
 
 

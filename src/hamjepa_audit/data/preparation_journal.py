@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import IO
 
 from hamjepa_audit.data.store import CHANNELS, SplitName, images_file
-from hamjepa_audit.files import CHUNK
 
 HEADER_BYTES = 128
 """Bytes reserved for the .npy header of the pixels, whose number is only known at the end."""
+
+CHUNK = 1 << 20
+"""Bytes read at a time."""
 
 
 @dataclass(frozen=True, slots=True)

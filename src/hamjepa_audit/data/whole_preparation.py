@@ -28,7 +28,7 @@ from hamjepa_audit.data.preparation_journal import (
     rewind,
 )
 from hamjepa_audit.data.progress import Progress
-from hamjepa_audit.data.sources.base import DAMAGED, pillow_versions
+from hamjepa_audit.data.sources.base import DAMAGED, pillow_versions, reading_raw_data
 from hamjepa_audit.data.sources.image_folder import (
     class_names,
     list_image_folder,
@@ -90,12 +90,8 @@ def list_whole(source: ImageFolderParams, raw: Path) -> Folder:
     """
     place = raw / source.folder
     listings = list_image_folder(source, raw)
-    try:
+    with reading_raw_data(source, raw):
         rows = [[_row(place, label, path) for label, path in listing] for listing in listings]
-    except OSError as error:
-        raise UserError(
-            f"can't read the raw data of '{source.name}' in {raw} ({error}); check the permissions"
-        ) from error
     classes = class_names(source, (row.label for split in rows for row in split))
     return Folder(place, classes, dict(zip(SPLITS, rows, strict=True)))
 

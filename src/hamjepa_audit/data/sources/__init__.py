@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from hamjepa_audit.data.sources import cifar, digits, image_folder, parquet
-from hamjepa_audit.data.sources.base import SourceImages, SplitImages
-from hamjepa_audit.errors import UserError
+from hamjepa_audit.data.sources.base import SourceImages, SplitImages, reading_raw_data
 from hamjepa_audit.params.sources import (
     CifarParams,
     DigitsParams,
@@ -27,7 +26,7 @@ def open_source(source: Source, raw: Path, threads: int = 1) -> SourceImages:
     Raises:
         UserError: something is missing, damaged, or not what the parameters say.
     """
-    try:
+    with reading_raw_data(source, raw):
         match source:
             case DigitsParams():
                 return digits.open_digits(source)
@@ -37,7 +36,3 @@ def open_source(source: Source, raw: Path, threads: int = 1) -> SourceImages:
                 return image_folder.open_image_folder(source, raw, threads)
             case ParquetParams():
                 return parquet.open_parquet(source, raw, threads)
-    except OSError as error:
-        raise UserError(
-            f"can't read the raw data of '{source.name}' in {raw} ({error}); check the permissions"
-        ) from error

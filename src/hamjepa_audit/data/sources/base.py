@@ -1,5 +1,6 @@
 """The interface that all sources share, and decoding of images."""
 
+import contextlib
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from PIL import Image, UnidentifiedImageError, features
 
 from hamjepa_audit.data.store import Images, Labels
 from hamjepa_audit.errors import UserError, first_line
+from hamjepa_audit.params.sources import Source
 
 DAMAGED = (
     OSError,
@@ -49,6 +51,17 @@ class SourceImages:
     train: SplitImages
     test: SplitImages
     library_versions: dict[str, str]
+
+
+@contextlib.contextmanager
+def reading_raw_data(source: Source, raw: Path) -> Iterator[None]:
+    """Turns an OSError of the block into a UserError that names the source."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"can't read the raw data of '{source.name}' in {raw} ({error}); check the permissions"
+        ) from error
 
 
 def decode_rgb(image: Path | IO[bytes], where: str) -> Image.Image:
