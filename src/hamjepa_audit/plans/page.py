@@ -11,13 +11,10 @@ CAPTIONS = Path("workflow/report")
 """Folder of the figures' captions, FIGURE.rst."""
 
 
-def caption_text(source: Path) -> str:
-    """A caption in one line."""
-    return " ".join(source.read_text().split())
-
-
-def page_selection(layout: Layout, captions: Path = CAPTIONS) -> dict[str, Any]:
+def page_selection(layout: Layout) -> dict[str, Any]:
     """The titles of all studies and arms, those of the claims included, and the captions.
+
+    Captions, read from CAPTIONS, are in one line.
 
     Raises:
         UserError: the parameters of a study are wrong.
@@ -28,5 +25,7 @@ def page_selection(layout: Layout, captions: Path = CAPTIONS) -> dict[str, Any]:
         "arms": {
             name: {arm.name: arm.title for arm in study.arms} for name, study in studies.items()
         },
-        "captions": {path.stem: caption_text(path) for path in sorted(captions.glob("*.rst"))},
+        "captions": {
+            path.stem: " ".join(path.read_text().split()) for path in sorted(CAPTIONS.glob("*.rst"))
+        },
     }
