@@ -33,14 +33,13 @@ def bench(
     from hamjepa_audit.benchmark.preparation import preparation as preparation_rows
     from hamjepa_audit.benchmark.report import benchmark, write_benchmark
     from hamjepa_audit.params import load_study
-    from hamjepa_audit.params.loading import validate
-    from hamjepa_audit.params.reading import read_yaml
+    from hamjepa_audit.params.loading import read_params
     from hamjepa_audit.training.device import leased_device, make_deterministic
 
     layout = layout_of(context)
-    path = layout.params / "benchmark.yaml"
-    tree = read_yaml(path) | ({} if repeats is None else {"repeats": repeats})
-    params = validate(BenchmarkParams, tree, str(path))
+    params = read_params(BenchmarkParams, layout.params / "benchmark.yaml")
+    if repeats is not None:
+        params = params.model_copy(update={"repeats": repeats})
     make_deterministic(threads)
     where = context.with_resource(leased_device(device))
     rows = []

@@ -26,11 +26,9 @@ def generate(
 
     from hamjepa_audit.data.generated import write_image_folder
     from hamjepa_audit.params.generated import GeneratedParams
-    from hamjepa_audit.params.loading import validate
-    from hamjepa_audit.params.reading import read_yaml
+    from hamjepa_audit.params.loading import read_params
 
-    path = layout_of(context).params / "generated.yaml"
-    params = validate(GeneratedParams, read_yaml(path), str(path))
+    params = read_params(GeneratedParams, layout_of(context).params / "generated.yaml")
     write_image_folder(folder, params, np.random.default_rng(params.seed))
     typer.echo(folder)
 

@@ -8,8 +8,7 @@ from pydantic import Field, model_validator
 
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.params.base import Count, Fraction, Name, Params, Positive
-from hamjepa_audit.params.loading import validate
-from hamjepa_audit.params.reading import read_yaml
+from hamjepa_audit.params.loading import read_params
 
 Level = Annotated[float, Field(gt=0, lt=1)]
 Column = Literal["study", "epochs"]
@@ -136,5 +135,4 @@ def load_audit(folder: Path) -> AuditParams:
     Raises:
         UserError: missing, not YAML, an unknown key, or a value of the wrong type or range.
     """
-    path = folder / "statistics.yaml"
-    return validate(AuditParams, read_yaml(path), str(path))
+    return read_params(AuditParams, folder / "statistics.yaml")

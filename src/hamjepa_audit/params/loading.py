@@ -25,6 +25,7 @@ from hamjepa_audit.params.studies import RunParams, StudyParams
 from hamjepa_audit.params.widths import FOLLOWED, Word, with_width, word_of
 
 _Model = TypeVar("_Model", bound=Params)
+_FOLDERS = {"study": "studies", "arm": "arms", "selection": "selections"}
 _INTEGRATORS = set(get_args(Integrator))
 
 
@@ -49,11 +50,17 @@ def require_study(folder: Path, name: str, where: str = "") -> None:
     Raises:
         UserError: there is no such study, or no params folder.
     """
-    allowed = study_names(folder)
+    study_names(folder)  # refuses any other folder
+    _file_of(folder, "study", name, where)
+
+
+def _file_of(folder: Path, kind: str, name: str, where: str) -> Path:
+    """The file of a study, arm or selection; `where` prefixes the message that there is none."""
+    place = folder / _FOLDERS[kind]
+    allowed = [path.stem for path in place.glob("*.yaml")]
     if name not in allowed:
-        raise UserError(
-            f"{where}no study '{name}' in {folder / 'studies'}: {nearest(name, allowed)}"
-        )
+        raise UserError(f"{where}no {kind} '{name}' in {place}: {nearest(name, allowed)}")
+    return place / f"{name}.yaml"
 
 
 def load_study(folder: Path, name: str) -> StudyParams:
@@ -74,7 +81,7 @@ def load_study(folder: Path, name: str) -> StudyParams:
     if not isinstance(arms, list) or not isinstance(overrides, dict):
         raise UserError(f"{where}: arms must be a list of names and arm_overrides a mapping")
     for arm, override in overrides.items():
-        _require_arm(folder, arm, f"{where}: arm_overrides")
+        _file_of(folder, "arm", arm, f"{where}: arm_overrides: ")
         if not isinstance(override, dict):
             raise UserError(f"{where}: arm_overrides.{arm} is {override!r}: give it a mapping")
     trees = [_arm_tree(folder, arm, overrides, where, ()) for arm in arms]
@@ -143,6 +150,15 @@ def validate(model: type[_Model], tree: Tree, where: str, place: Place = list) -
         raise UserError(f"{where}: {explain(model, tree, error, place)}") from error
 
 
+def read_params(model: type[_Model], path: Path) -> _Model:
+    """The parameters in a YAML file that is read as it is.
+
+    Raises:
+        UserError: missing, not YAML, an unknown key, or a value of the wrong type or range.
+    """
+    return validate(model, read_yaml(path), str(path))
+
+
 def _study_tree(folder: Path, name: str, seen: tuple[str, ...]) -> Tree:
     require_study(folder, name, f"study '{seen[-1]}' extends another: " if seen else "")
     _reject_cycle("study", name, seen)
@@ -155,7 +171,8 @@ def _study_tree(folder: Path, name: str, seen: tuple[str, ...]) -> Tree:
         base = _study_tree(folder, parent, (*seen, name))
     selection = tree.pop("selection", None)
     if selection is not None:
-        base = merge(base, _selection_tree(folder, selection, f"study '{name}'"))
+        chosen = read_yaml(_file_of(folder, "selection", selection, f"study '{name}': "))
+        base = merge(base, chosen)
     return merge(base, tree)
 
 
@@ -167,20 +184,10 @@ def _require_keys(tree: Tree, where: str) -> None:
             raise UserError(f"{where}: unknown key '{key}': {nearest(key, allowed)}")
 
 
-def _selection_tree(folder: Path, name: str, where: str) -> Tree:
-    allowed = [path.stem for path in (folder / "selections").glob("*.yaml")]
-    if name not in allowed:
-        raise UserError(
-            f"{where}: no selection '{name}' in {folder / 'selections'}: "
-            f"{nearest(str(name), allowed)}"
-        )
-    return read_yaml(folder / "selections" / f"{name}.yaml")
-
-
 def _arm_tree(folder: Path, name: str, overrides: Tree, where: str, seen: tuple[str, ...]) -> Tree:
-    _require_arm(folder, name, where)
+    file = _file_of(folder, "arm", name, f"{where}: ")
     _reject_cycle("arm", name, seen)
-    tree = read_yaml(folder / "arms" / f"{name}.yaml")
+    tree = read_yaml(file)
     parent = tree.pop("extends", None)
     if parent is not None:
         tree = merge(_arm_tree(folder, parent, overrides, where, (*seen, name)), tree)
@@ -234,14 +241,6 @@ def _with_widths(study: StudyParams, words: dict[str, Word], followed: ArmParams
         for arm in study.arms
     ]
     return study.model_copy(update={"arms": tuple(arms)})
-
-
-def _require_arm(folder: Path, name: str, where: str) -> None:
-    allowed = [path.stem for path in (folder / "arms").glob("*.yaml")]
-    if name not in allowed:
-        raise UserError(
-            f"{where}: no arm '{name}' in {folder / 'arms'}: {nearest(str(name), allowed)}"
-        )
 
 
 def _reject_cycle(kind: str, name: str, seen: tuple[str, ...]) -> None:

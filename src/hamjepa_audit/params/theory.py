@@ -6,8 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from hamjepa_audit.params.base import Count, Fraction, NonNegative, Params, Positive, Seed
-from hamjepa_audit.params.loading import validate
-from hamjepa_audit.params.reading import read_yaml
+from hamjepa_audit.params.loading import read_params
 
 Dimension = Annotated[int, Field(ge=2)]
 Several = Annotated[tuple[Dimension, ...], Field(min_length=1)]
@@ -187,5 +186,4 @@ def load_theory(folder: Path) -> TheoryParams:
     Raises:
         UserError: missing, not YAML, an unknown key, or a value of the wrong type or range.
     """
-    path = folder / "theory.yaml"
-    return validate(TheoryParams, read_yaml(path), str(path))
+    return read_params(TheoryParams, folder / "theory.yaml")
