@@ -111,7 +111,7 @@ def audit_figures(context: typer.Context, study: Study) -> None:
         claims=of_study(layout.audit_table("claims")),
         claim_differences=of_study(layout.audit_table("claim_differences")),
         differences=differences[drawn],
-        arms=Arms.of(params.drawn_arms, {arm.name: arm.title for arm in params.arms}),
+        arms=Arms.of(params.drawn_arms, params.arm_titles),
         params=plan.params,
         folder=layout.figures(study),
     )

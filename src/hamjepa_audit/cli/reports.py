@@ -49,8 +49,8 @@ def tables(context: typer.Context, study: Study) -> None:
     layout = layout_of(context)
     params = load_study(layout.params, study)
     source = read_parquet(layout.study_table(study, "metrics"), METRICS_SCHEMA).to_pandas()
-    arms = [arm.name for arm in params.arms]
     origin = origin_of(read_json(layout.selection(study)))
+    arms = params.arm_names
     study_tables(source, arms, params.statistics.confidence, layout.tables(study), origin)
     typer.echo(layout.tables(study))
 
@@ -96,7 +96,7 @@ def figures(context: typer.Context, study: Study) -> None:
     }
     order = params.drawn_arms
     frames = {kind: frame[frame["arm"].isin(order)] for kind, frame in frames.items()}
-    titles = {arm.name: arm.title for arm in params.arms}
+    titles = params.arm_titles
     study_figures(
         **frames,
         arm_order=order,

@@ -28,7 +28,7 @@ FACTORS = (
 
 def has_gain(study: StudyParams) -> bool:
     """Whether a study has the two arms that define the gain, and at least one other."""
-    arms = {arm.name for arm in study.arms}
+    arms = set(study.arm_names)
     return {study.statistics.gain.baseline, study.statistics.gain.method} < arms
 
 

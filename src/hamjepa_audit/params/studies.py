@@ -242,9 +242,19 @@ class StudyParams(Params):
     seeds: tuple[Seed, ...] = Field(min_length=1)
 
     @property
+    def arm_names(self) -> list[str]:
+        """The names of the arms."""
+        return [arm.name for arm in self.arms]
+
+    @property
+    def arm_titles(self) -> dict[str, str]:
+        """The titles of the arms by name."""
+        return {arm.name: arm.title for arm in self.arms}
+
+    @property
     def drawn_arms(self) -> list[str]:
         """The arms shown in figures with one line per arm."""
-        return list(self.figure_arms or [arm.name for arm in self.arms])
+        return list(self.figure_arms or self.arm_names)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -259,7 +269,7 @@ class StudyParams(Params):
                 f"views.size is {self.views.size} but images have {self.data.image_size} pixels "
                 f"(data.image_size): views can't be larger"
             )
-        arms = [arm.name for arm in self.arms]
+        arms = self.arm_names
         for key, values in (("arms", arms), ("epochs", self.epochs), ("seeds", self.seeds)):
             twice = [value for value, count in Counter(values).items() if count > 1]
             if twice:

@@ -22,9 +22,7 @@ def page_selection(layout: Layout) -> dict[str, Any]:
     studies = {name: load_study(layout.params, name) for name in study_names(layout.params)}
     return {
         "studies": {name: study.title for name, study in studies.items()},
-        "arms": {
-            name: {arm.name: arm.title for arm in study.arms} for name, study in studies.items()
-        },
+        "arms": {name: study.arm_titles for name, study in studies.items()},
         "captions": {
             path.stem: " ".join(path.read_text().split()) for path in sorted(CAPTIONS.glob("*.rst"))
         },
