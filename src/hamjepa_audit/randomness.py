@@ -11,7 +11,11 @@ import torch
 
 
 class Stream(IntEnum):
-    """The purpose of a generator. The numbers are part of TRAINING_NUMERICS."""
+    """The purpose of a generator.
+
+    The numbers of PROBE, GEOMETRY and DYNAMICS are part of EVALUATION_NUMERICS, that of VIEWS is
+    part of both, and the others of TRAINING_NUMERICS.
+    """
 
     ENCODER_WEIGHTS = 0
     PREDICTOR_WEIGHTS = 1
