@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from hamjepa_audit.benchmark import plain, report
-from hamjepa_audit.benchmark.parts import Bench, BenchmarkParams, compare_parts
+from hamjepa_audit.benchmark.parts import Bench, BenchmarkParams, compare_parts, objective_params
 from hamjepa_audit.benchmark.preparation import preparation
 from hamjepa_audit.benchmark.report import SCHEMA, benchmark, run_with, write_benchmark
+from hamjepa_audit.errors import UserError
 from hamjepa_audit.model import build_model
 from hamjepa_audit.objectives.arms import PhaseSpaceObjective
 from hamjepa_audit.objectives.floors import orthonormal_directions
@@ -43,10 +44,10 @@ def params(params_folder: Path) -> BenchmarkParams:
 
 def test_the_plain_objective_is_ours(study: StudyParams, params: BenchmarkParams) -> None:
     run = run_with(study, params)
-    objective_params = run.arm.objective
-    assert objective_params.kind == "phase_space"
-    ours = PhaseSpaceObjective(objective_params, 24, seed=3)
-    potential = plain.PlainPotential(objective_params.predictor, 12)
+    objective = run.arm.objective
+    assert objective.kind == "phase_space"
+    ours = PhaseSpaceObjective(objective, 24, seed=3)
+    potential = plain.PlainPotential(objective.predictor, 12)
     layers = [layer for layer in potential.residual if isinstance(layer, torch.nn.Linear)]
     for theirs, mine in zip(layers, ours.predictor.potential.residual.layers, strict=True):
         theirs.load_state_dict(mine.state_dict())
@@ -56,7 +57,7 @@ def test_the_plain_objective_is_ours(study: StudyParams, params: BenchmarkParams
     values, gradients = [], []
     for loss in (
         lambda x: ours.total(ours.terms_along(x, directions, ramp=1.0)),
-        lambda x: plain.plain_objective(x, potential, directions, objective_params),
+        lambda x: plain.plain_objective(x, potential, directions, objective),
     ):
         x = states.clone().requires_grad_()
         value = loss(x)
@@ -102,6 +103,15 @@ def test_every_part_is_compared(study: StudyParams, params: BenchmarkParams) -> 
     bench = Bench(run_with(study, params, width=8), params, CPU)
     rows = list(compare_parts(bench))
     assert len(rows) == 12 and all(row["value"] > 0 for row in rows)
+
+
+@pytest.mark.parametrize("arm", ["euler", "mlp", "sigreg"])
+def test_an_arm_without_a_leapfrog_map_is_not_compared(
+    params_folder: Path, params: BenchmarkParams, arm: str
+) -> None:
+    run = run_with(load_study(params_folder, "cifar100_controls"), params, arm)
+    with pytest.raises(UserError, match=f"arm '{arm}' of study 'cifar100_controls' can't be timed"):
+        objective_params(run)
 
 
 def test_preparation_is_timed_and_its_memory_measured(params: BenchmarkParams) -> None:
