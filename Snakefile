@@ -36,9 +36,7 @@ rule:
         "results/tables"
     default_target: True
     input:
-        [LAYOUT.tables(name) / table for name in STUDIES for table in [*TABLE_FILES, PROVENANCE]],
-        LAYOUT.metrics(),
-        joint_tables(LAYOUT),
-        LAYOUT.audit_tables() / PROVENANCE,
+        TABLES_OF_STUDIES,
+        made_from,
         [figure_files(name) + audit_figure_files(name) for name in STUDIES],
         [gain_files(name) for name in STUDIES],

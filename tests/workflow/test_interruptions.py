@@ -10,11 +10,12 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 
 from hamjepa_audit.metrics import TRAINING_SECONDS
 from tests.conftest import REPOSITORY
-from tests.tiny import STUDY, audit
+from tests.tiny import STUDY, audit, edit
 from tests.workflow.conftest import snakemake
 
 pytestmark = [pytest.mark.workflow, pytest.mark.faults]
@@ -29,12 +30,34 @@ ENVIRONMENT = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THRE
 
 @pytest.fixture
 def without_a_run(copy_of_finished: Path) -> Path:
-    """A finished checkout without one run, without long tables and tables for readers."""
+    """A finished checkout from which one run was deleted."""
     (run,) = copy_of_finished.glob(f"results/runs/{STUDY}-sigreg-*-s0-*")
     shutil.rmtree(run)
-    for folder in ("studies", "tables"):
-        shutil.rmtree(copy_of_finished / "results" / folder)
     return copy_of_finished
+
+
+def training(folder: Path) -> tuple["subprocess.Popen[str]", Path, int]:
+    """Starts Snakemake, and waits until a run has a state.
+
+    Returns:
+        Snakemake's process, the run's lock and the number of the process that trains it.
+    """
+    working = subprocess.Popen(
+        [str(BIN / "snakemake"), "--cores", "1", "results/tables"],
+        cwd=folder,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    states = folder / "results" / "state"
+    while not list(states.glob("*/step-*.json")):
+        assert working.poll() is None, working.communicate()[0]
+        time.sleep(0.01)
+    (lock,) = states.glob("*.lock")
+    holder = re.match(r"process (\d+) ", lock.read_text())
+    assert holder is not None
+    return working, lock, int(holder[1])
 
 
 def tables_of(folder: Path) -> dict[str, bytes | str]:
@@ -99,22 +122,8 @@ def test_two_simultaneous_make_tables(
 def test_a_killed_job_is_named_and_the_next_call_goes_on(
     finished: Path, without_a_run: Path
 ) -> None:
-    working = subprocess.Popen(
-        [str(BIN / "snakemake"), "--cores", "1", "results/tables"],
-        cwd=without_a_run,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    states = without_a_run / "results" / "state"
-    while not list(states.glob("*/step-*.json")):
-        assert working.poll() is None, working.communicate()[0]
-        time.sleep(0.01)
-    (lock,) = states.glob("*.lock")
-    holder = re.match(r"process (\d+) ", lock.read_text())
-    assert holder is not None
-    os.kill(int(holder[1]), signal.SIGKILL)
+    working, lock, job = training(without_a_run)
+    os.kill(job, signal.SIGKILL)
     printed = working.communicate()[0]
     assert working.returncode == 1
     assert f"results/runs/{lock.stem}" in printed and "exit status 137" in printed
@@ -123,4 +132,22 @@ def test_a_killed_job_is_named_and_the_next_call_goes_on(
     log = (without_a_run / f"results/logs/pretrain/{lock.stem}.log").read_text()
     assert re.search(r"resumes after step \d+", log)
     assert tables_of(without_a_run) == tables_of(finished)
-    assert list(states.iterdir()) == []
+    assert list((without_a_run / "results" / "state").iterdir()) == []
+
+
+def test_what_jobs_finish_after_snakemake_was_killed_is_kept_and_used(
+    finished: Path, without_a_run: Path
+) -> None:
+    edit(without_a_run / f"params/studies/{STUDY}.yaml", "optimisation.learning_rate", 1e-3)
+    working, lock, job = training(without_a_run)
+    working.kill()
+    working.communicate()
+    record = without_a_run / "results/runs" / lock.stem / "run.json"
+    while not record.exists() or psutil.pid_exists(job):
+        time.sleep(0.01)
+    trained = record.read_bytes()
+    snakemake(without_a_run, "--unlock")
+    snakemake(without_a_run, "results/tables")
+    assert record.read_bytes() == trained
+    assert tables_of(without_a_run).keys() == tables_of(finished).keys()
+    assert tables_of(without_a_run)["overview.md"] != tables_of(finished)["overview.md"]

@@ -97,6 +97,24 @@ def test_what_was_made_anew_is_taken_up_by_exactly_what_is_made_of_it(
 
 
 @pytest.mark.parametrize(
+    ("target", "pattern", "jobs"),
+    [
+        ("results/tables", "results/runs/*-sigreg-*-s0-*", {"pretrain": 1, "knn": 1, "collect": 1}),
+        ("results/tables", "results/evaluation/*-sigreg-*/knn-*", {"extract": 1, "knn": 1}),
+        ("results/figures", f"results/studies/{STUDY}/curves.parquet", {"collect": 1} | DRAWN),
+        ("results/report", "results/evaluation/*-sigreg-*/trajectory-*", {"trajectory": 1}),
+    ],
+)
+def test_what_was_deleted_is_made_again_with_all_that_is_made_from_it(
+    folder: Path, target: str, pattern: str, jobs: dict[str, int]
+) -> None:
+    (path,) = folder.glob(pattern)
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    found = wanted(folder, target)
+    assert jobs.items() <= found.items() and found["metrics"] == found["audit"] == 1
+
+
+@pytest.mark.parametrize(
     "name",
     [
         "results/metrics.parquet",
@@ -110,7 +128,7 @@ def test_what_was_made_anew_is_taken_up_by_exactly_what_is_made_of_it(
 )
 def test_the_page_is_made_again_of_all_that_it_shows(folder: Path, name: str) -> None:
     (folder / name).touch()
-    jobs = wanted(folder, "results/report")
+    jobs = wanted(folder, "results/report/index.html")
     assert jobs["page"] == 1 and (jobs == {"page": 1}) == (name != "results/metrics.parquet")
 
 

@@ -67,6 +67,12 @@ if workflow.is_main_process:
 RUN = "{study}-{arm}-e{epochs}-s{seed}-{digest}"
 BATCH = "{study}-{arm}-e{epochs}-{digest}"
 TABLE_FILES = [f"{name}.{ending}" for name in TABLES for ending in TABLE_FORMS]
+TABLES_OF_STUDIES = [
+    *(LAYOUT.tables(name) / table for name in STUDIES for table in [*TABLE_FILES, PROVENANCE]),
+    *joint_tables(LAYOUT),
+    LAYOUT.audit_tables() / PROVENANCE,
+    LAYOUT.metrics(),
+]
 
 
 # Where a dry run writes files that it must not change in results/; deleted when Snakemake exits.
@@ -177,6 +183,20 @@ def measurements(wildcards):
 def records(wildcards):
     """The records of a study's runs: their inputs and circumstances."""
     return [LAYOUT.record(run) for run in plan(wildcards.study).runs]
+
+
+def made_from(wildcards):
+    """The records, measurements and long tables of all studies.
+
+    The final targets ask for them, because Snakemake does not look for a missing file if what is
+    made from it exists.
+    """
+    plans = [plan(name) for name in STUDIES]
+    return [
+        *all_records(wildcards),
+        *(path for each in plans for path in each.measurements(*ALL_STEPS)),
+        *(LAYOUT.study_table(name, kind) for name in STUDIES for kind in LONG_TABLES),
+    ]
 
 
 def all_selections(wildcards):

@@ -5,6 +5,8 @@ rule:
     name:
         "results/figures"
     input:
+        TABLES_OF_STUDIES,
+        made_from,
         [figure_files(name) + audit_figure_files(name) for name in STUDIES],
         [gain_files(name) for name in STUDIES],
 
@@ -55,6 +57,8 @@ rule:
     name:
         "results/report"
     input:
+        TABLES_OF_STUDIES,
+        made_from,
         LAYOUT.page(),
 
 

@@ -8,6 +8,7 @@ rule:
     name:
         "results/theory"
     input:
+        theory_numbers(LAYOUT),
         THEORY_FILES,
         THEORY_VERDICT,
 
@@ -52,4 +53,4 @@ rule theory_verdict:
     conda:
         "../../environment.lock.yml"
     shell:
-        "hamjepa-audit theory-verdict > {output} 2> {log}"
+        "hamjepa-audit theory-verdict > {log} 2>&1 && cp {log} {output}"
