@@ -20,6 +20,8 @@ from hamjepa_audit.files import (
     write_text,
 )
 from hamjepa_audit.layout import PROVENANCE
+from hamjepa_audit.plans.audit import AuditPlan
+from hamjepa_audit.plans.figures import figure_files
 from hamjepa_audit.plans.identity import TRAINING_NUMERICS
 from tests.conftest import REPOSITORY
 from tests.tiny import STUDY, audit, edit
@@ -43,10 +45,10 @@ def test_provenance_says_what_tables_are_made_of(place: Path) -> None:
         assert run["environment"] == 0 and run["data_digest"] == plan.data_digest
         assert run["started"] < run["ended"]
     before = sha256_file(LAYOUT.tables(STUDY) / "provenance.json")
-    assert sha256_file(write_study_provenance(plan)) == before
+    assert sha256_file(write_study_provenance(plan, AuditPlan.load(LAYOUT))) == before
     LAYOUT.record(next(iter(plan.runs))).unlink()
     with pytest.raises(UserError, match="missing file results/runs"):
-        write_study_provenance(plan)
+        write_study_provenance(plan, AuditPlan.load(LAYOUT))
 
 
 def test_provenance_names_every_selection_that_tables_are_made_of(place: Path) -> None:
@@ -73,7 +75,7 @@ def test_each_run_names_the_environment_that_it_ran_in(place: Path) -> None:
     *others, last = plan.runs
     record = read_sealed_json(LAYOUT.record(last))
     write_sealed_json(LAYOUT.record(last), record | {"packages": {"torch": "2.15"}})
-    content = read_sealed_json(write_study_provenance(plan))
+    content = read_sealed_json(write_study_provenance(plan, AuditPlan.load(LAYOUT)))
     versions = [environment["packages"]["torch"] for environment in content["environments"]]
     assert versions == ["2.14.1", "2.15"]
     numerics = {environment["training_numerics"] for environment in content["environments"]}
@@ -90,11 +92,22 @@ def test_provenance_names_the_tables_of_the_plan_and_removes_others(place: Path)
     edit(LAYOUT.params / "studies" / f"{STUDY}.yaml", "arms", ["sigreg", "identity"])
     plan = plan_of(LAYOUT, STUDY)
     with pytest.raises(UserError, match=r"selection.json does not match the current parameters"):
-        write_study_provenance(plan)
+        write_study_provenance(plan, AuditPlan.load(LAYOUT))
     plan.write_selection()
-    content = read_sealed_json(write_study_provenance(plan))
+    content = read_sealed_json(write_study_provenance(plan, AuditPlan.load(LAYOUT)))
     assert set(content["files"]) == {path.name for path in plan.tables()}
     assert not list(folder.glob("gain.*")) and foreign.exists()
+
+
+def test_figures_that_are_no_longer_planned_are_removed(place: Path) -> None:
+    plan, folder = plan_of(LAYOUT, STUDY), LAYOUT.figures(STUDY)
+    audit_plan = AuditPlan.load(LAYOUT)
+    foreign = [folder / name for name in ("my_figure_e2.png", "seeds_e9.svg", "notes.png")]
+    stale = [folder / name for name in ("seeds_e9.png", "seeds_e9.pdf", "power_e10.png")]
+    for path in (*foreign, *stale):
+        path.write_bytes(b"")
+    write_study_provenance(plan, audit_plan)
+    assert {*folder.iterdir()} == {*foreign, *figure_files(plan.study, audit_plan)}
 
 
 def test_without_a_provenance_tables_are_said_to_be_unchecked(place: Path) -> None:

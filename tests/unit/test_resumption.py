@@ -151,9 +151,32 @@ def test_a_killed_run_ends_byte_identical(
         key: after[key] for key in after if key not in OTHER_TIMES
     }
     resumed = [resumption["step"] for resumption in after["resumed"]]
-    assert resumed == kept[:1]
+    assert resumed == ([] if moment.phase == "removing" else kept[:1])
     assert files_below(folder / "results") == files_below(place / "results")
     assert verify_results(Layout(data=folder / "data", results=folder / "results")).problems == []
+
+
+@pytest.mark.parametrize("adopted", [False, True])
+def test_a_run_that_exists_is_not_trained_again(
+    context: ForkServerContext, place: Path, calls: Calls, tmp_path: Path, adopted: bool
+) -> None:
+    folder = Path(shutil.copytree(place, tmp_path / "place"))
+    (record,) = folder.glob("results/runs/*/run.json")
+    if adopted:
+        write_sealed_json(record.with_name("without_weights.json"), {"run_id": record.parent.name})
+        record.with_name("checkpoint.safetensors").unlink()
+    before = {path: path.read_bytes() for path in files_of(folder)}
+    status, printed = run(context, folder, *PRETRAIN)
+    assert status == 0 and f"{record.parent.name} exists already" in printed
+    assert {path: path.read_bytes() for path in files_of(folder)} == before
+    record.with_name("without_weights.json").unlink(missing_ok=True)
+    record.with_name("checkpoint.safetensors").unlink(missing_ok=True)
+    assert run(context, folder, *PRETRAIN)[0] == 0
+    assert results_of(folder) == results_of(place)
+
+
+def files_of(folder: Path) -> list[Path]:
+    return [path for path in (folder / "results").rglob("*") if path.is_file()]
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from hamjepa_audit.layout import Layout
 from hamjepa_audit.model import build_model
 from hamjepa_audit.params import load_study
 from hamjepa_audit.plans.audit import AuditPlan, joint_tables
+from hamjepa_audit.plans.figures import figure_files
 from tests.tiny import STUDY, copy_params
 from tests.unit.fabricated import plan_of, write_measurements, write_record, write_results
 
@@ -86,7 +87,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 write_parquet(path, pa.table({"of": [path.stem]}))
             else:
                 write_text(path, f"{path.name}\n")
-        write_study_provenance(plan)
+        for path in figure_files(plan.study, audit):
+            write_bytes(path, path.name.encode())
+        write_study_provenance(plan, audit)
         write_audit_provenance(audit, [plan])
     return folder
 

@@ -21,6 +21,8 @@ from hamjepa_audit.files import (
 )
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.metrics import LONG_TABLES
+from hamjepa_audit.plans.audit import AuditPlan
+from hamjepa_audit.plans.figures import figure_files
 from hamjepa_audit.plans.study import ALL_STEPS, Batch, StudyPlan
 
 
@@ -54,7 +56,9 @@ def publish(plan: StudyPlan, target: Path) -> Path:
         write_sealed_json(published.publication(), {"study": name, "runs": sorted(plan.runs)})
         problems = verify_results(published).problems
         if problems:
-            raise UserError(f"'{name}' can't be published: {problems[0]}")
+            # The copy is deleted; what is wrong with it is wrong with the original.
+            problem = problems[0].replace(str(folder), str(layout.results))
+            raise UserError(f"'{name}' can't be published: {problem}")
     return target
 
 
@@ -154,12 +158,10 @@ def _published(plan: StudyPlan) -> Iterator[Path]:
     yield from (layout.selection(name), layout.studies(), layout.claims_selection())
     yield from (layout.study_table(name, kind) for kind in LONG_TABLES)
     yield from (layout.metrics(), layout.headlines(), layout.accuracies())
-    for folder, pattern in (
-        (layout.audit_tables(), "*.*"),
-        (layout.tables(name), "*.*"),
-        (layout.figures(name), "*.png"),
-    ):
-        yield from sorted(path for path in folder.glob(pattern) if path.is_file())
+    for folder in (layout.audit_tables(), layout.tables(name)):
+        yield from sorted(path for path in folder.glob("*.*") if path.is_file())
+    figures = figure_files(plan.study, AuditPlan.load(layout))
+    yield from (path for path in figures if path.suffix == ".png")
 
 
 def _copy(path: Path, source: Layout, target: Layout) -> None:

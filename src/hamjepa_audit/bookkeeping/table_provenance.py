@@ -24,6 +24,7 @@ from hamjepa_audit.files import (
 )
 from hamjepa_audit.layout import PROVENANCE, Layout
 from hamjepa_audit.plans.audit import AuditPlan, joint_tables
+from hamjepa_audit.plans.figures import stale_figures
 from hamjepa_audit.plans.study import StudyPlan
 from hamjepa_audit.plans.theory import THEORY_NUMERICS, TheoryPlan, theory_files, theory_numbers
 
@@ -51,8 +52,12 @@ def origin_of(selection: Any) -> str:
     return f"made of the runs in {PROVENANCE}, selection {digest_of(selection)[:12]}"
 
 
-def write_study_provenance(plan: StudyPlan) -> Path:
-    """Writes the provenance of a study's tables, and deletes tables that are no longer planned.
+def write_study_provenance(plan: StudyPlan, audit: AuditPlan) -> Path:
+    """Writes the provenance of a study's tables; deletes tables and figures no longer planned.
+
+    Args:
+        plan: the plan of the study.
+        audit: the claims, which determine some of its figures.
 
     Returns:
         The file.
@@ -61,7 +66,7 @@ def write_study_provenance(plan: StudyPlan) -> Path:
         UserError: a table or a run's record is missing, changed or damaged; or the parameters now
             give another selection than the one that the tables were made from.
     """
-    for path in plan.stale_tables():
+    for path in [*plan.stale_tables(), *stale_figures(plan.study, audit)]:
         path.unlink()
     layout, name = plan.layout, plan.study.name
     selections = {layout.selection(name): plan.selection()}

@@ -63,19 +63,23 @@ def provenance(
         typer.Option("--verdicts", help="For the joint tables of these studies, not of each one."),
     ] = False,
 ) -> None:
-    """Write the provenance of tables: code, machines, parameters, runs and their times."""
+    """Write the provenance of tables: code, machines, parameters, runs and their times.
+
+    Tables and figures of a study that its parameters no longer ask for are deleted.
+    """
     from hamjepa_audit.bookkeeping.table_provenance import (
         write_audit_provenance,
         write_study_provenance,
     )
     from hamjepa_audit.plans.audit import AuditPlan
 
+    audit = AuditPlan.load(layout_of(context))
     plans = [plan_of(context, name) for name in study]
     if verdicts:
-        typer.echo(write_audit_provenance(AuditPlan.load(layout_of(context)), plans))
+        typer.echo(write_audit_provenance(audit, plans))
     else:
         for plan in plans:
-            typer.echo(write_study_provenance(plan))
+            typer.echo(write_study_provenance(plan, audit))
 
 
 def figures(context: typer.Context, study: Study) -> None:

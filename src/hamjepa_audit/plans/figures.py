@@ -1,8 +1,12 @@
 """The figures of a study."""
 
+import re
+from pathlib import Path
+
 from hamjepa_audit.params.controls import gain_figures
 from hamjepa_audit.params.studies import StudyParams
 from hamjepa_audit.plans.audit import AuditPlan
+from hamjepa_audit.plans.study import FIGURE_FORMS
 
 FIGURES = (
     "claim_differences", "claims", "seeds", "differences", "power", "knn_sweep", "eigenspectra",
@@ -39,3 +43,23 @@ def figures(study: StudyParams, epochs: int, plan: AuditPlan) -> list[str]:
         *gain_figures(study),
     }
     return [name for name in FIGURES if name in made]
+
+
+def figure_files(study: StudyParams, plan: AuditPlan) -> list[Path]:
+    """The files of all figures of a study, in all formats."""
+    folder = plan.layout.figures(study.name)
+    return [
+        folder / f"{name}_e{epochs}.{ending}"
+        for epochs in study.epochs
+        for name in figures(study, epochs, plan)
+        for ending in FIGURE_FORMS
+    ]
+
+
+def stale_figures(study: StudyParams, plan: AuditPlan) -> list[Path]:
+    """Existing files of figures that the study no longer has."""
+    named = re.compile(rf"({'|'.join(FIGURES)})_e\d+\.({'|'.join(FIGURE_FORMS)})")
+    there = plan.layout.figures(study.name).glob("*.*")
+    return sorted(
+        {path for path in there if named.fullmatch(path.name)} - {*figure_files(study, plan)}
+    )

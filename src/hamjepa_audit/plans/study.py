@@ -39,6 +39,9 @@ GAIN = "gain"
 TABLE_FORMS = ("csv", "md", "tex", "parquet")
 """File formats of a table; all hold the same numbers."""
 
+FIGURE_FORMS = ("png", "pdf")
+"""File formats of a figure."""
+
 
 @dataclass(frozen=True)
 class Batch:

@@ -9,7 +9,7 @@ from hamjepa_audit.files import write_if_changed
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.params.claims import ToyTransport, load_claims
 from hamjepa_audit.params.theory import TheoryParams, load_theory
-from hamjepa_audit.plans.study import TABLE_FORMS
+from hamjepa_audit.plans.study import FIGURE_FORMS, TABLE_FORMS
 from hamjepa_audit.theory_numbers import NUMBERS
 
 THEORY_NUMERICS = 1
@@ -26,7 +26,6 @@ FIGURES = (
     "reversibility",
     "symplecticity_defect",
 )
-FIGURE_FORMS = ("png", "pdf")
 
 
 @dataclass(frozen=True)

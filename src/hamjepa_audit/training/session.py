@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hamjepa_audit.bookkeeping.provenance import code_and_environment
+from hamjepa_audit.bookkeeping.states import remove_states
 from hamjepa_audit.data.store import open_store, verify_store
 from hamjepa_audit.data.streaming import StreamedImages, open_images
 from hamjepa_audit.layout import Layout
@@ -35,7 +36,8 @@ def train_run(
 ) -> Path:
     """Trains a run, resuming from its last saved state if there is one, and writes its files.
 
-    If several processes train it together, only the first chooses the state and writes files.
+    A run that exists already is left as it is. If several processes train a run together, only the
+    first chooses the state and writes files.
 
     Args:
         layout: the folders of the audit.
@@ -57,6 +59,9 @@ def train_run(
     started, code, name = datetime.now(UTC), code_and_environment(), run_id(run, digest)
     with ExitStack() as lock:
         ranks.from_first(lambda: lock.enter_context(sole_process(layout.run_lock(name), name)))
+        if ranks.from_first(lambda: _exists(layout, name)):
+            ranks.from_first(lambda: _leave(layout, name))
+            return layout.record(name)
         states = States(
             folder=layout.state(name),
             conditions=conditions(device, determinism),
@@ -85,6 +90,19 @@ def train_run(
             write_run(layout, run, digest, result, how, along.publish())
             states.remove()
     return layout.record(name)
+
+
+def _exists(layout: Layout, name: str) -> bool:
+    """Whether a run was trained, or adopted without weights: its record is written last."""
+    weights = layout.checkpoint(name).exists() or layout.is_without_weights(name)
+    return weights and layout.record(name).exists()
+
+
+def _leave(layout: Layout, name: str) -> None:
+    """Says that a run exists, and deletes states that a process killed at its end has left."""
+    remove_states(layout.state(name))
+    again = f"to train it again, delete {layout.run(name)}"
+    print(f"{name} exists already and is left as it is; {again}", file=sys.stderr)
 
 
 def warn_of_waiting(name: str, share: float | None, largest: float) -> None:
