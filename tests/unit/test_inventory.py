@@ -169,7 +169,7 @@ def test_runs_of_a_study_that_is_gone_are_of_an_unknown_one_and_foreign_folders_
     entries = take_inventory(LAYOUT)
     assert states(entries) == {
         ("run", "unknown study"): RUNS, ("evaluation", "unknown study"): len(ARMS),
-        ("state", "unknown study"): 1,
+        ("state", "unknown study"): 1, ("tables", "unknown study"): 1,
     }  # fmt: skip
     assert take_inventory(LAYOUT, [STUDY]) == entries
     with pytest.raises(UserError, match="no study 'digit' in params/studies"):
@@ -189,9 +189,25 @@ def test_runs_of_a_study_that_is_gone_are_pruned_only_where_it_is_named(
     status, listed, stderr = run_command(
         monkeypatch, capsys, "runs", "prune", "--yes", "--study", STUDY
     )
-    assert status == 0 and listed.count("unknown study\t") == RUNS + len(ARMS)
-    assert stderr == f"deleted {RUNS + len(ARMS)}\n"
+    deleted = RUNS + len(ARMS) + 1  # with the folder of the selection
+    assert status == 0 and listed.count("unknown study\t") == deleted
+    assert stderr == f"deleted {deleted}\n"
     assert take_inventory(LAYOUT) == []
+
+
+def test_tables_of_a_study_that_is_gone_are_pruned_with_its_runs(place: Path) -> None:
+    folders = [LAYOUT.selection(STUDY).parent, LAYOUT.tables(STUDY), LAYOUT.figures(STUDY)]
+    kept = [LAYOUT.tables("My notes"), LAYOUT.figures(f"{STUDY}_controls")]
+    for folder in (*folders, *kept):
+        folder.mkdir(parents=True, exist_ok=True)
+    assert "tables" not in {entry.kind for entry in take_inventory(LAYOUT)}
+    (place / f"params/studies/{STUDY}_controls.yaml").write_text("title: Of its own\n")
+    (place / f"params/studies/{STUDY}.yaml").unlink()
+    entries = take_inventory(LAYOUT, [STUDY])
+    assert prunable([entry for entry in entries if entry.kind == "tables"]) == []
+    for entry in prunable(entries, [STUDY]):
+        delete(entry)
+    assert not any(folder.exists() for folder in folders) and all(x.exists() for x in kept)
 
 
 @pytest.mark.faults
@@ -296,7 +312,7 @@ def test_verify_names_the_damaged_files_of_a_study(
     record.write_text(record.read_text().replace("sigreg", "sigrge", 1))
     status, named, stderr = run_command(monkeypatch, capsys, "verify", "--study", STUDY)
     assert status == 2 and str(record) in named
-    assert f"error: {len(named.splitlines())} mismatches below results;" in stderr
+    assert f"error: mismatches below results: {len(named.splitlines())};" in stderr
     named = run_command(monkeypatch, capsys, "verify", "--study", f"{STUDY}_controls")[1]
     assert str(record) not in named
 

@@ -44,7 +44,8 @@ def test_a_left_over_measurement_does_not_reach_the_tables(
     shutil.copy(before.measurement(step), file)
     status, stderr = audit(monkeypatch, capsys, "collect", "--study", STUDY)
     assert status == 2 and f"{file} has rows of {min(before.run_ids)}" in stderr
-    assert f"delete it and make it again: snakemake --cores all {file}" in stderr
+    command = f"snakemake --cores all results/tables --config studies='[{STUDY}]'"
+    assert f"delete it and run: {command} (it is made again only if" in stderr
 
 
 @pytest.mark.faults

@@ -39,7 +39,17 @@ from hamjepa_audit.training.loop import Trainer
 from tests.tiny import STUDY, audit
 from tests.unit import whole_results
 from tests.unit.fabricated import flip_bit, plan_of, write_measurements
-from tests.unit.whole_results import FIRST, LAYOUT, RUN, SECOND, STUDIES, TARGETS, find, problems
+from tests.unit.whole_results import (
+    BATCHES,
+    FIRST,
+    LAYOUT,
+    RUN,
+    SECOND,
+    STUDIES,
+    TARGETS,
+    find,
+    problems,
+)
 
 whole, place = whole_results.whole, whole_results.place
 
@@ -130,7 +140,9 @@ def test_whole_results_verify(
     assert audit(monkeypatch, capsys, "verify")[0] == 0
     shutil.rmtree(find(RUN.format(FIRST)))
     status, stderr = audit(monkeypatch, capsys, "verify", "--study", STUDY)
-    assert status == 2 and stderr.splitlines()[-1].startswith("error: 2 mismatches below results")
+    assert status == 2 and stderr.splitlines()[-1].startswith(
+        "error: mismatches below results: 1; "
+    )
     assert audit(monkeypatch, capsys, "verify", "--study", "cifar100")[0] == 2
 
 
@@ -290,3 +302,12 @@ def test_what_training_took_is_among_the_metrics_and_verified(place: Path) -> No
     metrics.loc[metrics["metric"] == TRAINING_SECONDS, "value"] += 1
     write_parquet(path, pa.Table.from_pandas(metrics, METRICS_SCHEMA, preserve_index=False))
     assert any(f"{path} does not hold exactly the rows" in line for line in problems())
+
+
+def test_tables_of_runs_that_were_deleted_are_said_to_need_making_again(place: Path) -> None:
+    """Also when the runs' evaluation is gone, as after `runs prune`."""
+    for pattern in (RUN.format(FIRST), BATCHES[0]):
+        shutil.rmtree(find(pattern))
+    (line,) = [line for line in problems() if "no longer exist" in line]
+    assert line.startswith(f"the tables in results/studies/{STUDY} were made from runs that no")
+    assert f"--config studies='[{STUDY}]'" in line and f"runs prune --study {STUDY}" in line

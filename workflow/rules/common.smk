@@ -186,7 +186,7 @@ def records(wildcards):
 
 
 def made_from(wildcards):
-    """The records, measurements and long tables of all studies.
+    """The records, histories, measurements and long tables of all studies.
 
     The final targets ask for them, because Snakemake does not look for a missing file if what is
     made from it exists.
@@ -194,7 +194,7 @@ def made_from(wildcards):
     plans = [plan(name) for name in STUDIES]
     return [
         *all_records(wildcards),
-        *(path for each in plans for path in each.measurements(*ALL_STEPS)),
+        *(path for each in plans for path in each.histories() + each.measurements(*ALL_STEPS)),
         *(LAYOUT.study_table(name, kind) for name in STUDIES for kind in LONG_TABLES),
     ]
 

@@ -17,10 +17,11 @@ from hamjepa_audit.params import load_study
 from hamjepa_audit.params.loading import require_study, study_names
 from hamjepa_audit.plans.study import StudyPlan, data_digest
 
-Kind = Literal["run", "state", "evaluation", "measurement", "features"]
+Kind = Literal["run", "state", "evaluation", "measurement", "features", "tables"]
 Standing = Literal["current", "left over", "unknown data", "unknown study"]
 State = Standing | Literal["incomplete"]
 
+_STUDY = re.compile(r"[a-z][a-z0-9_]*")
 _RUN = re.compile(r"([a-z][a-z0-9_]*)-[a-z][a-z0-9_]*-e\d+-s\d+-[0-9a-f]{12}")
 _BATCH = re.compile(r"([a-z][a-z0-9_]*)-[a-z][a-z0-9_]*-e\d+-[0-9a-f]{12}")
 
@@ -28,6 +29,8 @@ _BATCH = re.compile(r"([a-z][a-z0-9_]*)-[a-z][a-z0-9_]*-e\d+-[0-9a-f]{12}")
 @dataclass(frozen=True)
 class Entry:
     """A run, the saved states of an unfinished run, an evaluation of runs, or an item of one.
+
+    Or a folder of tables or figures of a study that has no parameter file.
 
     Attributes:
         kind: which of these it is.
@@ -54,6 +57,8 @@ class Entry:
 def take_inventory(layout: Layout, studies: Sequence[str] | None = None) -> list[Entry]:
     """Lists what is named like a run or a batch below results/runs, state and evaluation, sorted.
 
+    Then the tables and figures of studies without a parameter file.
+
     Args:
         layout: the folders of the audit.
         studies: the studies to list, including ones without a parameter file; None means all.
@@ -64,7 +69,12 @@ def take_inventory(layout: Layout, studies: Sequence[str] | None = None) -> list
     """
     known = study_names(layout.params)
     plans = {name: _plan(layout, name) for name in known if studies is None or name in studies}
-    found = [*_runs(layout, plans), *_states(layout, plans), *_evaluations(layout, plans)]
+    found = [
+        *_runs(layout, plans),
+        *_states(layout, plans),
+        *_evaluations(layout, plans),
+        *_tables(layout, known),
+    ]
     if studies is None:
         return found
     for name in {*studies} - {entry.study for entry in found}:
@@ -149,6 +159,14 @@ def _evaluations(layout: Layout, plans: dict[str, StudyPlan | None]) -> Iterator
             yield Entry("measurement", file, study, "left over", True)
         for features in sorted(set(folder.glob("features-*")) - {batch.features}):
             yield Entry("features", features, study, "left over", True)
+
+
+def _tables(layout: Layout, known: Collection[str]) -> Iterator[Entry]:
+    """The long tables, tables for readers and figures of studies without a parameter file."""
+    for place in (lambda name: layout.selection(name).parent, layout.tables, layout.figures):
+        for folder in sorted(place("*").parent.glob("*/")):
+            if _STUDY.fullmatch(folder.name) and folder.name not in known:
+                yield Entry("tables", folder, folder.name, "unknown study", True)
 
 
 def _standing(plans: dict[str, StudyPlan | None], study: str, name: str) -> Standing:

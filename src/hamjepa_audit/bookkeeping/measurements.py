@@ -115,8 +115,8 @@ def require_runs(source: Path, table: pa.Table, run_ids: Collection[str]) -> Non
         strange, missing = found - set(run_ids), set(run_ids) - found
         what = f"rows of {_list(strange)}" if strange else f"no rows of {_list(missing)}"
         raise UserError(
-            f"{source} has {what}, but must have those of exactly {_list(run_ids)}; delete it and "
-            f"{_command(source)}"
+            f"{source} has {what}, but must have those of exactly {_list(run_ids)}; "
+            f"{_remedy(source)}"
         )
 
 
@@ -127,8 +127,12 @@ def _list(run_ids: Collection[str]) -> str:
 
 
 def _again(source: Path, fault: str) -> UserError:
-    return UserError(f"{source} {fault}; delete it and {_command(source)}")
+    return UserError(f"{source} {fault}; {_remedy(source)}")
 
 
-def _command(source: Path) -> str:
-    return f"make it again: snakemake --cores all {source}"
+def _remedy(source: Path) -> str:
+    study = source.parent.name.partition("-")[0]
+    return (
+        f"delete it and run: snakemake --cores all results/tables --config studies='[{study}]' "
+        f"(it is made again only if the parameters still ask for it)"
+    )

@@ -188,6 +188,10 @@ def _verify_study_tables(result: Verification, layout: Layout, study: str) -> No
     selection = result.check("selections", _read_selection, path)
     if selection is None:
         return
+    gone = [run for run in selection["runs"] if not layout.record(run).exists()]
+    if layout.runs().exists() and gone:
+        result.check("study tables", _refuse_tables_without_runs, path.parent, gone)
+        return
     sources = _sources(layout, selection)
     for kind, table in made.items():
         roots = {path.parents[1] for path in sources[kind]}
@@ -209,6 +213,15 @@ def _read_selection(path: Path) -> dict[str, Any]:
             f"{path} does not list measurements and runs; delete it and run snakemake again"
         )
     return selection
+
+
+def _refuse_tables_without_runs(folder: Path, gone: Sequence[str]) -> None:
+    raise UserError(
+        f"the tables in {folder} were made from runs that no longer exist ({len(gone)}, such as "
+        f"{gone[0]}); run: snakemake --cores all results/tables --config "
+        f"studies='[{folder.name}]', or for a study that you have given up: hamjepa-audit runs "
+        f"prune --study {folder.name} --yes"
+    )
 
 
 def _sources(layout: Layout, selection: dict[str, Any]) -> dict[str, list[Path]]:

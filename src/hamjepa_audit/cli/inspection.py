@@ -73,7 +73,8 @@ def prune(
 ) -> None:
     """Delete runs and measurements that the parameters do not ask for.
 
-    Those of a study without a parameter file are deleted only if --study names it.
+    Those of a study without a parameter file, and its tables and figures, are deleted only if
+    --study names it.
     """
     from hamjepa_audit.bookkeeping.inventory import delete, prunable, take_inventory
 
@@ -109,8 +110,8 @@ def verify(context: typer.Context, study: AnyStudies = None) -> None:
         typer.echo(f"not checked: {line}", err=True)
     if verified.problems:
         raise UserError(
-            f"{len(verified.problems)} mismatches below {layout_of(context).results}; "
-            f"fetch or remake the files listed above"
+            f"mismatches below {layout_of(context).results}: {len(verified.problems)}; fetch or "
+            f"remake the files listed above"
         )
 
 
@@ -129,7 +130,7 @@ def _record(context: typer.Context, run: str) -> dict[str, Any]:
 
     layout = layout_of(context)
     folder, name = layout.runs(), Path(run).name
-    there = [path.name for path in folder.glob("*")] if folder.is_dir() else []
+    there = sorted(path.name for path in folder.glob("*")) if folder.is_dir() else []
     meant = [name] if name in there else [full for full in there if full.startswith(name)]
     if len(meant) > 1:
         raise UserError(
