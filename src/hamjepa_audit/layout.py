@@ -90,21 +90,25 @@ class Layout:
         """Result of an evaluation step, which is one of plans.study.ALL_STEPS."""
         return self.evaluation(batch) / f"{step}-{digest}.parquet"
 
+    def studies(self) -> Path:
+        """Folder of the long tables of all studies, and of what tables are to be made from."""
+        return self.results / "studies"
+
     def selection(self, study: str) -> Path:
         """The runs and measurements from which the study's tables are to be made."""
-        return self.results / "studies" / study / "selection.json"
+        return self.studies() / study / "selection.json"
 
     def study_table(self, study: str, kind: str) -> Path:
         """All metrics, curves or histories of a study."""
-        return self.results / "studies" / study / f"{kind}.parquet"
+        return self.studies() / study / f"{kind}.parquet"
 
-    def studies(self) -> Path:
+    def studies_selection(self) -> Path:
         """The studies from which the joint metrics are to be made."""
-        return self.results / "studies" / "selection.json"
+        return self.studies() / "selection.json"
 
     def claims_selection(self) -> Path:
         """The claims that are to be tested, and how."""
-        return self.results / "studies" / "claims.json"
+        return self.studies() / "claims.json"
 
     def metrics(self) -> Path:
         """All metrics of all studies."""

@@ -51,7 +51,7 @@ def write_results(plan: StudyPlan) -> None:
     for batch in plan.batches.values():
         write_measurements(batch)
     plan.write_selection()
-    write_json(layout.studies(), [study])
+    write_json(layout.studies_selection(), [study])
     collect_study(plan)
     collect([layout.study_table(study, "metrics")], METRICS_SCHEMA, layout.metrics())
 

@@ -12,10 +12,10 @@ from statsmodels.stats.power import TTestPower
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.params import load_study
 from hamjepa_audit.params.audit import MarginParams
-from hamjepa_audit.params.controls import gain_figures
 from hamjepa_audit.params.loading import study_names
 from hamjepa_audit.plans.audit import AuditPlan
 from hamjepa_audit.plans.figures import FIGURES, MEASURED, figures
+from hamjepa_audit.plans.gain import gain_figures
 from hamjepa_audit.reporting import audit_figures, seed_figures
 from hamjepa_audit.reporting.drawing import Arms
 from hamjepa_audit.statistics import paired_differences, summarise

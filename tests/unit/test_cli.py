@@ -273,7 +273,7 @@ def test_commands_without_torch_do_not_import_it() -> None:
     program = (
         "import sys; from hamjepa_audit.cli.main import app; import hamjepa_audit.reporting.tables;"
         "import hamjepa_audit.reporting.theory_figures, hamjepa_audit.reporting.theory_tables;"
-        "import hamjepa_audit.params.theory, hamjepa_audit.theory_numbers;"
+        "import hamjepa_audit.params.theory, hamjepa_audit.theory_schemas;"
         "import hamjepa_audit.plans.study; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

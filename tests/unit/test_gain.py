@@ -12,12 +12,12 @@ from hamjepa_audit.errors import UserError
 from hamjepa_audit.metrics import METRICS_SCHEMA
 from hamjepa_audit.params import StudyParams, load_study
 from hamjepa_audit.params.audit import load_audit
-from hamjepa_audit.params.controls import FACTORS, gain_figures, has_gain, values_of
 from hamjepa_audit.params.studies import GainParams
+from hamjepa_audit.plans.gain import FACTORS, gain_figures, has_gain, values_of
 from hamjepa_audit.reporting.gain_figures import sensitivity, what_carries_the_gain
 from hamjepa_audit.reporting.gain_tables import write_gain_table
 from hamjepa_audit.reporting.style import save
-from hamjepa_audit.statistics.gain import DYNAMICS, Equivalence, gain
+from hamjepa_audit.statistics.gain import MAP_METRICS, Equivalence, gain
 from tests.unit.test_params import folder  # noqa: F401
 
 SIDES = GainParams(
@@ -246,7 +246,7 @@ def test_the_table_is_written_to_be_read(
 def test_what_a_map_does_stands_below_its_heading(
     study: StudyParams, table: pd.DataFrame, tmp_path: Path
 ) -> None:
-    places = {name: 1.0 + place for place, name in enumerate(DYNAMICS)}
+    places = {name: 1.0 + place for place, name in enumerate(MAP_METRICS)}
     write_gain_table(table.assign(**places), {a.name: a.title for a in study.arms}, SIDES, tmp_path)
     heading, _, line, *_ = (tmp_path / "gain.md").read_text().splitlines()
     fields = [[x.strip() for x in re.split(r"(?<!\\)\|", text)] for text in (heading, line)]

@@ -183,9 +183,9 @@ def test_only_whole_results_of_one_study_and_these_parameters_are_published(plac
             publish(plan_of(LAYOUT, STUDY), PUBLISHED)
         assert not PUBLISHED.exists()
 
-    write_json(LAYOUT.studies(), [STUDY, "cifar100"])
+    write_json(LAYOUT.studies_selection(), [STUDY, "cifar100"])
     refused("alone")
-    write_json(LAYOUT.studies(), [STUDY])
+    write_json(LAYOUT.studies_selection(), [STUDY])
     table = LAYOUT.audit_tables() / "claims.md"
     text = table.read_text()
     table.write_text(f"{text}more\n")

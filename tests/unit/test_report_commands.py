@@ -13,7 +13,7 @@ from hamjepa_audit.files import read_parquet, write_parquet
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
 from hamjepa_audit.params import load_study
-from hamjepa_audit.params.controls import FACTORS, values_of
+from hamjepa_audit.plans.gain import FACTORS, values_of
 from hamjepa_audit.reporting import audit_figures, figures, gain_figures
 from hamjepa_audit.statistics import summarise
 from hamjepa_audit.statistics.gain import Equivalence, gain

@@ -44,7 +44,7 @@ def test_what_is_made_is_newer_than_what_it_is_made_of(fetched: Path) -> None:
         [LAYOUT.manifest(STUDY)],
         sorted(LAYOUT.runs().glob("*/*")),
         plan.measurements(*dict.fromkeys(steps)),
-        [LAYOUT.selection(STUDY), LAYOUT.studies(), LAYOUT.claims_selection()],
+        [LAYOUT.selection(STUDY), LAYOUT.studies_selection(), LAYOUT.claims_selection()],
         [LAYOUT.study_table(STUDY, kind) for kind in ("metrics", "curves", "history")],
         [LAYOUT.metrics()],
     ]

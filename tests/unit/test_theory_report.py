@@ -14,7 +14,7 @@ from hamjepa_audit.params.theory import TheoryParams, load_theory
 from hamjepa_audit.reporting.theory_tables import theory_tables
 from hamjepa_audit.theory.pictures import area_preservation, defects, energy_drift, reversal
 from hamjepa_audit.theory.theorems import all_checks
-from hamjepa_audit.theory_numbers import NUMBERS
+from hamjepa_audit.theory_schemas import NUMBERS
 from tests.tiny import audit, copy_params, edit, files_below
 from tests.unit import tiny_theory
 

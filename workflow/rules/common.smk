@@ -16,7 +16,7 @@ from hamjepa_audit.machine import gpu_count
 from hamjepa_audit.metrics import LONG_TABLES
 from hamjepa_audit.plans.page import page_selection as selected_for_page
 from hamjepa_audit.params import load_study
-from hamjepa_audit.params.controls import gain_figures
+from hamjepa_audit.plans.gain import gain_figures
 from hamjepa_audit.params.config import ConfigParams
 from hamjepa_audit.params.loading import validate
 from hamjepa_audit.plans.study import ALL_STEPS, GAIN, TABLE_FORMS, TABLES, StudyPlan, data_digest
@@ -228,7 +228,7 @@ def claims_selection(wildcards):
 
 def studies_selection(wildcards):
     """The file that lists the studies that are audited together."""
-    return noted(LAYOUT.studies(), sorted(STUDIES))
+    return noted(LAYOUT.studies_selection(), sorted(STUDIES))
 
 
 def page_selection(wildcards):
@@ -296,5 +296,4 @@ wildcard_constraints:
     epochs=r"\d+",
     seed=r"\d+",
     digest=r"[0-9a-f]{12}",
-    features=r"[0-9a-f]{12}",
-    step=r"[0-9a-f]{12}",
+    settings=r"[0-9a-f]{12}",

@@ -18,9 +18,9 @@ rule extract:
     input:
         ancient(checkpoints_of),
     output:
-        temp(directory(LAYOUT.features(BATCH, "{features}"))),
+        temp(directory(LAYOUT.features(BATCH, "{settings}"))),
     log:
-        LAYOUT.results / "logs/extract" / f"{BATCH}-{{features}}.log",
+        LAYOUT.results / "logs/extract" / f"{BATCH}-{{settings}}.log",
     conda:
         "../../environment.lock.yml"
     threads: 1
@@ -34,9 +34,9 @@ rule knn:
     input:
         ancient(features_of),
     output:
-        LAYOUT.measurement(BATCH, "knn", "{step}"),
+        LAYOUT.measurement(BATCH, "knn", "{settings}"),
     log:
-        LAYOUT.results / "logs/knn" / f"{BATCH}-{{step}}.log",
+        LAYOUT.results / "logs/knn" / f"{BATCH}-{{settings}}.log",
     conda:
         "../../environment.lock.yml"
     threads: 1
@@ -50,9 +50,9 @@ rule knn:
 
 use rule knn as probe with:
     output:
-        LAYOUT.measurement(BATCH, "probe", "{step}"),
+        LAYOUT.measurement(BATCH, "probe", "{settings}"),
     log:
-        LAYOUT.results / "logs/probe" / f"{BATCH}-{{step}}.log",
+        LAYOUT.results / "logs/probe" / f"{BATCH}-{{settings}}.log",
     params:
         command="probe",
 
@@ -61,9 +61,9 @@ use rule knn as trajectory with:
     input:
         ancient(checkpoints_of),
     output:
-        LAYOUT.measurement(BATCH, "trajectory", "{step}"),
+        LAYOUT.measurement(BATCH, "trajectory", "{settings}"),
     log:
-        LAYOUT.results / "logs/trajectory" / f"{BATCH}-{{step}}.log",
+        LAYOUT.results / "logs/trajectory" / f"{BATCH}-{{settings}}.log",
     params:
         command="trajectory",
 
@@ -73,9 +73,9 @@ use rule knn as dynamics with:
         ancient(checkpoints_of),
         ancient(features_of),
     output:
-        LAYOUT.measurement(BATCH, "dynamics", "{step}"),
+        LAYOUT.measurement(BATCH, "dynamics", "{settings}"),
     log:
-        LAYOUT.results / "logs/dynamics" / f"{BATCH}-{{step}}.log",
+        LAYOUT.results / "logs/dynamics" / f"{BATCH}-{{settings}}.log",
     params:
         command="dynamics",
 
@@ -84,10 +84,10 @@ rule geometry:
     input:
         ancient(features_of),
     output:
-        metrics=LAYOUT.measurement(BATCH, "geometry", "{step}"),
-        curves=LAYOUT.measurement(BATCH, "curves", "{step}"),
+        metrics=LAYOUT.measurement(BATCH, "geometry", "{settings}"),
+        curves=LAYOUT.measurement(BATCH, "curves", "{settings}"),
     log:
-        LAYOUT.results / "logs/geometry" / f"{BATCH}-{{step}}.log",
+        LAYOUT.results / "logs/geometry" / f"{BATCH}-{{settings}}.log",
     conda:
         "../../environment.lock.yml"
     threads: 1

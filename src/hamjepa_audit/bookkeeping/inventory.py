@@ -163,8 +163,9 @@ def _evaluations(layout: Layout, plans: dict[str, StudyPlan | None]) -> Iterator
 
 def _tables(layout: Layout, known: Collection[str]) -> Iterator[Entry]:
     """The long tables, tables for readers and figures of studies without a parameter file."""
-    for place in (lambda name: layout.selection(name).parent, layout.tables, layout.figures):
-        for folder in sorted(place("*").parent.glob("*/")):
+    figures = layout.figures("any").parent
+    for root in (layout.studies(), layout.audit_tables(), figures):
+        for folder in sorted(root.glob("*/")):
             if _STUDY.fullmatch(folder.name) and folder.name not in known:
                 yield Entry("tables", folder, folder.name, "unknown study", True)
 

@@ -125,7 +125,10 @@ def _adopt_batch(batch: Batch, published: Layout) -> int:
 def _require_tables_of(plan: StudyPlan) -> None:
     """Refuses tables that were made from other studies or from other parameters than the plan's."""
     layout, name = plan.layout, plan.study.name
-    expected: dict[Path, Any] = {layout.studies(): [name], layout.selection(name): plan.selection()}
+    expected: dict[Path, Any] = {
+        layout.studies_selection(): [name],
+        layout.selection(name): plan.selection(),
+    }
     for path, content in expected.items():
         if digest_of(read_json(path)) != digest_of(content):
             raise UserError(
@@ -155,7 +158,7 @@ def _published(plan: StudyPlan) -> Iterator[Path]:
         yield layout.record(run)
         yield layout.run_history(run)
     yield from plan.measurements(*ALL_STEPS)
-    yield from (layout.selection(name), layout.studies(), layout.claims_selection())
+    yield from (layout.selection(name), layout.studies_selection(), layout.claims_selection())
     yield from (layout.study_table(name, kind) for kind in LONG_TABLES)
     yield from (layout.metrics(), layout.headlines(), layout.accuracies())
     for folder in (layout.audit_tables(), layout.tables(name)):

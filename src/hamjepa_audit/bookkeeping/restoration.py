@@ -42,14 +42,14 @@ def restore_times(layout: Layout) -> int:
 def _layers(layout: Layout) -> Iterator[set[Path]]:
     """Yields the files in the order in which they are made, each in the first matching layer."""
     seen: set[Path] = set()
-    results, studies = layout.results, layout.studies().parent
+    results, studies = layout.results, layout.studies()
     for root, pattern in (
         (layout.data, layout.source("*").name),
         (layout.data, "[!.]*/*.npy"),
         (layout.data, layout.manifest("*").relative_to(layout.data).as_posix()),
         (layout.runs(), "*/*"),
         (layout.evaluations(), "*/*.parquet"),
-        (studies, f"**/{layout.studies().name}"),
+        (studies, f"**/{layout.studies_selection().name}"),
         (studies, layout.claims_selection().name),
         (studies, "*/*.parquet"),
         (results, layout.metrics().name),

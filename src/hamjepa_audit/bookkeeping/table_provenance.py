@@ -90,7 +90,7 @@ def write_audit_provenance(audit: AuditPlan, plans: Sequence[StudyPlan]) -> Path
     selections: dict[Path, Any] = {
         layout.selection(plan.study.name): plan.selection() for plan in plans
     }
-    selections[layout.studies()] = sorted(plan.study.name for plan in plans)
+    selections[layout.studies_selection()] = sorted(plan.study.name for plan in plans)
     selections[layout.claims_selection()] = audit.selection()
     made_of = _of_studies(plans)
     return _write(layout, layout.audit_tables(), joint_tables(layout), made_of, selections)

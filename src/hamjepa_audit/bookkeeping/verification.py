@@ -88,7 +88,7 @@ def verify_results(layout: Layout, studies: Sequence[str] | None = None) -> Veri
     for folder in _of_studies(layout.evaluations(), studies):
         for file in sorted(folder.glob("*.parquet")):
             result.check("measurements", _check_measurement, layout, file)
-    for folder in _folders(layout.selection("any").parents[1]):
+    for folder in _folders(layout.studies()):
         if studies is None or folder.name in studies:
             _verify_study_tables(result, layout, folder.name)
     if studies is None:
@@ -237,17 +237,18 @@ def _sources(layout: Layout, selection: dict[str, Any]) -> dict[str, list[Path]]
 def _verify_joint_metrics(result: Verification, layout: Layout) -> None:
     if not layout.metrics().exists():
         return
-    if not layout.studies().exists():
-        result.unchecked.append(f"the rows of {layout.metrics()}: there is no {layout.studies()}")
+    selection = layout.studies_selection()
+    if not selection.exists():
+        result.unchecked.append(f"the rows of {layout.metrics()}: there is no {selection}")
         return
     result.check("joint tables", _check_joint_metrics, layout)
 
 
 def _check_joint_metrics(layout: Layout) -> None:
-    studies = read_json(layout.studies())
+    studies = read_json(layout.studies_selection())
     if not isinstance(studies, list):
         raise UserError(
-            f"{layout.studies()} does not list studies; delete it and run snakemake again"
+            f"{layout.studies_selection()} does not list studies; delete it and run snakemake again"
         )
     sources = [layout.study_table(str(study), "metrics") for study in studies]
     _check_rows(layout, layout.metrics(), METRICS_SCHEMA, sources)

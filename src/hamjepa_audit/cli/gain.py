@@ -13,7 +13,7 @@ def gain(context: typer.Context, study: Study) -> None:
     from hamjepa_audit.metrics import METRICS_SCHEMA
     from hamjepa_audit.params import load_study
     from hamjepa_audit.params.audit import load_audit
-    from hamjepa_audit.params.controls import has_gain
+    from hamjepa_audit.plans.gain import has_gain
     from hamjepa_audit.reporting.gain_figures import write_gain_figures
     from hamjepa_audit.reporting.gain_tables import write_gain_table
     from hamjepa_audit.statistics.gain import Equivalence, gain as gain_of

@@ -54,7 +54,7 @@ def theory_report(context: typer.Context, claims: ClaimsFile = None) -> None:
     from hamjepa_audit.plans.theory import TheoryPlan
     from hamjepa_audit.reporting.theory_figures import theory_figures
     from hamjepa_audit.reporting.theory_tables import theory_tables
-    from hamjepa_audit.theory_numbers import NUMBERS
+    from hamjepa_audit.theory_schemas import NUMBERS
 
     layout = layout_of(context)
     plan = TheoryPlan.load(layout, claims)
@@ -71,7 +71,7 @@ def theory_report(context: typer.Context, claims: ClaimsFile = None) -> None:
 def theory_verdict(context: typer.Context) -> None:
     """Report whether every check of `theory` holds; if not, name them and exit with status 1."""
     from hamjepa_audit.files import read_parquet
-    from hamjepa_audit.theory_numbers import CHECKS_SCHEMA
+    from hamjepa_audit.theory_schemas import CHECKS_SCHEMA
 
     checks = read_parquet(layout_of(context).theory_numbers("checks"), CHECKS_SCHEMA)
     _require_that_all_hold(checks)

@@ -13,7 +13,7 @@ Several = Annotated[tuple[Dimension, ...], Field(min_length=1)]
 AtLeastOne = Annotated[float, Field(ge=1)]
 
 
-class GeometryParams(Params):
+class EllipsoidParams(Params):
     """Random symmetric positive definite H: `instances` of each dimension and condition number."""
 
     dimensions: Several
@@ -167,7 +167,7 @@ class TheoryParams(Params):
     """All parameters of the theorem checks."""
 
     seed: Seed
-    geometries: GeometryParams
+    geometries: EllipsoidParams
     optimiser: OptimiserParams
     tasks: TaskParams
     gibbs: GibbsParams

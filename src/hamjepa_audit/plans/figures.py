@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-from hamjepa_audit.params.controls import gain_figures
 from hamjepa_audit.params.studies import StudyParams
 from hamjepa_audit.plans.audit import AuditPlan
+from hamjepa_audit.plans.gain import gain_figures
 from hamjepa_audit.plans.study import FIGURE_FORMS
 
 FIGURES = (

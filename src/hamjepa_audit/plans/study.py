@@ -12,8 +12,8 @@ from hamjepa_audit.data.store import load_manifest
 from hamjepa_audit.errors import UserError, nearest
 from hamjepa_audit.files import write_if_changed
 from hamjepa_audit.layout import Layout
-from hamjepa_audit.params.controls import gain_figures
 from hamjepa_audit.params.studies import RunParams, StudyParams
+from hamjepa_audit.plans.gain import gain_figures
 from hamjepa_audit.plans.identity import batch_id, evaluation_digest, run_id, study_runs
 
 REPORT_VERSION = 6

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from hamjepa_audit.params.controls import FACTORS, Factor, gain_figures, values_of
 from hamjepa_audit.params.studies import GainParams, StudyParams
+from hamjepa_audit.plans.gain import FACTORS, Factor, gain_figures, values_of
 from hamjepa_audit.reporting.gain_tables import HEADINGS
 from hamjepa_audit.reporting.names import readout_title, with_unit
 from hamjepa_audit.reporting.style import (
@@ -23,13 +23,13 @@ from hamjepa_audit.reporting.style import (
     styled,
 )
 from hamjepa_audit.statistics import summarise
-from hamjepa_audit.statistics.gain import DYNAMICS
+from hamjepa_audit.statistics.gain import MAP_METRICS
 from hamjepa_audit.statistics.summaries import READOUTS
 
 WHOLE = ("qp", "all")
 """The readouts of the whole state, one of which every arm has."""
 
-SHOWN_DYNAMICS = {
+SHOWN_MAP_METRICS = {
     "map_error_removed": "linear",
     "map_symplecticity_defect": "log",
     "map_common_energy_drift": "log",
@@ -96,7 +96,7 @@ def write_gain_figures(
 
 def _of_settings(rows: pd.DataFrame, settings: Settings, sides: GainParams) -> pd.DataFrame:
     """The metrics that are shown, in their order, of the arms that vary a setting."""
-    shown = [*sides.accuracies, *DYNAMICS[:1]]
+    shown = [*sides.accuracies, *MAP_METRICS[:1]]
     arms = {arm for values in settings.values() for arm in values}
     chosen = rows[rows["arm"].isin(arms) & rows["metric"].isin(shown)]
     return chosen.sort_values("metric", key=lambda x: x.map(shown.index), kind="stable")
@@ -125,7 +125,7 @@ def what_carries_the_gain(
     rows = table[table["readout"].isin(WHOLE)].reset_index(drop=True)
     height = ROW_HEIGHT * len(rows) + 1.5
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    widths = [2.2] * len(params.accuracies) + [1.2] * len(SHOWN_DYNAMICS)
+    widths = [2.2] * len(params.accuracies) + [1.2] * len(SHOWN_MAP_METRICS)
     axes = figure.subplots(1, len(widths), sharey=True, width_ratios=widths)
     places = np.arange(len(rows))
     for axis, metric in zip(axes, params.accuracies, strict=False):
@@ -140,7 +140,7 @@ def what_carries_the_gain(
         )
         axis.set_xlabel(f"{with_unit(metric, 'percent')},\ndifference (points)")
     for axis, (metric, scale) in zip(
-        axes[-len(SHOWN_DYNAMICS) :], SHOWN_DYNAMICS.items(), strict=True
+        axes[-len(SHOWN_MAP_METRICS) :], SHOWN_MAP_METRICS.items(), strict=True
     ):
         values = rows[metric].clip(lower=EXACT) if scale == "log" else rows[metric]
         axis.set_xscale(scale)

@@ -18,7 +18,7 @@ from hamjepa_audit.reporting.formatting import (
 )
 from hamjepa_audit.reporting.names import with_unit
 from hamjepa_audit.reporting.tables import write_displayed
-from hamjepa_audit.statistics.gain import DYNAMICS
+from hamjepa_audit.statistics.gain import MAP_METRICS
 
 HEADINGS = {
     "map_error_removed": "Error removed",
@@ -61,7 +61,7 @@ def write_gain_table(
         text_column("Epochs", "epochs", right=True),
         text_column("Readout", "readout"),
         *(column for metric in params.accuracies for column in _of(metric, params, titles)),
-        *(number_column(HEADINGS[name], name, "dimensionless") for name in DYNAMICS),
+        *(number_column(HEADINGS[name], name, "dimensionless") for name in MAP_METRICS),
     ]
     return write_displayed(table, Display.of(table, columns), folder, "gain", origin)
 

@@ -40,7 +40,7 @@ def theory_figures(
     """Writes the five figures as NAME.png and NAME.pdf.
 
     Args:
-        numbers: frames of `theory_numbers.NUMBERS`.
+        numbers: frames of `theory_schemas.NUMBERS`.
         claim: the paper's toy experiment.
         folder: where the files go.
 

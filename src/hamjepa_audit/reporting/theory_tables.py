@@ -41,7 +41,7 @@ def theory_tables(
     the paper's numbers and the nearest set-ups only.
 
     Args:
-        numbers: frames of `theory_numbers.NUMBERS`.
+        numbers: frames of `theory_schemas.NUMBERS`.
         claim: the paper's toy experiment.
         params: the tolerance, and how many set-ups are shown.
         folder: where the files go.

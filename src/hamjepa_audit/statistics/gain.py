@@ -13,7 +13,7 @@ from hamjepa_audit.statistics.order import rank_in_order
 from hamjepa_audit.statistics.paired import paired_differences
 from hamjepa_audit.statistics.summaries import READOUTS, side_by_side, summarise
 
-DYNAMICS = (
+MAP_METRICS = (
     "map_error_removed",
     "map_displacement_share",
     "map_learned_force_share",
@@ -77,7 +77,7 @@ def gain(
         mean paired difference in the metric's unit, and the same name followed by _ci_low,
         _ci_high, _p, _n (see `paired_differences`), _p_equivalence (see `tost`) and _reading
         (WITHIN, DIFFERS or UNDECIDED), all missing in the reference's own rows; and the means over
-        seeds of DYNAMICS, missing where there is no such predictor.
+        seeds of MAP_METRICS, missing where there is no such predictor.
 
     Raises:
         UserError: the metrics are unusable (see `statistics.checked`).
@@ -133,7 +133,7 @@ def _with_differences(
 
 
 def _with_dynamics(table: pd.DataFrame, final: pd.DataFrame) -> pd.DataFrame:
-    for metric in DYNAMICS:
+    for metric in MAP_METRICS:
         key = ROW if metric in BY_READOUT else ROW[:2]
         of_metric = final[final["metric"] == metric]
         means = of_metric.groupby(key)["value"].mean().rename(metric).reset_index()

@@ -12,7 +12,7 @@ from hamjepa_audit.theory.checks import run_checks
 from hamjepa_audit.theory.pictures import area_preservation, defects, energy_drift, reversal
 from hamjepa_audit.theory.theorems import all_checks
 from hamjepa_audit.theory.transport import compare_setups, nearest_setup
-from hamjepa_audit.theory_numbers import NUMBERS
+from hamjepa_audit.theory_schemas import NUMBERS
 
 
 def theory_numbers(

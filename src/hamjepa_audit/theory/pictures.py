@@ -14,7 +14,7 @@ from hamjepa_audit.theory.integrators import INTEGRATORS
 from hamjepa_audit.theory.leapfrog import flow_jacobian
 from hamjepa_audit.theory.symplectic import symplecticity_defect
 from hamjepa_audit.theory.transport import PlanePotential
-from hamjepa_audit.theory_numbers import DEFECT_SCHEMA, REVERSAL_SCHEMA
+from hamjepa_audit.theory_schemas import DEFECT_SCHEMA, REVERSAL_SCHEMA
 
 
 def energy_drift(params: TheoryParams) -> pd.DataFrame:

@@ -28,7 +28,7 @@ from hamjepa_audit.params.theory import (
 )
 from hamjepa_audit.theory.instances import generator_for
 from hamjepa_audit.theory.integrators import INTEGRATORS, Integrator
-from hamjepa_audit.theory_numbers import SETUP_COLUMNS
+from hamjepa_audit.theory_schemas import SETUP_COLUMNS
 
 MODELS = {"euler": "explicit_euler", "leapfrog": "leapfrog"}
 """The paper's names of the models' integrators, and ours."""
