@@ -204,7 +204,9 @@ def read_parquet(
     try:
         content = source.read_bytes()
         _check_seal(source, content, sealed)
-        table = pq.read_table(pa.BufferReader(content))
+        # Without threads: a thread of pq.read_table may still hold `content` when the process ends,
+        # and is then killed as it frees it, which aborts the process.
+        table = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
     except FileNotFoundError as error:
         raise UserError(
             f"missing file {source}; correct its name, or make it: snakemake --cores all {source}"
@@ -218,12 +220,16 @@ def read_parquet(
 
 def _with_schema(source: Path, table: pa.Table, schema: pa.Schema) -> pa.Table:
     """The table cast to a schema; other libraries write slightly different types."""
-    lacking = [name for name in schema.names if name not in table.schema.names]
+    names = table.schema.names
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise UserError(f"{source} has the columns {repeated} more than once; keep one of each")
+    lacking = [name for name in schema.names if name not in names]
     if lacking:
         raise UserError(
             f"{source} lacks the columns {lacking}; make it again, or rename its columns"
         )
-    strange = [name for name in table.schema.names if name not in schema.names]
+    strange = [name for name in names if name not in schema.names]
     if strange:
         raise UserError(
             f"{source} has the columns {strange} besides {schema.names}; leave them out (pandas: "
