@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from hamjepa_audit.data.preparation import prepare
-from hamjepa_audit.data.sources.image_folder import read_square
+from hamjepa_audit.data.sources.image_folder import read_square, read_whole
 from hamjepa_audit.data.store import load_manifest, verify_store
+from hamjepa_audit.errors import UserError
 from hamjepa_audit.params.sources import ImageFolderParams
 from tests.unit import preparing
 from tests.unit.cats_and_dogs import picture, planes
@@ -80,6 +81,16 @@ def test_grey_and_palette_images_become_rgb(tmp_path: Path) -> None:
         path = tmp_path / f"{mode}.tiff"
         picture(0).convert(mode).save(path)
         assert read_square(path, 8).shape == (3, 8, 8)
+
+
+def test_more_than_8_bits_per_channel_are_refused_and_not_clipped(tmp_path: Path) -> None:
+    for mode, suffix in (("I;16", "png"), ("I;16B", "tiff"), ("I", "tiff"), ("F", "tiff")):
+        path = tmp_path / f"deep.{suffix}"
+        Image.new(mode, (8, 8), 40_000).save(path)
+        for read in (read_square, read_whole):
+            told = f"{path} has Pillow's mode {Image.open(path).mode}: .* save it with 8 bits"
+            with pytest.raises(UserError, match=told):
+                read(path, 8)
 
 
 def test_missing_image_folder(raw: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from hamjepa_audit.data.preparation import prepare
 from hamjepa_audit.data.store import load_manifest, verify_store
@@ -94,6 +95,7 @@ BAD_ROWS = {
     "null bytes": ({"images": [{"bytes": None, "path": "x"}]}, "image is null"),
     "undecodable": ({"images": [{"bytes": b"x" * 99, "path": "x"}]}, "not an image"),
     "truncated": ({"images": [{"bytes": png(picture(1))[:90], "path": "x"}]}, "can't be decoded"),
+    "16 bits": ({"images": [{"bytes": png(Image.new("I;16", (8, 8))), "path": "x"}]}, "mode I;16"),
     "size": ({"images": [{"bytes": png(picture(1, (8, 9))), "path": "x"}]}, "8x9"),
     "null label": ({"labels": [None]}, "label is null"),
     "negative": ({"labels": [-1]}, "label is -1"),

@@ -65,23 +65,34 @@ def reading_raw_data(source: Source, raw: Path) -> Iterator[None]:
 
 
 def decode_rgb(image: Path | IO[bytes], where: str) -> Image.Image:
-    """Decodes an image to RGB with Pillow.
+    """Decodes an image of 8 bits per channel to RGB with Pillow.
 
     Args:
         image: a file or a stream.
         where: name of the image in error messages.
 
     Raises:
-        UserError: the file can't be read, is not an image, or is damaged.
+        UserError: the file can't be read, is not an image, is damaged, or has more than 8 bits per
+            channel.
     """
     advice = "fetch it again or take it out of the data set"
     try:
         with Image.open(image) as opened:
+            _require_8_bits(opened.mode, where)
             return opened.convert("RGB")
     except UnidentifiedImageError as error:
         raise UserError(f"{where} is not an image that Pillow can read; {advice}") from error
     except DAMAGED as error:
         raise UserError(f"{where} can't be decoded ({first_line(error)}); {advice}") from error
+
+
+def _require_8_bits(mode: str, where: str) -> None:
+    # Pillow would clip their values to 0..255, which leaves little but black or white.
+    if mode in ("I", "F") or mode.startswith("I;"):
+        raise UserError(
+            f"{where} has Pillow's mode {mode}: 16 or 32 bits per channel; allowed are "
+            f"8, such as RGB or L; scale its values to 0..255 and save it with 8 bits"
+        )
 
 
 def to_planes(image: Image.Image) -> Images:
