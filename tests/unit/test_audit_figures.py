@@ -85,6 +85,16 @@ def test_the_forest_of_differences(metrics: pd.DataFrame) -> None:
     assert list(dot.get_xdata()) == [row["mean_difference"]]
 
 
+def test_no_interval_is_drawn_where_all_seeds_are_equal(metrics: pd.DataFrame) -> None:
+    equal = metrics.assign(value=metrics.groupby(["metric", "arm"])["value"].transform("first"))
+    axis = seed_figures.seed_dots(equal, ARMS, 0.95).axes[0]
+    assert list(axis.collections) == []  # no bars
+    table = paired_differences(equal, synthetic.ARM_ORDER, 0.95)
+    axis = seed_figures.difference_forest(table, ARMS).axes[0]
+    bars = [line for line in axis.get_lines()[1:] if len(line.get_xdata()) == 2]
+    assert len(bars) == 9 and np.isnan([bar.get_xdata() for bar in bars]).all()
+
+
 def test_one_arm_or_one_seed_can_be_drawn(metrics: pd.DataFrame, plan: AuditPlan) -> None:
     alone = Arms.of(("mlp",), synthetic.TITLES)
     one_arm = metrics[metrics["arm"] == "mlp"]

@@ -243,6 +243,22 @@ def test_the_table_is_written_to_be_read(
     assert f"{text}, undecided" in next(line for line in lines if "Explicit Euler" in line)
 
 
+def test_equal_differences_have_a_reading_but_no_interval(
+    study: StudyParams, metrics: pd.DataFrame, tmp_path: Path
+) -> None:
+    order, titles = [arm.name for arm in study.arms], {a.name: a.title for a in study.arms}
+    changed = with_differences(metrics, {"mlp": [0.5] * 3, "quadratic": [3.0] * 3})
+    rows = gain(changed, order, SIDES, 0.8, EQUIVALENCE)
+    write_gain_table(rows, titles, SIDES, tmp_path)
+    lines = (tmp_path / "gain.md").read_text().splitlines()
+    for arm, text in (("mlp", "0.50 –, within margin"), ("quadratic", "3.00 –, undecided")):
+        line = next(x for x in lines if titles[arm] in x and " qp " in x)
+        assert text in line
+    few = gain(changed[changed["seed"] == 0], order, SIDES, 0.8, EQUIVALENCE)
+    write_gain_table(few, titles, SIDES, tmp_path)
+    assert "–," not in (tmp_path / "gain.md").read_text()
+
+
 def test_what_a_map_does_stands_below_its_heading(
     study: StudyParams, table: pd.DataFrame, tmp_path: Path
 ) -> None:

@@ -140,6 +140,8 @@ DIFFERENCE = {
         ({"p": 0.06}, "2.50 [1.25, 3.75], p 0.0600", "no arm is shown to differ from it"),
         ({"p": 0.04, "confidence": 0.99}, "2.50 [1.25, 3.75], p 0.0400",
          "no arm is shown to differ from it"),
+        ({"n": 2, "p": 0.5, "ci_low": np.nan, "ci_high": np.nan}, "2.50 –, p 0.500",
+         "no arm is shown to differ from it"),
         ({"n": 1, "p": np.nan, "ci_low": np.nan, "ci_high": np.nan}, "2.50 (1)",
          "no arm is shown to differ from it"),
         ({"n": 0, "p": np.nan, "mean_difference": np.nan}, "–",

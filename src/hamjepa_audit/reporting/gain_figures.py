@@ -199,9 +199,10 @@ def sensitivity(
             axis = next(used)
             of_metric, label = rows[rows["metric"] == metric], HEADINGS.get(metric)
             if label is None:
-                of_metric = _minus_reference(of_metric, reference)
+                summary = _minus_reference(of_metric, reference, confidence)
                 label = f"{with_unit(metric, 'percent')}\nminus {titles[reference]}"
-            summary = summarise(of_metric, confidence)
+            else:
+                summary = summarise(of_metric, confidence)
             _curves(axis, summary.assign(x=summary["arm"].map(values)))
             ticks = sorted(values.values())
             axis.set_xscale("log")
@@ -214,12 +215,15 @@ def sensitivity(
     return figure
 
 
-def _minus_reference(rows: pd.DataFrame, reference: str) -> pd.DataFrame:
-    """Subtracts the reference's value of the same seed and readout; drops values without one."""
+def _minus_reference(rows: pd.DataFrame, reference: str, confidence: float) -> pd.DataFrame:
+    """Summarises values minus the reference's of the same seed and readout, where it has one."""
     key = ["seed", "readout"]
     theirs = rows.loc[rows["arm"] == reference, [*key, "value"]]
     both = rows.merge(theirs, on=key, suffixes=("", "_reference"), validate="many_to_one")
-    return both.assign(value=both["value"] - both["value_reference"])
+    summary = summarise(both.assign(value=both["value"] - both["value_reference"]), confidence)
+    # Minus itself, the reference is 0 by definition: the band closes there.
+    own = (summary["arm"] == reference) & (summary["n"] > 1)
+    return summary.assign(**{x: summary[x].mask(own, 0.0) for x in ("ci_low", "ci_high")})
 
 
 def _curves(axis: Axes, summary: pd.DataFrame) -> None:

@@ -75,11 +75,14 @@ def _of(metric: str, params: GainParams, titles: Mapping[str, str]) -> Iterator[
 
 
 def _difference(heading: str, column: str) -> Column:
-    """A difference with interval and reading as text: '1.20 [0.31, 2.09], differs'."""
+    """A difference with interval and reading as text: '1.20 [0.31, 2.09], differs'.
+
+    The reference's own rows have none, and neither has a difference of one seed.
+    """
 
     def text(row: Row) -> str:
         difference = number(row[column], "percent")
-        if pd.isna(row[f"{column}_ci_low"]):
+        if pd.isna(row[column]) or row[f"{column}_n"] < 2:
             return difference
         bounds = interval_text(row[f"{column}_ci_low"], row[f"{column}_ci_high"], "percent")
         return f"{difference} {bounds}, {row[f'{column}_reading']}"

@@ -41,8 +41,9 @@ def paired_differences(
         differences, n - 1), `ci_low`, `ci_high` (Student's t interval of the mean difference), all
         in the row's `unit`, `confidence`, and the dimensionless `t` and `p` (equal to those of
         scipy.stats.ttest_rel). For n < 2 sd, bounds, t and p are NaN; for n = 0 the mean is, too.
-        Differences that are equal except for float64 rounding have sd 0: t is then infinite and p
-        is that of the sign test, unless the mean difference is 0 as well; then t is 0 and p is 1.
+        Differences that are equal except for float64 rounding have sd 0: the bounds are then NaN, t
+        is infinite and p is that of the sign test, unless the mean difference is 0 as well; then t
+        is 0 and p is 1.
 
     Raises:
         UserError: `metrics` is unusable (see `checked`), an arm is missing from `arm_order` or

@@ -37,7 +37,8 @@ def summarise(metrics: pd.DataFrame, confidence: float) -> pd.DataFrame:
     Returns:
         One row per CONDITION, sorted by it, with `n` (seeds), `mean`, `sd` (n - 1 in the
         denominator), `confidence`, `ci_low`, `ci_high` (Student's t interval of the mean). Mean, sd
-        and bounds are in the row's `unit`; for a single seed sd and bounds are NaN.
+        and bounds are in the row's `unit`; for a single seed sd and bounds are NaN, and where all
+        seeds are equal the bounds are (see `interval`).
 
     Raises:
         UserError: `metrics` is unusable (see `checked`) or `confidence` is out of range.
@@ -97,7 +98,8 @@ def interval(
         confidence: level, in (0, 1).
 
     Returns:
-        Lower and upper bounds, each of shape (rows,), in the unit of `mean`; NaN where n < 2.
+        Lower and upper bounds, each of shape (rows,), in the unit of `mean`; NaN where n < 2, and
+        where sd is 0: the metric is then too coarse to show its spread, and no width is known.
 
     Raises:
         UserError: `confidence` is out of range.
@@ -106,7 +108,9 @@ def interval(
         raise UserError(f"confidence is {confidence}; give a level between 0 and 1, such as 0.95")
     size = np.asarray(n, dtype=float)
     enough = np.where(size >= 2, size, np.nan)
-    reach = stats.t.ppf((1 + confidence) / 2, enough - 1) * np.asarray(sd) / np.sqrt(enough)
+    spread = np.asarray(sd, dtype=float)
+    spread = np.where(spread > 0, spread, np.nan)
+    reach = stats.t.ppf((1 + confidence) / 2, enough - 1) * spread / np.sqrt(enough)
     centre = np.asarray(mean, dtype=float)
     return centre - reach, centre + reach
 

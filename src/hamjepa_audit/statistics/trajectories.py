@@ -56,7 +56,7 @@ def rank_correlations(
         One row per study, number of epochs, arm and readout with at least one run that has both
         metrics, neither of them constant, at FEWEST_CHECKPOINTS checkpoints or more: `n` (such
         runs), `mean`, and `ci_low` and `ci_high` (Student's t interval over seeds, clipped to
-        [-1, 1]; NaN for one seed).
+        [-1, 1]; NaN for one seed, and where all seeds are equal).
     """
     found = run_correlations(checked(metrics), first, second).dropna()
     groups = found.groupby(RUN[:-1])["rho"].agg(["count", "mean", "std"]).reset_index()
