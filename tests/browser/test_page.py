@@ -101,6 +101,12 @@ def test_a_phone_scrolls_tables_and_not_the_page(browser: Chromium, page: Path) 
     assert browser.evaluate(cut) == 0
 
 
+def test_a_desktop_shows_the_tables_of_studies_whole(opened: Chromium) -> None:
+    cut = "[...document.querySelectorAll('.wide')].map(t => t.parentElement)"
+    cut += ".filter(box => box.scrollWidth > box.clientWidth).map(box => box.ariaLabel)"
+    assert opened.evaluate(cut) == []
+
+
 def test_the_filter_works_by_keyboard(opened: Chromium) -> None:
     every = opened.evaluate(ALL)
     opened.evaluate("document.querySelector('select[name=study]').focus()")
