@@ -220,6 +220,24 @@ def test_texts_are_escaped(audited: PageContent, tmp_path: Path) -> None:
 # --- parts
 
 
+@pytest.mark.parametrize(
+    ("caption", "shown"),
+    [
+        ("are in the table `gain`.", "are in the table <code>gain</code>."),
+        ("``gain`` and ``a<b``", "<code>gain</code> and <code>a&lt;b</code>"),
+        ("a ` alone", "a ` alone"),
+    ],
+)
+def test_literals_of_a_caption_are_set_as_code(
+    embedded: PageContent, tmp_path: Path, caption: str, shown: str
+) -> None:
+    study = embedded.studies[0]
+    figure = study.figures[0]._replace(caption=caption)
+    content = embedded._replace(studies=[study._replace(figures=(figure,))])
+    page = write_page(content, tmp_path / "index.html").read_text()
+    assert f"<figcaption>{shown}</figcaption>" in page
+
+
 def test_the_page_shows_the_decision_tables(page: str) -> None:
     tables = re.findall(r'<table class="decisions">.*?</table>', page, re.DOTALL)
     for decisions, table in zip(DECISIONS, tables, strict=True):

@@ -34,6 +34,9 @@ from hamjepa_audit.statistics.verdicts import DECISIONS, Verdict
 MINUS = re.compile(r"(?<![\w)])-(?=[\d.∞])")
 """Matches a hyphen that is a minus sign: before a number, and not between two words."""
 
+LITERAL = re.compile(r"``?([^`]+)``?")
+"""Matches what captions, which are reStructuredText, set as code: between backticks."""
+
 
 class PageContent(NamedTuple):
     """The content from which the page is made.
@@ -74,6 +77,7 @@ def write_page(content: PageContent, target: Path) -> Path:
         "minus": lambda text: MINUS.sub("−", text),
         "data_uri": _data_uri,
         "slug": slug,
+        "split_at_literals": LITERAL.split,  # texts, and between them literals
     }
     write_text(target, environment.get_template("page.html.j2").render(page_context(content)))
     return target
