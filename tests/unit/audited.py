@@ -51,13 +51,16 @@ def every_verdict(plan: AuditPlan) -> pd.DataFrame:
     return pd.concat([rows, like[METRICS_SCHEMA.names], synthetic.metrics()], ignore_index=True)
 
 
-def content(params_folder: Path, folder: Path, *studies: str, figures: bool = True) -> PageContent:
+def content(
+    params_folder: Path, folder: Path, *studies: str, figures: bool = True, seeds: int = SEEDS
+) -> PageContent:
     """Content of the page for an audit of some studies; figures are written below `folder`."""
     plan = AuditPlan.load(Layout(params=params_folder, results=folder))
     metrics = every_verdict(plan)
-    metrics = metrics[metrics["study"].isin(studies)]
+    metrics = metrics[metrics["study"].isin(studies) & (metrics["seed"] < seeds)]
     tables = audit(metrics, plan.claims, plan.params)
-    params = [load_study(params_folder, study) for study in studies]
+    read = [load_study(params_folder, study) for study in studies]
+    params = [study.model_copy(update={"seeds": study.seeds[:seeds]}) for study in read]
     runs = metrics[["study", "dataset", "arm", "epochs", "seed", "run_id"]].drop_duplicates()
     return PageContent(
         plan=plan,

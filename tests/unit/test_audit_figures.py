@@ -105,7 +105,9 @@ def test_one_arm_or_one_seed_can_be_drawn(metrics: pd.DataFrame, plan: AuditPlan
     one_seed = metrics[metrics["seed"] == 0]
     table = paired_differences(one_seed, synthetic.ARM_ORDER, 0.95)
     assert seed_figures.seed_dots(one_seed, ARMS, 0.95).axes
-    assert len(seed_figures.difference_forest(table, ARMS).axes) == 6
+    forest = seed_figures.difference_forest(table, ARMS)
+    assert len(forest.axes) == 6
+    assert forest.get_supxlabel() == "Difference to SIGReg, paired by seed: mean (1 seed)"
     assert audit_figures.power_curves(table, ARMS, plan.params).legends
 
 
@@ -158,6 +160,18 @@ def verdicts(plan: AuditPlan) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def lines_of(axis: Axes, label: str) -> list[float]:
     return [line.get_xdata()[0] for line in axis.get_lines() if line.get_label() == label]
+
+
+def test_intervals_are_announced_where_there_are_any(verdicts) -> None:
+    claims, differences = verdicts
+    for draw, table in (
+        (audit_figures.claim_forest, claims),
+        (audit_figures.claim_difference_forest, differences),
+    ):
+        without = table.assign(ci_low=np.nan, ci_high=np.nan, paper_sd=np.nan)
+        for shown, announced in ((table, True), (without, False)):
+            note = draw(shown, ARMS, 0.95).legends[0].get_title().get_text()
+            assert ("interval" in note) == announced
 
 
 def test_claimed_differences_stand_beside_ours(verdicts) -> None:

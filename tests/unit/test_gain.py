@@ -294,6 +294,23 @@ def test_the_figure_has_a_point_for_every_difference(
     assert expected[whole["arm"] == "identity"] == 1e-16 and np.isnan(expected[0])
 
 
+def test_figures_of_one_seed_announce_no_interval(
+    study: StudyParams, metrics: pd.DataFrame, table: pd.DataFrame
+) -> None:
+    titles = {arm.name: arm.title for arm in study.arms}
+    one = metrics[metrics["seed"] == 0]
+    rows = gain(one, [arm.name for arm in study.arms], SIDES, 0.95, EQUIVALENCE)
+    settings = {FACTORS[0]: values_of(study, FACTORS[0])}
+    for chosen, shown, announced in ((metrics, table, True), (one, rows, False)):
+        curves = chosen[chosen["metric"] == "knn_top1@20"]
+        for figure in (
+            what_carries_the_gain(shown, titles, SIDES, 0.95, EQUIVALENCE.margins),
+            sensitivity(curves, settings, SIDES, {"hamjepa": "HamJEPA"}, 0.95),
+        ):
+            note = figure.legends[0].get_title().get_text()
+            assert ("95% t interval" in note) == announced and "1 seeds" not in note
+
+
 def test_curves_go_through_the_means(
     study: StudyParams, metrics: pd.DataFrame, tmp_path: Path
 ) -> None:

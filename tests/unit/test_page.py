@@ -211,6 +211,16 @@ def test_the_same_content_gives_the_same_bytes(
     assert write_page(shuffled, tmp_path / "again.html").read_text() == page
 
 
+def test_a_page_of_one_seed_announces_no_interval(params_folder: Path, tmp_path: Path) -> None:
+    alone = pages.content(params_folder, tmp_path, "digits", figures=False, seeds=1)
+    text = write_page(alone, tmp_path / "index.html").read_text()
+    assert re.findall(r"\b1 (?:seeds|arms)", text) == []
+    assert "arms, 1 seed, 12 epochs" in text and "; lock" in text and "seeds 0;" not in text
+    study = text[text.index('<section id="study-digits">') :].split("</section>")[0]
+    assert "interval" not in study and "p of the paired" not in study
+    assert "[–" not in text and "–, 1 seed" not in text
+
+
 def test_texts_are_escaped(audited: PageContent, tmp_path: Path) -> None:
     odd = audited.titles._replace(arms=audited.titles.arms | {"hamjepa": "<script>x</script>&"})
     text = write_page(audited._replace(titles=odd), tmp_path / "odd.html").read_text()

@@ -125,7 +125,7 @@ def claim_forest(claims: pd.DataFrame, arms: Arms, confidence: float) -> Figure:
     axis.axvspan(-1, 1, color="0.9", zorder=0)
     _draw_claims(axis, table, (-FURTHEST, FURTHEST))
     axis.set_xlabel("Ours minus the paper's, in units of the claim's margin")
-    legend(figure, f"Bars: {100 * confidence:g}% t intervals. Grey band: equal within the margin")
+    legend(figure, f"{_bars(table, confidence)}Grey band: equal within the margin")
     return figure
 
 
@@ -153,11 +153,17 @@ def claim_difference_forest(claims: pd.DataFrame, arms: Arms, confidence: float)
     unit = "percentage points" if (claims["unit"] == "percent").all() else "unit of the metric"
     axis.set_xlabel(f"Difference ({unit})")
     study, epochs = claims.iloc[0][["study", "epochs"]]
-    note = (
-        f"Ours: {study}, {epochs} epochs, paired by seed. Bars: {100 * confidence:g}% t intervals"
+    legend(
+        figure,
+        f"Ours: {study}, {epochs} epochs, paired by seed. {_bars(table, confidence)}".strip(),
     )
-    legend(figure, note)
     return figure
+
+
+def _bars(table: pd.DataFrame, confidence: float) -> str:
+    """The text that says what the bars are; empty if there are none."""
+    drawn = table[["reach", "low"]].notna().any(axis=None)
+    return f"Bars: {100 * confidence:g}% t intervals. " if drawn else ""
 
 
 def _difference_label(row: Row, arms: Arms) -> str:

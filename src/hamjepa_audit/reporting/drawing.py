@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from hamjepa_audit.errors import UserError
+from hamjepa_audit.reporting.formatting import quantity
 from hamjepa_audit.reporting.names import readout_title
 from hamjepa_audit.reporting.style import colours
 from hamjepa_audit.statistics.summaries import READOUTS
@@ -113,6 +114,4 @@ def note(rows: pd.DataFrame, band: str) -> str:
 def seeds(rows: pd.DataFrame) -> str:
     """The number of seeds of the arms as text: '5 seeds', or '3 to 5 seeds'."""
     counts = rows.groupby("arm")["seed"].nunique()
-    low, high = counts.min(), counts.max()
-    many = f"{low} to {high}" if low < high else f"{high}"
-    return f"{many} seed{'s' if high > 1 else ''}"
+    return quantity(counts.min(), "seed", counts.max())

@@ -164,6 +164,13 @@ def mean_sd_n(mean: float, sd: float, n: int, unit: str) -> str:
     return f"{centre} ± {spread} ({n})"
 
 
+def quantity(low: int, noun: str, high: int | None = None) -> str:
+    """A number of things, or a range of numbers, as text: '1 seed', '5 seeds', '3 to 5 seeds'."""
+    most = low if high is None else high
+    many = f"{low} to {most}" if low < most else f"{most}"
+    return f"{many} {noun}{'' if most == 1 else 's'}"
+
+
 def p_value(value: float) -> str:
     """A p-value as text: 3 significant digits, '<0.001' if smaller than that; NaN is a dash."""
     if math.isnan(value):

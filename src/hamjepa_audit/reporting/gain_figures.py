@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from hamjepa_audit.params.studies import GainParams, StudyParams
 from hamjepa_audit.plans.gain import FACTORS, Factor, gain_figures, values_of
+from hamjepa_audit.reporting.drawing import note as seeds_note
 from hamjepa_audit.reporting.gain_tables import HEADINGS
 from hamjepa_audit.reporting.names import readout_title, with_unit
 from hamjepa_audit.reporting.style import (
@@ -151,7 +152,9 @@ def what_carries_the_gain(
             axis.xaxis.set_major_locator(MaxNLocator(nbins=2))
     axes[0].set_yticks(places, labels=[titles[arm] for arm in rows["arm"]])
     axes[0].set_ylim(len(rows) - 0.4, -0.6)
-    note = f"Whole states. Paired differences over seeds, {100 * confidence:g}% t intervals. "
+    bounds = [name for name in rows.columns if name.endswith("_ci_low")]
+    interval = f", {100 * confidence:g}% t intervals" if rows[bounds].notna().any(axis=None) else ""
+    note = f"Whole states. Paired differences over seeds{interval}. "
     note += f"Green: means, below {EXACT:g} drawn there"
     legend(figure, note)
     return figure
@@ -210,8 +213,7 @@ def sensitivity(
             axis.minorticks_off()
             axis.set_xlabel(factor.symbol)
             axis.set_ylabel(label)
-    seeds = metrics["seed"].nunique()
-    legend(figure, f"Line: mean over {seeds} seeds. Band: {100 * confidence:g}% t interval")
+    legend(figure, seeds_note(metrics, f"{100 * confidence:g}% t interval"))
     return figure
 
 

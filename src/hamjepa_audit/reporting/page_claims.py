@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from hamjepa_audit.params.audit import AuditParams
@@ -15,6 +16,7 @@ from hamjepa_audit.reporting.formatting import (
     interval_text,
     mean_sd_n,
     number,
+    quantity,
 )
 from hamjepa_audit.reporting.names import metric_title, with_readout
 from hamjepa_audit.reporting.page_evidence import of_difference, of_number, of_statement
@@ -202,7 +204,7 @@ class Entries:
                 kind="statement",
                 arms=tuple(mentioned),
                 heading=row["says"],
-                ours=f"{row['n']} seeds" if row["n"] else ABSENT,
+                ours=quantity(row["n"], "seed") if row["n"] else ABSENT,
                 evidence=tuple(of_statement(row)),
                 parts=_split(row["found"], BETWEEN_PARTS),
                 other_readings=_split(row["other_readings"], BETWEEN_READINGS),
@@ -240,9 +242,10 @@ class Entries:
         spread, n, unit = row["paper_sd"], row["paper_n"], row["unit"]
         _, reach = interval(0.0, spread, n, confidence)
         bounds = (row["ci_low"], row["ci_high"])
+        interval_told = "" if np.isnan(bounds[0]) else f" {interval_text(*bounds, unit)}"
         described = (
-            f"Paper {number(row['paper'], unit)}, ours {number(mean, unit)} "
-            f"{interval_text(*bounds, unit)}, {len(values)} seeds"
+            f"Paper {number(row['paper'], unit)}, ours {number(mean, unit)}{interval_told}, "
+            f"{quantity(len(values), 'seed')}"
         )
         sample = [float(value) for value in values]
         return picture(described, row["paper"], float(reach), row["margin"], sample, bounds, zero)

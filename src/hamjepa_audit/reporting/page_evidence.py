@@ -5,9 +5,11 @@ A test is named by its null hypothesis (H0), which a small p-value speaks agains
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from hamjepa_audit.params.audit import AuditParams
 from hamjepa_audit.reporting.audit_tables import seeds_text
-from hamjepa_audit.reporting.formatting import Row, interval_text, number, p_value
+from hamjepa_audit.reporting.formatting import Row, interval_text, number, p_value, quantity
 
 SAME_MEAN = "H0: the paper's runs and ours have the same mean: p"
 
@@ -36,8 +38,8 @@ def of_difference(row: Row, params: AuditParams) -> Iterator[tuple[str, str]]:
         "H0: the margin or more in the paper's direction: p",
         _with_holm(row, "p_h0_margin_or_more"),
     )
-    bounds = [number(row[name], "") for name in ("hedges_g", "g_low", "g_high")]
-    yield "Effect size, Hedges g", f"{bounds[0]} [{bounds[1]}, {bounds[2]}]"
+    bounds = "" if np.isnan(row["g_low"]) else f" {interval_text(row['g_low'], row['g_high'], '')}"
+    yield "Effect size, Hedges g", f"{number(row['hedges_g'], '')}{bounds}"
     yield "Probability of improvement", number(row["probability_of_improvement"], "")
     yield from _needed(row, params)
 
@@ -64,7 +66,8 @@ def _of_any(row: Row, params: AuditParams) -> Iterator[tuple[str, str]]:
 def _needed(row: Row, params: AuditParams) -> Iterator[tuple[str, str]]:
     power = f"{100 * params.power:g}%"
     found = number(row["detectable"], row["unit"])
-    yield f"Smallest difference that {row['n']} seeds find with {power} power", found
+    seeds = f"{quantity(row['n'], 'seed')} find{'s' if row['n'] == 1 else ''}"
+    yield f"Smallest difference that {seeds} with {power} power", found
     if text := seeds_text(row):
         yield f"Seeds that would settle it with {power} power, if our mean is right", text
 

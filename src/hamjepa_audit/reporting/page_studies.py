@@ -8,7 +8,15 @@ import pandas as pd
 
 from hamjepa_audit.bookkeeping.records import Record
 from hamjepa_audit.params.studies import StudyParams
-from hamjepa_audit.reporting.formatting import ABSENT, Display, Row, interval_text, number, p_value
+from hamjepa_audit.reporting.formatting import (
+    ABSENT,
+    Display,
+    Row,
+    interval_text,
+    number,
+    p_value,
+    quantity,
+)
 from hamjepa_audit.reporting.names import metric_title, with_unit
 from hamjepa_audit.reporting.order import LEADING, final_checkpoint
 from hamjepa_audit.reporting.page_claims import Titles
@@ -66,7 +74,7 @@ class Condition(NamedTuple):
     def provenance(self) -> str:
         """The code and the devices of the runs, in one line."""
         seeds = ", ".join(str(run.seed) for run in self.runs)
-        parts = [f"seeds {seeds}"]
+        parts = [f"seed{'s' if len(self.runs) > 1 else ''} {seeds}"]
         for title, values in (
             ("commit", {run.commit for run in self.runs}),
             ("lock", {run.lock for run in self.runs}),
@@ -84,7 +92,7 @@ class Study(NamedTuple):
     baseline: str
     scope: str
     level: str
-    """Level of the intervals as text, such as 95%."""
+    """Level of the intervals as text, such as 95%; empty where no two seeds are paired."""
     overview: Display
     differences: Display
     findings: tuple[str, ...]
@@ -100,8 +108,16 @@ def study(tables: StudyTables, titles: Titles) -> Study:
         name=params.name,
         title=params.title,
         baseline=titles.arm(arms[0]),
-        scope=f"{len(arms)} arms, {len(params.seeds)} seeds, {epochs} epochs",
-        level=f"{100 * params.statistics.confidence:g}%",
+        scope=", ".join(
+            [
+                quantity(len(arms), "arm"),
+                quantity(len(params.seeds), "seed"),
+                f"{epochs} epoch{'' if params.epochs == (1,) else 's'}",
+            ]
+        ),
+        level=f"{100 * params.statistics.confidence:g}%"
+        if (tables.differences["n"] > 1).any()
+        else "",
         overview=_with_titles(overview_displayed(tables.overview, tables.summary), titles),
         differences=to_baseline(tables.differences, arms, titles),
         findings=tuple(findings(tables.differences, arms, titles)),

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hamjepa_audit.reporting.drawing import Arms, readout_panels, seeds
+from hamjepa_audit.reporting.formatting import quantity
 from hamjepa_audit.reporting.names import readout_title, with_readout, with_unit
 from hamjepa_audit.reporting.order import LEADING, OVERVIEW, final_checkpoint, in_reading_order
 from hamjepa_audit.reporting.style import WIDTH, label_rows, legend, styled
@@ -133,12 +134,10 @@ def difference_forest(differences: pd.DataFrame, arms: Arms) -> Figure:
         first = tables[position - position % columns]
         if position % columns and [line.label for line in lines] == [line.label for line in first]:
             axis.tick_params(labelleft=False)  # they stand beside the first of the row
-    interval = f"{100 * rows['confidence'].iloc[0]:g}% t interval"
-    n = f"{rows['n'].min()} to {rows['n'].max()}" if rows["n"].nunique() > 1 else rows["n"].iloc[0]
-    figure.supxlabel(
-        f"Difference to {arms.titles[baseline]}, paired by seed: mean, {interval} ({n} seeds)",
-        fontsize=10,
-    )
+    interval = f", {100 * rows['confidence'].iloc[0]:g}% t interval"
+    told = f"mean{interval if rows['ci_low'].notna().any() else ''}"
+    told += f" ({quantity(rows['n'].min(), 'seed', rows['n'].max())})"
+    figure.supxlabel(f"Difference to {arms.titles[baseline]}, paired by seed: {told}", fontsize=10)
     return figure
 
 
