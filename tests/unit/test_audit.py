@@ -176,6 +176,40 @@ def test_the_command_tests_the_claims_that_it_is_given_and_leaves_out_what_it_is
         assert (out / "paper_consistency.csv").exists() == consistency
 
 
+@pytest.mark.parametrize(
+    ("column", "names", "told"),
+    [
+        ("arm", {"hamjepa": "hamjepo", "sigreg": "sigrag"},
+         "no claim names the arm 'hamjepo' (did you mean 'hamjepa'?), the arm 'sigrag' (did"),
+        ("readout", {"q": "position"}, "the readout 'position' (allowed: 'all', 'p', 'q', 'qp')"),
+        ("metric", {"linear_probe_top1": "linear_probe"}, "did you mean 'linear_probe_top1'?"),
+        ("epochs", {30: 31, 80: 81}, "no row has all that a claim names"),
+        ("study", {"cifar100": "moon"}, "no claim is tested on the study 'moon'"),
+        ("value", {}, ""),
+    ],
+)  # fmt: skip
+def test_names_that_no_claim_has_are_told_if_nothing_is_tested(
+    metrics: pd.DataFrame,
+    params_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    column: str,
+    names: dict[str, str],
+    told: str,
+) -> None:
+    rows = metrics[(metrics["study"] == "cifar100") & metrics["arm"].isin(["hamjepa", "sigreg"])]
+    if names and column not in ("study", "epochs"):
+        rows = rows[rows[column].isin(list(names))]
+    rows = rows.assign(**{column: rows[column].replace(names)})
+    rows = rows.assign(checkpoint_epoch=rows["epochs"])
+    file, out = str(parquet(rows, tmp_path / "rows.parquet")), str(tmp_path / "out")
+    command = ("--params", str(params_folder), "audit", "--metrics", file, "--out", out)
+    status, stderr = run_command(monkeypatch, capsys, *command)
+    assert (status, len(stderr.splitlines())) == (0, 1 if told else 0)
+    assert told in stderr
+
+
 def processor_seconds() -> float:
     """CPU time of finished child processes; unlike wall time, independent of other load."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -42,7 +42,7 @@ def audit(
     from hamjepa_audit.params.audit import load_audit
     from hamjepa_audit.params.claims import load_claims
     from hamjepa_audit.reporting.audit_tables import audit_tables
-    from hamjepa_audit.statistics.audit import Audit, audit, without_claims
+    from hamjepa_audit.statistics.audit import Audit, audit, untested_because, without_claims
 
     layout = layout_of(context)
     params = load_audit(layout.params)
@@ -59,6 +59,8 @@ def audit(
         )
     names = [name for name in Audit._fields if with_consistency or name != "paper_consistency"]
     tables = audit(measured, claimed, params)
+    if reason := untested_because(tables, measured, claimed, params):
+        typer.echo(f"no claim is tested: {reason}; correct the metrics", err=True)
     audit_tables(tables, out, names)
     for name in names:
         table = getattr(tables, name)

@@ -1,17 +1,22 @@
 """The complete audit: from metrics and claims to four tables of verdicts."""
 
+import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import pandas as pd
 
-from hamjepa_audit.errors import UserError
+from hamjepa_audit.errors import UserError, nearest
 from hamjepa_audit.params.audit import AuditParams
 from hamjepa_audit.params.claims import Claims
 from hamjepa_audit.statistics.claim_differences import difference_claims
 from hamjepa_audit.statistics.claims import measurement_claims
 from hamjepa_audit.statistics.consistency import paper_consistency
-from hamjepa_audit.statistics.seeds import SeedTable
+from hamjepa_audit.statistics.seeds import KNN_AT, SeedTable
 from hamjepa_audit.statistics.statements import statement_claims
+
+NAMED = 5
+"""The largest number of names that a hint lists."""
 
 
 class Audit(NamedTuple):
@@ -69,3 +74,40 @@ def without_claims(metrics: pd.DataFrame, claims: Claims, params: AuditParams) -
     tested |= {claim.study for claim in claims.statements}
     like = {name for name, other in params.stands_for.items() if other.study in tested}
     return sorted(set(metrics["study"]) - tested - like)
+
+
+def untested_because(
+    tables: Audit, metrics: pd.DataFrame, claims: Claims, params: AuditParams
+) -> str:
+    """Why no claim at all is tested on metrics of studies that have claims, as text.
+
+    Returns:
+        The names in the metrics that occur in no claim, each with a hint; or that the names are not
+        the reason; empty if a claim is tested, or if no study has claims (see `without_claims`).
+    """
+    tested = any((table["n"] > 0).any() for table in tables[:3])
+    if tested or set(metrics["study"]) == set(without_claims(metrics, claims, params)):
+        return ""
+    unknown = list(_unclaimed(metrics, claims, params))
+    if unknown:
+        more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
+        return f"no claim names {', '.join(unknown[:NAMED])}{more}"
+    return "no row has all that a claim names, at the claim's epochs and checkpoint_epoch = epochs"
+
+
+def _unclaimed(metrics: pd.DataFrame, claims: Claims, params: AuditParams) -> Iterator[str]:
+    sides = [side for claim in claims.differences for side in (claim.minuend, claim.subtrahend)]
+    sources: set[tuple[str, str]] = {(claim.arm, claim.readout) for claim in claims.measurements}
+    sources |= {(side.arm, side.readout) for side in sides}
+    stated = {claim.metric for claim in claims.measurements}
+    stated |= {claim.metric for claim in claims.differences}
+    known = {
+        "arm": {arm for arm, _ in sources},
+        "readout": {readout for _, readout in sources} - {"best"},
+        "metric": {params.our_metric(metric) for metric in stated},
+    }
+    for column, names in known.items():
+        for name in sorted(set(metrics[column]) - names):
+            # The best of a kNN sweep is of any k.
+            if column != "metric" or not re.match(KNN_AT, name):
+                yield f"the {column} '{name}' ({nearest(name, names)})"
