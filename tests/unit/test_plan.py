@@ -1,11 +1,13 @@
 """The plan of a study: what names and contents of batches, measurements and selection depend on."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hamjepa_audit.errors import UserError
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.params import load_study
 from hamjepa_audit.params.studies import StudyParams
@@ -14,6 +16,10 @@ from hamjepa_audit.plans.study import ALL_STEPS, Batch, StudyPlan
 from tests.tiny import STUDY, copy_params, edit
 
 FEATURES = "features"
+CIFAR100 = (
+    "its arms are sigreg, identity, mlp, mlp_parameter_matched, mlp_dt_scaled, hamjepa, "
+    "each with 30 or 80 epochs"
+)
 
 
 @pytest.fixture
@@ -84,6 +90,22 @@ def test_a_batch_is_of_one_arm_and_number_of_epochs(params_folder: Path) -> None
         batch = plan.batch("mlp", epochs)
         assert {(run.arm.name, run.epochs) for run in batch.runs} == {("mlp", epochs)}
         assert [run.seed for run in batch.runs] == list(study.seeds)
+
+
+@pytest.mark.parametrize(
+    ("arm", "epochs", "told"),
+    [
+        ("hamjepo", 30, f"has no arm 'hamjepo': {CIFAR100}; did you mean 'hamjepa'?"),
+        ("quadratic 2", 30, f"has no arm 'quadratic 2': {CIFAR100}"),
+        ("mlp", 31, f"has no arm 'mlp' with 31 epochs: {CIFAR100}"),
+    ],
+)
+def test_arms_and_epochs_that_a_study_lacks_are_told_apart(
+    params_folder: Path, arm: str, epochs: int, told: str
+) -> None:
+    plan = StudyPlan(Layout(params=params_folder), load_study(params_folder, "cifar100"), "data")
+    with pytest.raises(UserError, match=re.escape(told) + "$"):
+        plan.batch(arm, epochs)
 
 
 def test_a_batch_is_adopted_once_all_its_runs_are_here_without_weights_and_measured(

@@ -147,10 +147,13 @@ class StudyPlan:
         for batch in self.batches.values():
             if (batch.arm, batch.epochs) == (arm, epochs):
                 return batch
-        have = sorted({f"{batch.arm} {batch.epochs}" for batch in self.batches.values()})
+        arms = list(dict.fromkeys(batch.arm for batch in self.batches.values()))
+        have = " or ".join(str(number) for number in self.study.epochs)
+        lacks = f"arm '{arm}' with {epochs} epochs" if arm in arms else f"arm '{arm}'"
+        near = nearest(arm, arms) if arm not in arms else ""
         raise UserError(
-            f"study '{self.study.name}' has no arm '{arm}' with {epochs} epochs: "
-            f"{nearest(f'{arm} {epochs}', have)}"
+            f"study '{self.study.name}' has no {lacks}: its arms are {', '.join(arms)}, "
+            f"each with {have} epochs" + (f"; {near}" if near.startswith("did") else "")
         )
 
     def measurements(self, *steps: str) -> list[Path]:
