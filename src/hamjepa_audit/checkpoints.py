@@ -7,7 +7,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from hamjepa_audit.bookkeeping.records import read_record, require_recorded
-from hamjepa_audit.errors import UserError, first_line
+from hamjepa_audit.errors import UserError, unreadable
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.model import Model, build_model
 from hamjepa_audit.models.encoder import TokenEncoder
@@ -32,10 +32,8 @@ def load_model(run: RunParams, source: Path) -> Model:
     except FileNotFoundError as error:
         raise _missing(run, source) from error
     except (SafetensorError, OSError) as error:
-        raise UserError(
-            f"{source} is not a readable checkpoint ({first_line(error)}); delete it and pretrain "
-            f"again"
-        ) from error
+        remedy = "delete it and pretrain again"
+        raise unreadable(source, "a readable checkpoint", error, remedy) from error
     except RuntimeError as error:
         raise UserError(
             f"{source} is the checkpoint of another model than arm '{run.arm.name}' of study "

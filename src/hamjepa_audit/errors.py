@@ -2,7 +2,10 @@
 
 import contextlib
 import difflib
+import errno
+import os
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -35,6 +38,24 @@ def explained(attempt: str, remedy: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"can't {attempt}: {error.strerror or error}; {remedy}") from error
+
+
+def unreadable(path: Path, kind: str, error: Exception, remedy: str) -> UserError:
+    """The error to raise where a file can't be read, for lack of memory or for what it contains.
+
+    Args:
+        path: the file.
+        kind: what it should be, such as "a Parquet file".
+        error: what was raised.
+        remedy: what to do if the content is the reason.
+    """
+    no_memory = os.strerror(errno.ENOMEM)
+    if no_memory in str(error):
+        return UserError(f"can't read {path}: {no_memory}; free memory, or use fewer threads")
+    if isinstance(error, OSError) and error.errno is not None:  # libraries raise some without
+        told = error.strerror or first_line(error)
+        return UserError(f"can't read {path}: {told}; check its permissions and the disk")
+    return UserError(f"{path} is not {kind} ({first_line(error)}); {remedy}")
 
 
 def first_line(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hamjepa_audit.errors import UserError, explained, first_line
+from hamjepa_audit.errors import UserError, explained, first_line, unreadable
 from hamjepa_audit.leftovers import remove_leftovers, temporary_prefix
 
 JSON_SEAL = "sha256"
@@ -212,9 +212,8 @@ def read_parquet(
             f"missing file {source}; correct its name, or make it: snakemake --cores all {source}"
         ) from error
     except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(
-            f"{source} is not a readable Parquet file ({first_line(error)}); fetch or make it again"
-        ) from error
+        remedy = "fetch or make it again"
+        raise unreadable(source, "a readable Parquet file", error, remedy) from error
     return table if schema is None else _with_schema(source, table, schema)
 
 

@@ -117,6 +117,7 @@ def no_write_permission(place: Path) -> None:
         (nothing, ("pretrain", *RUN, "--arm", "hamjepa", "--seed", "0", "--trial-steps", "0"),
          "--trial-steps"),
         (nothing, ("knn", *RUN, "--arm", "hamjepa", "--threads", "0"), "--threads"),
+        (nothing, ("knn", *RUN, "--arm", "hamjepa", "--threads", "100000"), "1024"),
         (nothing, ("prepare", "--study", STUDY, "--threads", "0"), "--threads"),
         (nothing, ("dynamics", *RUN, "--arm", "sigreg"), "'sigreg' of study 'digits' has no pred"),
     ],

@@ -1,6 +1,8 @@
 """Stores: opened ones are read-only, and errors name the damaged file."""
 
+import errno
 import json
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,17 @@ def test_a_store_file_that_is_truncated(store_folder: Path, name: str, kept: int
     content = path.read_bytes()[:-1] if name == "manifest.json" else path.read_bytes()
     path.write_bytes(content[:kept])
     error_of(lambda: open_store(store_folder), path, "again")
+
+
+def test_a_lack_of_memory_is_not_taken_for_a_damaged_file(
+    store_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(path: Path, mode: str) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(np.lib.format, "open_memmap", fails)
+    path = store_folder / "train_labels.npy"
+    error_of(lambda: open_store(store_folder), f"can't read {path}: ", "free memory", "threads")
 
 
 def test_an_error_without_words_is_told_by_its_name(

@@ -8,6 +8,9 @@ from hamjepa_audit.layout import Layout
 from hamjepa_audit.params import load_study
 from hamjepa_audit.plans.study import Batch, StudyPlan, plan_study
 
+MOST_THREADS = 1024
+"""More than any machine's cores; far more would take the memory that the data need."""
+
 Study = Annotated[str, typer.Option(help="Name of a study below params/studies.")]
 Studies = Annotated[list[str], typer.Option("--study", help="Name of a study; may be repeated.")]
 Arm = Annotated[str, typer.Option(help="One of the study's arms.")]
@@ -20,7 +23,11 @@ Device = Annotated[
 RunsPerGpu = Annotated[int, typer.Option(min=1, help="How many processes may share a GPU.")]
 Threads = Annotated[
     int | None,
-    typer.Option(min=1, help="Number of CPU threads; the results' rounding may depend on it."),
+    typer.Option(
+        min=1,
+        max=MOST_THREADS,
+        help="Number of CPU threads; the results' rounding may depend on it.",
+    ),
 ]
 
 

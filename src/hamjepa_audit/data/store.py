@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from hamjepa_audit.errors import UserError, first_line
+from hamjepa_audit.errors import UserError, unreadable
 from hamjepa_audit.files import JSON_SEAL, digest_of, read_json, read_sealed_json
 from hamjepa_audit.params.base import Count, Name, Params
 from hamjepa_audit.params.loading import validate
@@ -257,9 +257,7 @@ def _open_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDA
         # Not np.load, which would also accept archives of several arrays.
         array = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(
-            f"{path} is not a complete .npy file ({first_line(error)}); prepare the data again"
-        ) from error
+        raise unreadable(path, "a complete .npy file", error, "prepare the data again") from error
     if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
         raise UserError(
             f"{path} holds {array.dtype} {array.shape}, but {MANIFEST} says {dtype} {shape} "

@@ -22,7 +22,7 @@ from hamjepa_audit.data.sources.base import (
     to_planes,
 )
 from hamjepa_audit.data.store import Images, Labels
-from hamjepa_audit.errors import UserError, first_line
+from hamjepa_audit.errors import UserError, first_line, unreadable
 from hamjepa_audit.files import require_sha256
 from hamjepa_audit.params.sources import ParquetFile, ParquetParams
 
@@ -206,4 +206,4 @@ def _decode(path: Path, size: int, row: int, cell: Mapping[str, Any] | None) -> 
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path} is not a readable Parquet file ({first_line(error)}); fetch it again")
+    return unreadable(path, "a readable Parquet file", error, "fetch it again")
