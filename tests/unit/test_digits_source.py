@@ -57,4 +57,10 @@ def test_digits_of_a_size_that_is_no_multiple_of_8(raw: Path) -> None:
 
 
 def test_a_test_fraction_that_leaves_a_class_out(raw: Path) -> None:
-    rejects(DIGITS.model_copy(update={"test_fraction": 0.001}), raw, "class '0'", "test split")
+    rejects(
+        DIGITS.model_copy(update={"test_fraction": 0.001}),
+        raw,
+        "class '0'",
+        "test split",
+        "data.test_fraction",
+    )

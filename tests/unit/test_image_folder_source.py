@@ -110,7 +110,7 @@ def test_empty_part(animals: Path) -> None:
 
 def test_a_class_that_one_split_lacks(animals: Path) -> None:
     shutil.rmtree(animals / "animals/val/cat")
-    rejects(FOLDER, animals, "class 'cat'", "test split")
+    rejects(FOLDER, animals, "class 'cat'", "test split", "data.classes")
 
 
 def test_a_file_that_is_no_image(animals: Path) -> None:

@@ -154,6 +154,12 @@ def test_a_gap_in_unnamed_classes(pets: Path) -> None:
     rejects(PARQUET, pets, "class '1'", "train split")
 
 
+def test_a_named_class_without_rows(pets: Path) -> None:
+    for file in pets.iterdir():
+        write_parquet(file, cells(2), [0, 1], [*NAMES, "fish"])
+    rejects(PARQUET, pets, "class 'fish'", "train split", "write the files again without its name")
+
+
 def test_a_huge_unnamed_label(pets: Path) -> None:
     for file in pets.iterdir():
         write_parquet(file, cells(2), [0, 10**12])

@@ -34,6 +34,15 @@ from hamjepa_audit.params.sources import Source
 
 SPLITS: tuple[SplitName, ...] = ("train", "test")
 
+COMPLETION = {
+    "image_folder": "add images of it, or list the classes to take under data.classes",
+    "parquet": "add rows of it, or write the files again without its name, and labels without gaps",
+    "digits": "change data.test_fraction or data.split_seed",
+    "cifar10": "fetch the archive again",
+    "cifar100": "fetch the archive again",
+}
+"""What to do about a class without images, by the kind of source."""
+
 
 def require_all_classes(
     source: Source, classes: tuple[str, ...], labels: Mapping[SplitName, Labels]
@@ -51,7 +60,7 @@ def require_all_classes(
             raise UserError(
                 f"class '{classes[empty[0]]}' of '{source.name}' has no images in the "
                 f"{split} split ({len(empty)} of {len(classes)} classes lack them): "
-                f"every class needs some in both; complete the data or drop the class"
+                f"every class needs some in both; {COMPLETION[source.source]}"
             )
 
 
