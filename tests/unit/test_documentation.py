@@ -64,6 +64,14 @@ def test_the_study_and_the_arm_of_the_docs_are_ones(tmp_path: Path) -> None:
     assert found.model_dump()["objective"]["predictor"]["steps"] == 3
 
 
+def test_the_setting_for_few_images_is_one(tmp_path: Path) -> None:
+    study, _ = re.findall(r"```yaml\n(.*?)```", STUDIES, re.DOTALL)
+    copy_params(tmp_path / "params")
+    path = tmp_path / "params" / "studies" / "mine.yaml"
+    path.write_text(study.replace("# evaluation:", "evaluation:"))
+    assert max(load_study(tmp_path / "params", "mine").evaluation.knn.neighbours) < 200
+
+
 def test_the_python_of_the_docs_runs_and_gives_what_it_says() -> None:
     (code,) = re.findall(r"```python\n(.*?)```", STUDIES, re.DOTALL)
     found: dict[str, object] = {}
