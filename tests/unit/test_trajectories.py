@@ -133,6 +133,20 @@ def test_too_few_or_constant_checkpoints_have_no_correlation() -> None:
     assert rank_correlations(constant, "linear_probe_top1", "effective_rank", 0.95).empty
 
 
+def test_wide_intervals_stretch_no_axis_beyond_what_is_possible() -> None:
+    frame = metrics(seeds=2)
+    frame["value"] += np.where(frame["seed"] == 0, 20.0, -20.0)
+    for figure in (
+        along_training(frame, Arms.of(list(ARMS), TITLES), 0.95, RANK),
+        against_rank(frame, Arms.of(list(ARMS), TITLES), 0.95, RANK),
+    ):
+        low, high = figure.axes[0].get_ylim()
+        assert high == 100
+        assert low == 0 or figure.axes[0].get_legend() is not None  # which has its room below 0
+        assert all(0 <= tick <= 100 for tick in figure.axes[0].get_yticks() if tick >= low)
+        assert all(axis.get_xlim()[0] >= 0 for axis in figure.axes)
+
+
 def test_figures_are_written_and_repeat_themselves(tmp_path: Path) -> None:
     frame = metrics()
     written = trajectory_figures(frame, list(ARMS), TITLES, tmp_path / "a", 0.95, RANK)

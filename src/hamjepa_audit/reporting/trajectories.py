@@ -122,6 +122,9 @@ def against_rank(metrics: pd.DataFrame, arms: Arms, confidence: float, rank: str
             handle = Line2D([], [], color=arms.colours[arm], marker="o", markersize=3)
             handle.set_label(_correlation(row))
             correlations[axis].append(handle)
+    _share_limits(axes, 0, 100)
+    for axis in axes:
+        axis.set_xlim(left=max(0.0, axis.get_xlim()[0]))
     _name_correlations(correlations)
     label_axes(axes, _label(rank), _label(PROBE))
     meaning = note(metrics, f"{100 * confidence:g}% t intervals")
