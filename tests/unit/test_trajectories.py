@@ -37,7 +37,11 @@ from hamjepa_audit.plans.identity import run_key
 from hamjepa_audit.plans.study import StudyPlan
 from hamjepa_audit.reporting.collect import collect_study
 from hamjepa_audit.reporting.drawing import Arms
-from hamjepa_audit.reporting.trajectories import against_rank, along_training, trajectory_figures
+from hamjepa_audit.reporting.trajectory_figures import (
+    against_rank,
+    along_training,
+    trajectory_figures,
+)
 from hamjepa_audit.statistics.seeds import SeedTable
 from hamjepa_audit.statistics.statement_parts import Runs, rank_tracks_accuracy
 from hamjepa_audit.statistics.trajectories import rank_correlations

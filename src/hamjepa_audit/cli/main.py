@@ -15,9 +15,9 @@ from hamjepa_audit.cli import (
     evaluation,
     gain,
     inspection,
+    page,
     parameters,
     publication,
-    report,
     reports,
     runs,
     theory,
@@ -25,7 +25,7 @@ from hamjepa_audit.cli import (
 from hamjepa_audit.errors import CheckFailedError, UserError
 from hamjepa_audit.layout import Layout
 
-USER_CAN_MEND = 2
+USER_CAN_FIX = 2
 FAILED = 1
 INTERRUPTED = 130
 TERMINATED = 143
@@ -46,7 +46,7 @@ PANELS = {
         *reports.COMMANDS,
         *gain.COMMANDS,
         *audit.COMMANDS,
-        *report.COMMANDS,
+        *page.COMMANDS,
     ),
     LOOKING: (*inspection.COMMANDS, *publication.COMMANDS),
     "Theory": theory.COMMANDS,
@@ -89,7 +89,7 @@ def main() -> None:
         sys.exit(app(standalone_mode=False))
     except (UserError, typer.TyperException) as error:
         message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
-        _fail(message, USER_CAN_MEND, debug)
+        _fail(message, USER_CAN_FIX, debug)
     except CheckFailedError as error:
         _fail(str(error), FAILED, debug)
     except (KeyboardInterrupt, typer.Abort):

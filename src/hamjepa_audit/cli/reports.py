@@ -90,7 +90,7 @@ def figures(context: typer.Context, study: Study) -> None:
     from hamjepa_audit.params.audit import load_audit
     from hamjepa_audit.plans.figures import has_trajectories
     from hamjepa_audit.reporting.figures import study_figures
-    from hamjepa_audit.reporting.trajectories import trajectory_figures
+    from hamjepa_audit.reporting.trajectory_figures import trajectory_figures
 
     layout = layout_of(context)
     params = load_study(layout.params, study)
