@@ -74,7 +74,7 @@ def recorded_checkpoint(
     else:
         source = layout.checkpoint_along(run_id, epoch)
     if not source.exists() or not layout.record(run_id).exists():
-        raise _missing(run, source)
+        raise _missing(run, source, layout.is_without_weights(run_id))
     files = read_record(layout, run_id)["files"]
     if source.name not in files:
         raise UserError(
@@ -85,8 +85,9 @@ def recorded_checkpoint(
     return source
 
 
-def _missing(run: RunParams, source: Path) -> UserError:
+def _missing(run: RunParams, source: Path, adopted: bool = False) -> UserError:
+    first = f"its run was adopted without weights: delete {source.parent}, then " if adopted else ""
     return UserError(
-        f"missing checkpoint {source} or its record; run: hamjepa-audit pretrain "
+        f"missing checkpoint {source} or its record; {first}run: hamjepa-audit pretrain "
         f"--study {run.study} --arm {run.arm.name} --epochs {run.epochs} --seed {run.seed}"
     )

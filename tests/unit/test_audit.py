@@ -201,12 +201,20 @@ def test_names_that_no_claim_has_are_told_if_nothing_is_tested(
     rows = metrics[(metrics["study"] == "cifar100") & metrics["arm"].isin(["hamjepa", "sigreg"])]
     if names and column not in ("study", "epochs"):
         rows = rows[rows[column].isin(list(names))]
+    probe = rows[rows["metric"] == "linear_probe_top1"]
+    hamjepa = rows[rows["arm"] == "hamjepa"]
+    other_run = hamjepa["run_id"].str.replace("hamjepa", "identity")
+    unclaimed = [
+        hamjepa.assign(arm="identity", run_id=other_run),
+        probe.assign(metric="alignment", unit="dimensionless"),
+    ]
+    rows = pd.concat([rows, *unclaimed]) if column == "epochs" else rows
     rows = rows.assign(**{column: rows[column].replace(names)})
     rows = rows.assign(checkpoint_epoch=rows["epochs"])
     file, out = str(parquet(rows, tmp_path / "rows.parquet")), str(tmp_path / "out")
     command = ("--params", str(params_folder), "audit", "--metrics", file, "--out", out)
     status, stderr = run_command(monkeypatch, capsys, *command)
-    assert (status, len(stderr.splitlines())) == (0, 1 if told else 0)
+    assert (status, len(stderr.splitlines())) == (0, 1 if told else 0), stderr
     assert told in stderr
 
 

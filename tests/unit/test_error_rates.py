@@ -14,15 +14,17 @@ from hamjepa_audit.params.audit import AuditParams, load_audit
 from hamjepa_audit.statistics.claim_differences import difference_evidence
 from hamjepa_audit.statistics.claims import measurement_evidence
 from hamjepa_audit.statistics.comparison import adjusted
-from hamjepa_audit.statistics.statement_parts import Part
-from hamjepa_audit.statistics.statements import statement_evidence
-from hamjepa_audit.statistics.verdicts import (
+from hamjepa_audit.statistics.decision_tables import (
     CARRIED,
     CARRIED_STATEMENTS,
     DIFFERENCES,
     MEASUREMENTS,
     STATEMENTS,
     Verdict,
+)
+from hamjepa_audit.statistics.statement_parts import Part
+from hamjepa_audit.statistics.statements import statement_evidence
+from hamjepa_audit.statistics.verdicts import (
     difference_verdicts,
     direction_verdicts,
     measurement_verdicts,

@@ -16,7 +16,7 @@ from hamjepa_audit.reporting.formatting import (
 
 @pytest.mark.parametrize(
     ("number_of", "text"),
-    [((1,), "1 seed"), ((5,), "5 seeds"), ((3, 5), "3 to 5 seeds"), ((0, 1), "0 to 1 seed")],
+    [((1,), "1 seed"), ((5,), "5 seeds"), ((3, 5), "3 to 5 seeds"), ((0, 1), "0 to 1 seeds")],
 )
 def test_quantities(number_of: tuple[int, ...], text: str) -> None:
     assert quantity(number_of[0], "seed", *number_of[1:]) == text

@@ -169,7 +169,7 @@ def test_runs_of_a_study_that_is_gone_are_of_an_unknown_one_and_foreign_folders_
     entries = take_inventory(LAYOUT)
     assert states(entries) == {
         ("run", "unknown study"): RUNS, ("evaluation", "unknown study"): len(ARMS),
-        ("state", "unknown study"): 1, ("tables", "unknown study"): 1,
+        ("state", "unknown study"): 1, ("report", "unknown study"): 1,
     }  # fmt: skip
     assert take_inventory(LAYOUT, [STUDY]) == entries
     with pytest.raises(UserError, match="no study 'digit' in params/studies"):
@@ -200,11 +200,11 @@ def test_tables_of_a_study_that_is_gone_are_pruned_with_its_runs(place: Path) ->
     kept = [LAYOUT.tables("My notes"), LAYOUT.figures(f"{STUDY}_controls")]
     for folder in (*folders, *kept):
         folder.mkdir(parents=True, exist_ok=True)
-    assert "tables" not in {entry.kind for entry in take_inventory(LAYOUT)}
+    assert "report" not in {entry.kind for entry in take_inventory(LAYOUT)}
     (place / f"params/studies/{STUDY}_controls.yaml").write_text("title: Of its own\n")
     (place / f"params/studies/{STUDY}.yaml").unlink()
     entries = take_inventory(LAYOUT, [STUDY])
-    assert prunable([entry for entry in entries if entry.kind == "tables"]) == []
+    assert prunable([entry for entry in entries if entry.kind == "report"]) == []
     for entry in prunable(entries, [STUDY]):
         delete(entry)
     assert not any(folder.exists() for folder in folders) and all(x.exists() for x in kept)

@@ -119,7 +119,7 @@ def test_predictors_are_not_measured_on_states_that_are_not_finite(
 def test_an_arm_without_a_predictor_has_none_to_measure(place: Path) -> None:
     (batch,) = [b for b in plan_of(LAYOUT, STUDY).batches.values() if b.arm == "sigreg"]
     with pytest.raises(UserError, match="has no predictor; name another arm"):
-        steps.measure_predictors(batch, torch.device("cpu"))
+        batch.require("dynamics")
 
 
 @pytest.mark.faults

@@ -93,6 +93,7 @@ def test_provenance_names_the_tables_of_the_plan_and_removes_others(place: Path)
     plan = plan_of(LAYOUT, STUDY)
     with pytest.raises(UserError, match=r"selection.json does not match the current parameters"):
         write_study_provenance(plan, AuditPlan.load(LAYOUT))
+    assert list(folder.glob("gain.*"))  # nothing is deleted
     plan.write_selection()
     content = read_sealed_json(write_study_provenance(plan, AuditPlan.load(LAYOUT)))
     assert set(content["files"]) == {path.name for path in plan.tables()}

@@ -169,8 +169,7 @@ def test_a_run_that_exists_is_not_trained_again(
     status, printed = run(context, folder, *PRETRAIN)
     assert status == 0 and f"{record.parent.name} exists already" in printed
     assert {path: path.read_bytes() for path in files_of(folder)} == before
-    record.with_name("without_weights.json").unlink(missing_ok=True)
-    record.with_name("checkpoint.safetensors").unlink(missing_ok=True)
+    record.with_name("history.parquet").unlink()
     assert run(context, folder, *PRETRAIN)[0] == 0
     assert results_of(folder) == results_of(place)
 

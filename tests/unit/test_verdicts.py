@@ -1,5 +1,6 @@
 """Verdicts: the decision tables line by line, and verdicts on simulated runs with known truth."""
 
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,8 +16,8 @@ from hamjepa_audit.statistics.audit import audit
 from hamjepa_audit.statistics.claim_differences import difference_evidence
 from hamjepa_audit.statistics.claims import measurement_evidence
 from hamjepa_audit.statistics.comparison import adjusted
+from hamjepa_audit.statistics.decision_tables import Verdict
 from hamjepa_audit.statistics.verdicts import (
-    Verdict,
     difference_verdicts,
     direction_verdicts,
     measurement_verdicts,
@@ -48,6 +49,52 @@ def row(n: int = 5, **p: float) -> pd.DataFrame:
 
 def verdict(decide, table: pd.DataFrame) -> str:
     return decide(table, 0.05, 3)["verdict"].iloc[0]
+
+
+def expected_of_difference(same: bool, sign: bool, equal: bool, differs: bool, low: bool) -> str:
+    """By hand, from what is shown: whether the sign agrees and is shown, and so on."""
+    if sign and not same:
+        return "not reproduced"
+    if sign and equal:
+        return "reproduced"
+    if low:
+        return "not reproduced"
+    if sign and differs:
+        return "direction reproduced, size differs"
+    return "inconclusive"
+
+
+def expected_of_carried(same: bool, sign: bool, low: bool) -> str:
+    if (sign and not same) or low:
+        return "does not carry over"
+    return "carries over" if sign else "inconclusive"
+
+
+def test_every_combination_of_what_is_shown_has_its_verdict() -> None:
+    """Beside tables written a second time, as nested conditions."""
+    for same, *shown, n in product([True, False], *[[True, False]] * 4, [0, 2, 3]):
+        sign, equal, differs, low = shown
+        p = [YES if it else NO for it in shown]
+        names = ("p", "p_equivalence", "p_new_runs", "p_h0_margin_or_more")
+        table = row(n, mean=4.0 if same else -4.0, **dict(zip(names, p, strict=True)))
+        of_size = "reproduced" if equal else "not reproduced" if differs else "inconclusive"
+        for decide, expected in (
+            (measurement_verdicts, of_size),
+            (difference_verdicts, expected_of_difference(same, sign, equal, differs, low)),
+            (direction_verdicts, expected_of_carried(same, sign, low)),
+        ):
+            enough = {0: "not run", 2: "inconclusive", 3: expected}[n]
+            assert verdict(decide, table) == enough, (decide, same, shown, n)
+
+
+def test_every_combination_of_parts_of_a_statement_has_its_verdict() -> None:
+    for holds, fails, carried in product([True, False], repeat=3):
+        p = {"p_h0_fails": YES if holds else NO, "p_h0_holds": YES if fails else NO}
+        words = ("carries over", "does not carry over") if carried else (
+            "reproduced", "not reproduced",
+        )  # fmt: skip
+        expected = words[0] if holds else words[1] if fails else "inconclusive"
+        assert verdict(statement_verdicts, row(**p).assign(carried=carried)) == expected
 
 
 @pytest.mark.parametrize(

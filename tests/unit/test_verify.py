@@ -304,10 +304,19 @@ def test_what_training_took_is_among_the_metrics_and_verified(place: Path) -> No
     assert any(f"{path} does not hold exactly the rows" in line for line in problems())
 
 
-def test_tables_of_runs_that_were_deleted_are_said_to_need_making_again(place: Path) -> None:
-    """Also when the runs' evaluation is gone, as after `runs prune`."""
+def test_a_selection_of_runs_that_do_not_exist_is_noticed(place: Path) -> None:
+    """As after `runs prune`, which deletes the runs' evaluation, too."""
     for pattern in (RUN.format(FIRST), BATCHES[0]):
         shutil.rmtree(find(pattern))
+    (line,) = [line for line in problems() if "do not exist (1, such as" in line]
+    assert line.startswith(f"results/studies/{STUDY}/selection.json names runs")
+    assert f"run: snakemake --cores all results/tables --config studies='[{STUDY}]'" in line
+    (LAYOUT.params / f"studies/{STUDY}.yaml").unlink()
+    (line,) = [line for line in problems() if "do not exist (1, such as" in line]
+    assert line.endswith(f"run: hamjepa-audit runs prune --study {STUDY} --yes")
+
+
+def test_joint_metrics_of_a_study_that_was_pruned_are_noticed(place: Path) -> None:
+    shutil.rmtree(LAYOUT.selection(STUDY).parent)
     (line,) = [line for line in problems() if "no longer exist" in line]
-    assert line.startswith(f"the tables in results/studies/{STUDY} were made from runs that no")
-    assert f"--config studies='[{STUDY}]'" in line and f"runs prune --study {STUDY}" in line
+    assert f"results/metrics.parquet was made from tables of {STUDY}" in line

@@ -14,7 +14,7 @@ from hamjepa_audit.layout import Layout
 from hamjepa_audit.metrics import METRICS_SCHEMA, TRAINING_SECONDS
 from hamjepa_audit.params import load_study
 from hamjepa_audit.plans.study import DYNAMICS, TRAJECTORY, StudyPlan, data_digest
-from hamjepa_audit.statistics.verdicts import Verdict
+from hamjepa_audit.statistics.decision_tables import Verdict
 from tests.conftest import REPOSITORY
 from tests.tiny import audit, edit, files_below
 from tests.workflow.conftest import snakemake

@@ -60,12 +60,21 @@ def test_what_is_there_is_made_by_no_target(folder: Path) -> None:
     assert NOTHING in snakemake(folder, "-n", *targets)
 
 
-def test_times_of_what_is_named_by_its_content_do_not_matter(folder: Path) -> None:
+def test_times_of_what_is_named_by_its_content_train_and_measure_nothing(folder: Path) -> None:
     # Inputs are touched after outputs.
     for place in ("results/evaluation", "results/runs", f"data/{STUDY}"):
         for path in (folder / place).rglob("*.*"):
             path.touch()
-    assert planned(folder) == {}
+    assert not {"pretrain", "extract", "knn", "geometry", "dynamics"} & {*planned(folder)}
+
+
+@pytest.mark.parametrize("pattern", ["runs/*-s0-*/run.json", "evaluation/*/knn-*.parquet"])
+def test_what_was_trained_or_measured_again_reaches_the_tables(folder: Path, pattern: str) -> None:
+    """Also by a call that asked for no tables, or whose Snakemake was killed."""
+    next((folder / "results").glob(pattern)).touch()
+    jobs = planned(folder)
+    assert jobs["collect"] == jobs["tables"] == jobs["audit"] == 1
+    assert not {"pretrain", "extract", "knn"} & {*jobs}
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """Collects measurements into long tables, and computes statistics from these."""
 
 
+# By modification times, because a run that was trained again has the same name.
 rule collect:
     input:
+        records,
+        measurements,
         selection=selection,
-        measurements=ancient(measurements),
     output:
         [LAYOUT.study_table("{study}", kind) for kind in LONG_TABLES],
     log:
@@ -49,6 +51,7 @@ rule tables:
 
 rule provenance:
     input:
+        claims_selection,
         ancient(records),
         selection=selection,
         tables=lambda wildcards: plan(wildcards.study).tables(),

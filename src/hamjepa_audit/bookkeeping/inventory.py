@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from hamjepa_audit.bookkeeping.measurements import require_origin
+from hamjepa_audit.bookkeeping.records import is_complete
 from hamjepa_audit.bookkeeping.states import remove_states
 from hamjepa_audit.errors import UserError, explained
 from hamjepa_audit.files import read_parquet
@@ -17,7 +18,7 @@ from hamjepa_audit.params import load_study
 from hamjepa_audit.params.loading import require_study, study_names
 from hamjepa_audit.plans.study import StudyPlan, data_digest
 
-Kind = Literal["run", "state", "evaluation", "measurement", "features", "tables"]
+Kind = Literal["run", "state", "evaluation", "measurement", "features", "report"]
 Standing = Literal["current", "left over", "unknown data", "unknown study"]
 State = Standing | Literal["incomplete"]
 
@@ -28,12 +29,11 @@ _BATCH = re.compile(r"([a-z][a-z0-9_]*)-[a-z][a-z0-9_]*-e\d+-[0-9a-f]{12}")
 
 @dataclass(frozen=True)
 class Entry:
-    """A run, the saved states of an unfinished run, an evaluation of runs, or an item of one.
-
-    Or a folder of tables or figures of a study that has no parameter file.
+    """A run, states of an unfinished run, an evaluation or an item of one, or a study's report.
 
     Attributes:
-        kind: which of these it is.
+        kind: which of these it is; a report is a folder of tables or figures of a study that has no
+            parameter file.
         path: its folder or file.
         study: the study that it belongs to.
         standing: whether the parameters ask for it. This is unknown if the study's data are not
@@ -73,7 +73,7 @@ def take_inventory(layout: Layout, studies: Sequence[str] | None = None) -> list
         *_runs(layout, plans),
         *_states(layout, plans),
         *_evaluations(layout, plans),
-        *_tables(layout, known),
+        *_reports(layout, known),
     ]
     if studies is None:
         return found
@@ -128,11 +128,7 @@ def _plan(layout: Layout, name: str) -> StudyPlan | None:
 
 def _runs(layout: Layout, plans: dict[str, StudyPlan | None]) -> Iterator[Entry]:
     for folder, study in _named(layout.runs(), _RUN):
-        files = (layout.record(folder.name), layout.run_history(folder.name))
-        weights = layout.checkpoint(folder.name).exists()
-        complete = all(file.exists() for file in files) and (
-            weights or layout.is_without_weights(folder.name)
-        )
+        complete = is_complete(layout, folder.name)
         yield Entry("run", folder, study, _standing(plans, study, folder.name), complete)
 
 
@@ -161,13 +157,13 @@ def _evaluations(layout: Layout, plans: dict[str, StudyPlan | None]) -> Iterator
             yield Entry("features", features, study, "left over", True)
 
 
-def _tables(layout: Layout, known: Collection[str]) -> Iterator[Entry]:
+def _reports(layout: Layout, known: Collection[str]) -> Iterator[Entry]:
     """The long tables, tables for readers and figures of studies without a parameter file."""
     figures = layout.figures("any").parent
     for root in (layout.studies(), layout.audit_tables(), figures):
         for folder in sorted(root.glob("*/")):
             if _STUDY.fullmatch(folder.name) and folder.name not in known:
-                yield Entry("tables", folder, folder.name, "unknown study", True)
+                yield Entry("report", folder, folder.name, "unknown study", True)
 
 
 def _standing(plans: dict[str, StudyPlan | None], study: str, name: str) -> Standing:

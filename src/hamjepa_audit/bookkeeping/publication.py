@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hamjepa_audit.bookkeeping.measurements import require_origin
-from hamjepa_audit.bookkeeping.records import read_record, require_recorded
+from hamjepa_audit.bookkeeping.records import read_record
 from hamjepa_audit.bookkeeping.verification import verify_results
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import (
@@ -17,6 +17,7 @@ from hamjepa_audit.files import (
     read_json,
     read_parquet,
     read_sealed_json,
+    require_sha256,
     write_sealed_json,
 )
 from hamjepa_audit.layout import Layout
@@ -113,7 +114,8 @@ def _adopt_batch(batch: Batch, published: Layout) -> int:
         require_origin(published, file, read_parquet(file, sealed=True), batch.run_ids)
     for name in batch.run_ids:
         history = published.run_history(name)
-        require_recorded(history, read_record(published, name)["files"][history.name])
+        recorded = read_record(published, name)["files"][history.name]
+        require_sha256(history, recorded, "its run's record", "fetch it again")
     for file in measurements:
         _copy(file, published, layout)
     for name in batch.run_ids:

@@ -46,6 +46,13 @@ def read_record(layout: Layout, run_id: str) -> Record:
     return record
 
 
+def is_complete(layout: Layout, run_id: str) -> bool:
+    """Whether a run has its record, its history, and weights unless it was adopted without."""
+    files = (layout.record(run_id), layout.run_history(run_id))
+    weights = layout.checkpoint(run_id).exists() or layout.is_without_weights(run_id)
+    return weights and all(file.exists() for file in files)
+
+
 def require_recorded(path: Path, recorded: str) -> None:
     """Checks that a file of a run has the SHA-256 that the run's record has for it.
 

@@ -66,11 +66,12 @@ def write_study_provenance(plan: StudyPlan, audit: AuditPlan) -> Path:
         UserError: a table or a run's record is missing, changed or damaged; or the parameters now
             give another selection than the one that the tables were made from.
     """
-    for path in [*plan.stale_tables(), *stale_figures(plan.study, audit)]:
-        path.unlink()
     layout, name = plan.layout, plan.study.name
     selections = {layout.selection(name): plan.selection()}
-    return _write(layout, layout.tables(name), plan.tables(), _of_studies([plan]), selections)
+    target = _write(layout, layout.tables(name), plan.tables(), _of_studies([plan]), selections)
+    for path in [*plan.stale_tables(), *stale_figures(plan.study, audit)]:
+        path.unlink()
+    return target
 
 
 def write_audit_provenance(audit: AuditPlan, plans: Sequence[StudyPlan]) -> Path:

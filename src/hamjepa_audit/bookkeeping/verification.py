@@ -190,7 +190,7 @@ def _verify_study_tables(result: Verification, layout: Layout, study: str) -> No
         return
     gone = [run for run in selection["runs"] if not layout.record(run).exists()]
     if layout.runs().exists() and gone:
-        result.check("study tables", _refuse_tables_without_runs, path.parent, gone)
+        result.check("study tables", _refuse_without_runs, layout, path, gone)
         return
     sources = _sources(layout, selection)
     for kind, table in made.items():
@@ -215,12 +215,16 @@ def _read_selection(path: Path) -> dict[str, Any]:
     return selection
 
 
-def _refuse_tables_without_runs(folder: Path, gone: Sequence[str]) -> None:
+def _refuse_without_runs(layout: Layout, selection: Path, gone: Sequence[str]) -> None:
+    study = selection.parent.name
+    known = (layout.params / "studies" / f"{study}.yaml").exists()
+    command = (
+        f"snakemake --cores all results/tables --config studies='[{study}]'"
+        if known
+        else f"hamjepa-audit runs prune --study {study} --yes"
+    )
     raise UserError(
-        f"the tables in {folder} were made from runs that no longer exist ({len(gone)}, such as "
-        f"{gone[0]}); run: snakemake --cores all results/tables --config "
-        f"studies='[{folder.name}]', or for a study that you have given up: hamjepa-audit runs "
-        f"prune --study {folder.name} --yes"
+        f"{selection} names runs that do not exist ({len(gone)}, such as {gone[0]}); run: {command}"
     )
 
 
@@ -251,6 +255,12 @@ def _check_joint_metrics(layout: Layout) -> None:
             f"{layout.studies_selection()} does not list studies; delete it and run snakemake again"
         )
     sources = [layout.study_table(str(study), "metrics") for study in studies]
+    gone = [str(source.parent.name) for source in sources if not source.exists()]
+    if gone:
+        raise UserError(
+            f"{layout.metrics()} was made from tables of {', '.join(gone)} that no longer exist; "
+            f"run: snakemake --cores all results/tables"
+        )
     _check_rows(layout, layout.metrics(), METRICS_SCHEMA, sources)
 
 

@@ -42,10 +42,11 @@ def _on_device(name: str, measure: str, description: str) -> Callable[..., None]
     ) -> None:
         from hamjepa_audit.training.device import leased_device, make_deterministic
 
-        measure = getattr(import_module(f"hamjepa_audit.evaluation.{module}"), function)
         batch = batch_of(context, study, arm, epochs)
+        work = getattr(import_module(f"hamjepa_audit.evaluation.{module}"), function)
         make_deterministic(threads)
-        typer.echo(measure(batch, context.with_resource(leased_device(device, runs_per_gpu))))
+        batch.require(name)
+        typer.echo(work(batch, context.with_resource(leased_device(device, runs_per_gpu))))
 
     command.__name__, command.__doc__ = name, description
     return command

@@ -27,8 +27,7 @@ def gain(context: typer.Context, study: Study) -> None:
             f"'{sides.method}', or any other beside them; name another study"
         )
     metrics = read_parquet(layout.study_table(study, "metrics"), METRICS_SCHEMA).to_pandas()
-    arms = [arm.name for arm in params.arms]
-    titles = {arm.name: arm.title for arm in params.arms}
+    arms, titles = params.arm_names, params.arm_titles
     audit = load_audit(layout.params)
     margins = {metric: audit.absolute_margin(metric) for metric in sides.accuracies}
     equivalence = Equivalence(margins, audit.minimum_seeds)

@@ -98,13 +98,8 @@ def measure_predictors(
     """Measures every run's predictor on the test images' views; returns the file.
 
     Raises:
-        UserError: the arm has no predictor; features are missing, damaged or not finite; or a
-            checkpoint is not the run's.
+        UserError: features are missing, damaged or not finite; or a checkpoint is not the run's.
     """
-    if DYNAMICS not in batch.steps:
-        raise UserError(
-            f"arm '{batch.arm}' of study '{batch.study.name}' has no predictor; name another arm"
-        )
 
     def rows_of(name: str, run: RunParams) -> list[Measurement]:
         source = recorded_checkpoint(batch.layout, run, name)

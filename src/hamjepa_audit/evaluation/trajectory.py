@@ -29,13 +29,8 @@ def measure_trajectory(batch: Batch, device: torch.device) -> Path:
     """Measures all metrics of every run's checkpoints before the last; returns the file.
 
     Raises:
-        UserError: the study keeps no such checkpoints, or runs lack some.
+        UserError: runs lack some of these checkpoints.
     """
-    if not batch.epochs_along:
-        raise UserError(
-            f"study '{batch.study.name}' keeps no checkpoints along its runs of {batch.epochs} "
-            f"epochs; set checkpoints.every_epochs in its parameters"
-        )
     _require_checkpoints(batch)
     store = verify_store(batch.layout.store(batch.study.data.name))
     train, test = (open_images(split, device) for split in (store.train, store.test))

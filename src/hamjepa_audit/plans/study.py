@@ -80,6 +80,22 @@ class Batch:
         predicts = self.runs[0].arm.objective.kind == "phase_space"
         return (*STEPS, *along, *((DYNAMICS,) if predicts else ()))
 
+    def require(self, step: str) -> None:
+        """Refuses to make a measurement that the batch does not have.
+
+        Raises:
+            UserError: `step` needs checkpoints along training or a predictor, and there are none.
+        """
+        if step == TRAJECTORY and step not in self.steps:
+            raise UserError(
+                f"study '{self.study.name}' keeps no checkpoints along its runs of {self.epochs} "
+                f"epochs; set checkpoints.every_epochs in its parameters"
+            )
+        if step == DYNAMICS and step not in self.steps:
+            raise UserError(
+                f"arm '{self.arm}' of study '{self.study.name}' has no predictor; name another arm"
+            )
+
     @property
     def adopted(self) -> bool:
         """Whether its runs were adopted without weights, with all their measurements."""

@@ -24,9 +24,9 @@ from hamjepa_audit.reporting.style import (
     save,
     styled,
 )
+from hamjepa_audit.statistics.decision_tables import Verdict
 from hamjepa_audit.statistics.power import t_test_power
 from hamjepa_audit.statistics.summaries import interval
-from hamjepa_audit.statistics.verdicts import Verdict
 
 FURTHEST = 6.0
 """Largest deviation that is drawn, in margins; larger ones are written at the edge as numbers."""

@@ -168,7 +168,7 @@ def quantity(low: int, noun: str, high: int | None = None) -> str:
     """A number of things, or a range of numbers, as text: '1 seed', '5 seeds', '3 to 5 seeds'."""
     most = low if high is None else high
     many = f"{low} to {most}" if low < most else f"{most}"
-    return f"{many} {noun}{'' if most == 1 else 's'}"
+    return f"{many} {noun}{'' if many == '1' else 's'}"
 
 
 def p_value(value: float) -> str:

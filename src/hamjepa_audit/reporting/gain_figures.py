@@ -73,7 +73,7 @@ def write_gain_figures(
     Raises:
         UserError: a file can't be written.
     """
-    titles = {arm.name: arm.title for arm in study.arms}
+    titles = study.arm_titles
     sides, confidence = study.statistics.gain, study.statistics.confidence
     final = metrics[metrics["checkpoint_epoch"] == metrics["epochs"]]
     figures = {}

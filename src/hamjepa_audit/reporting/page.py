@@ -27,9 +27,9 @@ from hamjepa_audit.reporting.page_claims import (
 from hamjepa_audit.reporting.page_studies import StudyTables, condition_anchor
 from hamjepa_audit.reporting.pictures import HEIGHT, WIDTH
 from hamjepa_audit.statistics.audit import Audit
+from hamjepa_audit.statistics.decision_tables import DECISIONS, Verdict
 from hamjepa_audit.statistics.hypothesis_tests import MOST_SIGNS
 from hamjepa_audit.statistics.seeds import SeedTable
-from hamjepa_audit.statistics.verdicts import DECISIONS, Verdict
 
 MINUS = re.compile(r"(?<![\w)])-(?=[\d.∞])")
 """Matches a hyphen that is a minus sign: before a number, and not between two words."""

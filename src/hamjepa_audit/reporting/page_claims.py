@@ -21,10 +21,10 @@ from hamjepa_audit.reporting.formatting import (
 from hamjepa_audit.reporting.names import metric_title, with_readout
 from hamjepa_audit.reporting.page_evidence import of_difference, of_number, of_statement
 from hamjepa_audit.reporting.pictures import Picture, picture
+from hamjepa_audit.statistics.decision_tables import Verdict
 from hamjepa_audit.statistics.seeds import SeedTable
 from hamjepa_audit.statistics.statements import BETWEEN_PARTS, BETWEEN_READINGS
 from hamjepa_audit.statistics.summaries import interval
-from hamjepa_audit.statistics.verdicts import Verdict
 
 KINDS = {
     "difference": "Differences between arms",

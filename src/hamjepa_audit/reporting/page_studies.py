@@ -102,7 +102,7 @@ class Study(NamedTuple):
 def study(tables: StudyTables, titles: Titles) -> Study:
     """The part of the page on a study."""
     params = tables.params
-    arms = [arm.name for arm in params.arms]
+    arms = params.arm_names
     epochs = " and ".join(str(number) for number in params.epochs)
     return Study(
         name=params.name,

@@ -163,7 +163,7 @@ def _draw_trajectory(
     common = rank.index.intersection(accuracy.index)
     rank, accuracy = rank.loc[common], accuracy.loc[common]
     colour = arms.colours[arm]
-    axis.errorbar(  # NaN, where there is a single seed, draws no bar
+    axis.errorbar(  # NaN draws no bar
         rank["mean"], accuracy["mean"],
         xerr=rank["ci_high"] - rank["mean"], yerr=accuracy["ci_high"] - accuracy["mean"],
         color=colour, elinewidth=0.7, alpha=0.45, linestyle="none",

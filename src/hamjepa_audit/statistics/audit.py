@@ -82,8 +82,9 @@ def untested_because(
     """Why no claim at all is tested on metrics of studies that have claims, as text.
 
     Returns:
-        The names in the metrics that occur in no claim, each with a hint; or that the names are not
-        the reason; empty if a claim is tested, or if no study has claims (see `without_claims`).
+        Where no claim has any of the arms, readouts or metrics, their names, each with a hint; or
+        that the names are not the reason; empty if a claim is tested, or if no study has claims
+        (see `without_claims`).
     """
     tested = any((table["n"] > 0).any() for table in tables[:3])
     if tested or set(metrics["study"]) == set(without_claims(metrics, claims, params)):
@@ -107,7 +108,7 @@ def _unclaimed(metrics: pd.DataFrame, claims: Claims, params: AuditParams) -> It
         "metric": {params.our_metric(metric) for metric in stated},
     }
     for column, names in known.items():
-        for name in sorted(set(metrics[column]) - names):
-            # The best of a kNN sweep is of any k.
-            if column != "metric" or not re.match(KNN_AT, name):
-                yield f"the {column} '{name}' ({nearest(name, names)})"
+        found = set(metrics[column])
+        # The best of a kNN sweep is of any k.
+        if not (found & names or any(re.match(KNN_AT, name) for name in found)):
+            yield from (f"the {column} '{name}' ({nearest(name, names)})" for name in sorted(found))

@@ -14,6 +14,7 @@ import pandas as pd
 
 from hamjepa_audit.params.audit import AuditParams
 from hamjepa_audit.statistics.comparison import family_sizes, prediction
+from hamjepa_audit.statistics.decision_tables import Verdict
 from hamjepa_audit.statistics.hypothesis_tests import (
     Array,
     Estimate,
@@ -21,7 +22,6 @@ from hamjepa_audit.statistics.hypothesis_tests import (
     welch,
 )
 from hamjepa_audit.statistics.power import power_to_show
-from hamjepa_audit.statistics.verdicts import Verdict
 
 
 class PlannedTest(NamedTuple):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hamjepa_audit.bookkeeping.provenance import code_and_environment
+from hamjepa_audit.bookkeeping.records import is_complete
 from hamjepa_audit.bookkeeping.states import remove_states
 from hamjepa_audit.data.store import open_store, verify_store
 from hamjepa_audit.data.streaming import StreamedImages, open_images
@@ -59,7 +60,7 @@ def train_run(
     started, code, name = datetime.now(UTC), code_and_environment(), run_id(run, digest)
     with ExitStack() as lock:
         ranks.from_first(lambda: lock.enter_context(sole_process(layout.run_lock(name), name)))
-        if ranks.from_first(lambda: _exists(layout, name)):
+        if ranks.from_first(lambda: is_complete(layout, name)):
             ranks.from_first(lambda: _leave(layout, name))
             return layout.record(name)
         states = States(
@@ -90,12 +91,6 @@ def train_run(
             write_run(layout, run, digest, result, how, along.publish())
             states.remove()
     return layout.record(name)
-
-
-def _exists(layout: Layout, name: str) -> bool:
-    """Whether a run was trained, or adopted without weights: its record is written last."""
-    weights = layout.checkpoint(name).exists() or layout.is_without_weights(name)
-    return weights and layout.record(name).exists()
 
 
 def _leave(layout: Layout, name: str) -> None:

@@ -65,15 +65,15 @@ def reading_raw_data(source: Source, raw: Path) -> Iterator[None]:
 
 
 def decode_rgb(image: Path | IO[bytes], where: str) -> Image.Image:
-    """Decodes an image of 8 bits per channel to RGB with Pillow.
+    """Decodes an image to RGB of 8 bits per channel with Pillow.
 
     Args:
         image: a file or a stream.
         where: name of the image in error messages.
 
     Raises:
-        UserError: the file can't be read, is not an image, is damaged, or has more than 8 bits per
-            channel.
+        UserError: the file can't be read, is not an image or is damaged; or its values are grey and
+            of more than 8 bits, which Pillow would clip.
     """
     advice = "fetch it again or take it out of the data set"
     try:
