@@ -15,7 +15,7 @@ import pytest
 
 from hamjepa_audit.metrics import TRAINING_SECONDS
 from tests.conftest import REPOSITORY
-from tests.tiny import STUDY, audit, edit
+from tests.tiny import STUDY, audit
 from tests.workflow.conftest import snakemake
 
 pytestmark = [pytest.mark.workflow, pytest.mark.faults]
@@ -135,9 +135,12 @@ def test_a_killed_job_is_named_and_the_next_call_goes_on(
     assert list((without_a_run / "results" / "state").iterdir()) == []
 
 
-def test_what_jobs_finish_after_snakemake_was_killed_is_kept_and_used(without_a_run: Path) -> None:
-    for key, value in {"arms": ["sigreg", "identity"], "seeds": [7]}.items():
-        edit(without_a_run / f"params/studies/{STUDY}.yaml", key, value)
+def test_what_jobs_finish_after_snakemake_was_killed_is_kept_and_used(
+    finished: Path,
+    without_a_run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     working, lock, job = training(without_a_run)
     working.kill()
     working.communicate()
@@ -148,5 +151,6 @@ def test_what_jobs_finish_after_snakemake_was_killed_is_kept_and_used(without_a_
     snakemake(without_a_run, "--unlock")
     snakemake(without_a_run, "results/tables")
     assert record.read_bytes() == trained
-    overview = (without_a_run / f"results/tables/{STUDY}/overview.md").read_text()
-    assert "(1)" in overview and "(2)" not in overview  # of one seed
+    assert tables_of(without_a_run) == tables_of(finished)
+    monkeypatch.chdir(without_a_run)
+    assert audit(monkeypatch, capsys, "verify")[0] == 0  # the run's new training time included
