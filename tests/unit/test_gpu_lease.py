@@ -262,6 +262,7 @@ def test_every_step_that_computes_on_a_gpu_leases_one(
     for module in (device, distributed):
         monkeypatch.setattr(module, "leased_device", refuse)
     monkeypatch.setattr("hamjepa_audit.plans.study.data_digest", lambda *_: 64 * "0")
+    monkeypatch.setattr("hamjepa_audit.plans.study.Batch.require", lambda *_: None)
     run = ["--study", "digits", "--arm", "hamjepa", "--epochs", "12", "--threads", "1"]
     status, stderr = audit(
         monkeypatch, capsys, "--params", str(params_folder), command, *run,
@@ -269,3 +270,17 @@ def test_every_step_that_computes_on_a_gpu_leases_one(
         "--runs-per-gpu", "3",
     )  # fmt: skip
     assert status == 2 and "asked for cuda, 3 runs each" in stderr
+
+
+def test_nothing_is_leased_for_what_can_not_be_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], params_folder: Path
+) -> None:
+    def refuse(name: str, runs_per_gpu: int) -> None:
+        raise UserError("leased")
+
+    monkeypatch.setattr(device, "leased_device", refuse)
+    monkeypatch.setattr("hamjepa_audit.plans.study.data_digest", lambda *_: 64 * "0")
+    for command, told in (("dynamics", "no predictor"), ("trajectory", "keeps no checkpoints")):
+        run = [command, "--study", "digits", "--arm", "sigreg", "--epochs", "12"]
+        status, stderr = audit(monkeypatch, capsys, "--params", str(params_folder), *run)
+        assert status == 2 and told in stderr
