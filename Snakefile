@@ -36,7 +36,5 @@ rule:
         "results/tables"
     default_target: True
     input:
-        TABLES_OF_STUDIES,
+        tables_and_figures(),
         made_from,
-        [figure_files(name) + audit_figure_files(name) for name in STUDIES],
-        [gain_files(name) for name in STUDIES],

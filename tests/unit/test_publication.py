@@ -12,6 +12,7 @@ from hamjepa_audit.bookkeeping.inventory import take_inventory
 from hamjepa_audit.bookkeeping.measurements import write_measurement
 from hamjepa_audit.bookkeeping.publication import adopt, publish
 from hamjepa_audit.bookkeeping.verification import verify_results
+from hamjepa_audit.checkpoints import recorded_checkpoint
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import (
     atomic_folder,
@@ -263,3 +264,13 @@ def test_what_says_the_same_already_is_not_written_again(tmp_path: Path) -> None
 def test_nothing_that_is_no_number_has_a_digest() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         digest_of({"value": float("nan")})
+
+
+def test_an_adopted_run_has_no_checkpoint_to_load_and_the_way_to_one_is_said(
+    published: Layout,
+) -> None:
+    plan = plan_of(LAYOUT, STUDY)
+    adopt(plan, PUBLISHED)
+    name, run = next(iter(plan.runs.items()))
+    with pytest.raises(UserError, match=f"without weights: delete {LAYOUT.run(name)}, then run:"):
+        recorded_checkpoint(LAYOUT, run, name)

@@ -145,7 +145,10 @@ def test_what_jobs_finish_after_snakemake_was_killed_is_kept_and_used(
     working.kill()
     working.communicate()
     record = without_a_run / "results/runs" / lock.stem / "run.json"
-    while not record.exists() or psutil.pid_exists(job):
+    alive = True
+    while not record.exists() or (without_a_run / "results/state" / lock.stem).exists():
+        assert alive, "the run's process ended before the run did"
+        alive = psutil.pid_exists(job)
         time.sleep(0.01)
     trained = record.read_bytes()
     snakemake(without_a_run, "--unlock")

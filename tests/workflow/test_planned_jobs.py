@@ -105,6 +105,14 @@ def test_what_was_made_anew_is_taken_up_by_exactly_what_is_made_of_it(
     assert planned(folder) == jobs
 
 
+def test_figures_of_claims_that_are_gone_are_removed_by_a_job_that_depends_on_claims(
+    folder: Path,
+) -> None:
+    output = snakemake(folder, "-n", "--forcerun", "provenance")
+    (inputs,) = re.findall(r"^rule provenance:\n    input: (.*)$", output, re.MULTILINE)
+    assert "results/studies/claims.json" in inputs.split(", ")
+
+
 @pytest.mark.parametrize(
     ("target", "pattern", "jobs"),
     [

@@ -67,12 +67,6 @@ if workflow.is_main_process:
 RUN = "{study}-{arm}-e{epochs}-s{seed}-{digest}"
 BATCH = "{study}-{arm}-e{epochs}-{digest}"
 TABLE_FILES = [f"{name}.{ending}" for name in TABLES for ending in TABLE_FORMS]
-TABLES_OF_STUDIES = [
-    *(LAYOUT.tables(name) / table for name in STUDIES for table in [*TABLE_FILES, PROVENANCE]),
-    *joint_tables(LAYOUT),
-    LAYOUT.audit_tables() / PROVENANCE,
-    LAYOUT.metrics(),
-]
 
 
 # Where a dry run writes files that it must not change in results/; deleted when Snakemake exits.
@@ -272,6 +266,18 @@ def gain_files(name):
     tables = [LAYOUT.tables(name) / f"{GAIN}.{form}" for form in TABLE_FORMS if figures]
     return tables + [
         path for epochs in study(name).epochs for path in _drawn(name, epochs, figures)
+    ]
+
+
+def tables_and_figures():
+    """All tables with their provenance, the joint metrics, and all figures."""
+    return [
+        *(LAYOUT.tables(name) / table for name in STUDIES for table in [*TABLE_FILES, PROVENANCE]),
+        *joint_tables(LAYOUT),
+        LAYOUT.audit_tables() / PROVENANCE,
+        LAYOUT.metrics(),
+        *(path for name in STUDIES for path in figure_files(name) + audit_figure_files(name)),
+        *(path for name in STUDIES for path in gain_files(name)),
     ]
 
 

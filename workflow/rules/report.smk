@@ -5,10 +5,8 @@ rule:
     name:
         "results/figures"
     input:
-        TABLES_OF_STUDIES,
+        tables_and_figures(),
         made_from,
-        [figure_files(name) + audit_figure_files(name) for name in STUDIES],
-        [gain_files(name) for name in STUDIES],
 
 
 # One rule per study, because the names of its figures depend on its numbers of epochs.
@@ -57,7 +55,7 @@ rule:
     name:
         "results/report"
     input:
-        TABLES_OF_STUDIES,
+        tables_and_figures(),
         made_from,
         LAYOUT.page(),
 

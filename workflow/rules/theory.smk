@@ -53,5 +53,5 @@ rule theory_verdict:
     conda:
         "../../environment.lock.yml"
     shell:
-        "hamjepa-audit theory-verdict > {log} 2>&1 "
+        "hamjepa-audit theory-verdict > {log} 2>&1"
         " && cp {log} {output}.part && mv {output}.part {output}"
