@@ -14,11 +14,11 @@ from hamjepa_audit.objectives.floors import (
     logdet_floor,
     mean_penalty,
     moments,
-    projected_spectrum,
     projection_count,
     variance_floor,
 )
 from hamjepa_audit.objectives.prediction import lejepa_prediction, phase_space_prediction
+from hamjepa_audit.objectives.projected_spectrum import projected_spectrum
 from hamjepa_audit.objectives.sigreg import epps_pulley, sigreg
 from hamjepa_audit.params.arms import (
     BudgetParams,

@@ -14,11 +14,11 @@ from hamjepa_audit.objectives.floors import (
     logdet_floor,
     moments,
     orthonormal_directions,
-    projected_spectrum,
     projection_count,
     variance_floor,
 )
 from hamjepa_audit.objectives.prediction import lejepa_prediction, phase_space_prediction
+from hamjepa_audit.objectives.projected_spectrum import projected_spectrum
 from hamjepa_audit.objectives.sigreg import epps_pulley, sigreg, unit_directions
 from hamjepa_audit.params import load_study
 from hamjepa_audit.params.arms import (
@@ -164,19 +164,56 @@ def test_floors_see_all_views_at_once(hamjepa: PhaseSpaceObjectiveParams) -> Non
     assert not torch.allclose(split["prediction"], mixed["prediction"])
 
 
-def test_logdet_floor_never_switches_off_however_large_the_features() -> None:
-    """A collapsed direction beside a huge one still counts; float32 would lose it."""
-    directions = torch.eye(4).expand(2, 4, 4)
-    rows = torch.randn(64, 4, generator=seeded()) * torch.tensor([1e6, 1.0, 1.0, 0.0])
-    rows.requires_grad_()
-    spectrum = projected_spectrum(rows, directions[0], ridge=1e-4)
-    covariance = torch.cov(rows.detach().double().T) + 1e-4 * torch.eye(4)
-    assert float(spectrum.logdet.detach()) == pytest.approx(
-        float(covariance.logdet()) / 4, rel=1e-4
+@pytest.mark.parametrize("scale", [1.0, 1e2, 1e4, 1e6, 1e8])
+@pytest.mark.parametrize("rank", [1, 3, 6])
+def test_collapsed_directions_count_however_large_the_others_are(scale: float, rank: int) -> None:
+    """Singular values of the rows, which have half the digits to lose that covariances have."""
+    rows = scale * normal(64, rank, seed=rank) @ normal(rank, 10, seed=7)
+    directions = orthonormal_directions(10, 6, seeded()).double()
+    singular = torch.linalg.svdvals((rows - rows.mean(dim=0)) @ directions)
+    expected = float((singular.square() / 63 + 1e-4).log().mean())
+    assert float(projected_spectrum(rows, directions, 1e-4).logdet) == pytest.approx(
+        expected, rel=1e-8
     )
-    flat = torch.zeros(64, 4).requires_grad_()
-    loss = logdet_floor(flat + rows * 0, flat, directions, 1e-4, (LIMITS, LIMITS))
-    assert float(loss.detach()) > 50
+
+
+def test_logdet_floor_of_features_that_all_collapse_is_on() -> None:
+    flat = torch.zeros(64, 4)
+    loss = logdet_floor(flat, flat, torch.eye(4).expand(2, 4, 4), 1e-4, (LIMITS, LIMITS))
+    assert float(loss) > 50
+
+
+def test_features_that_are_not_finite_have_no_spectrum_and_raise_nothing() -> None:
+    """The run's check of its losses names the step, which an error in the middle of it can't."""
+    for broken in (math.nan, math.inf, 1e300):
+        rows = normal(20, 8)
+        rows[3, 2] = broken
+        spectrum = projected_spectrum(rows, orthonormal_directions(8, 5, seeded()).double(), 1e-4)
+        assert bool(spectrum.logdet.isnan()), broken
+
+
+def test_top_share_is_that_of_the_largest_eigenvalue() -> None:
+    rows = normal(40, 8).requires_grad_()
+    directions = orthonormal_directions(8, 5, seeded()).double()
+    share = projected_spectrum(rows, directions, 1e-4).top_share
+    ridge = 1e-4 * torch.eye(5, dtype=torch.float64)
+    eigenvalues = torch.linalg.eigvalsh(torch.cov((rows @ directions).T) + ridge)
+    expected = eigenvalues[-1] / eigenvalues.sum()
+    assert float(share.detach()) == pytest.approx(float(expected.detach()), rel=1e-12)
+    ours, theirs = (torch.autograd.grad(value, rows)[0] for value in (share, expected))
+    assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_equal_top_eigenvalues_are_lowered_together() -> None:
+    """Three uncorrelated coordinates, two of one variance: neither of these is preferred."""
+    rows = torch.tensor([[1.0, 1, 0.5], [1, -1, -0.5], [-1, 1, -0.5], [-1, -1, 0.5]]).double()
+    rows.requires_grad_()
+    share = projected_spectrum(rows, torch.eye(3, dtype=torch.float64), 1e-4).top_share
+    assert float(share.detach()) == pytest.approx(4 / 9, rel=1e-3)
+    (gradient,) = torch.autograd.grad(share, rows)
+    # Share (l1 + l2) / 2 / (l1 + l2 + l3) of l = 4/3, 4/3, 1/3, and dl/dx = 2 x / 3.
+    expected = (0.5 / 3 - 4 / 3 / 9) * 2 / 3 * rows.detach()[:, :2]
+    assert torch.allclose(gradient[:, :2], expected, rtol=1e-3)
 
 
 def test_logdet_floor_pushes_a_collapsed_direction_up() -> None:

@@ -255,22 +255,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(
     assert "the-run: budget is inf at epoch 2, step 3 of 5" in str(caught.value)
 
 
-def test_states_without_eigenvalues_stop_the_run(
-    params: Path, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On some devices, eigenvalues of NaN raise an error, which must not become a traceback."""
-    run = run_of(params, "hamjepa")
-    trainer = Trainer(run, build_model(run), images, "the-run")
-
-    def failing(states: torch.Tensor, step: int, epoch: int) -> dict[str, torch.Tensor]:
-        raise torch.linalg.LinAlgError("no convergence")
-
-    monkeypatch.setattr(trainer.model.objective, "terms", failing)
-    progress = TrainingProgress("x", 1, trainer.steps_per_epoch)
-    with pytest.raises(TrainingDivergedError, match="no eigenvalues at epoch 1, step 1 of 5"):
-        trainer.train_epoch(1, progress)
-
-
 def test_too_few_images_for_a_batch(params: Path, images: torch.Tensor) -> None:
     with pytest.raises(UserError, match="batch_size is 256 but there are 100 training images"):
         pretrain(run_of(params, "sigreg"), images[:100], CPU, "x")

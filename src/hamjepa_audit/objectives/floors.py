@@ -5,10 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from hamjepa_audit.objectives.projected_spectrum import projected_spectrum
 from hamjepa_audit.params.arms import SpectralLimits
-
-GUARD = 1e-12
-"""Added to the denominators of participation and top share, as in the author's code."""
 
 
 class Moments(NamedTuple):
@@ -64,49 +62,6 @@ def variance_floor(part: Moments, minimum_std: float, epsilon: float) -> Tensor:
 def mean_penalty(states: Moments) -> Tensor:
     """Mean over coordinates of the squared mean over rows."""
     return states.mean.square().mean()
-
-
-class ProjectedSpectrum(NamedTuple):
-    """Spectrum of projected covariances with ridge, one entry per batch element."""
-
-    logdet: Tensor
-    """log det(C) / k."""
-    participation: Tensor
-    """tr(C)^2 / tr(C^2) / k, in (0, 1]."""
-    top_share: Tensor
-    """lmax(C) / tr(C), in (0, 1]."""
-
-
-def projected_spectrum(rows: Tensor, directions: Tensor, ridge: float) -> ProjectedSpectrum:
-    """Spectrum of C = covariance (n - 1) of rows projected on k directions, plus ridge * I.
-
-    Covariance and eigenvalues are in float64. Eigenvalues below the ridge, which only rounding
-    can cause, are raised to it, so that a collapsed direction is recognised however large the
-    features. All statistics are of C *with* the ridge (protocol, "Where a reading goes wrong").
-
-    Args:
-        rows: (..., N, d), N >= 2.
-        directions: (..., d, k), orthonormal columns.
-        ridge: added to the diagonal.
-
-    Returns:
-        Tensors of shape (...).
-    """
-    projected = ((rows - rows.mean(dim=-2, keepdim=True)) @ directions).double()
-    projected = projected - projected.mean(dim=-2, keepdim=True)
-    count, k = projected.shape[-2:]
-    covariance = projected.mT @ projected / (count - 1)
-    covariance = covariance + ridge * torch.eye(k, dtype=torch.float64, device=rows.device)
-    eigenvalues = torch.linalg.eigvalsh(covariance)
-    # Only the value is clamped, so that a direction lost to rounding still has a gradient.
-    eigenvalues = eigenvalues + (eigenvalues.clamp(min=ridge) - eigenvalues).detach()
-    trace = eigenvalues.sum(dim=-1)
-    participation = trace.square() / (eigenvalues.square().sum(dim=-1) + GUARD) / k
-    return ProjectedSpectrum(
-        logdet=eigenvalues.log().sum(dim=-1) / k,
-        participation=participation,
-        top_share=eigenvalues[..., -1] / (trace + GUARD),
-    )
 
 
 def logdet_floor(

@@ -25,8 +25,6 @@ VIEWS = 2
 CHECK_EVERY_STEPS = 50
 """How often losses are fetched from the device and checked; fetching synchronises with it."""
 
-REMEDY = "nothing was written; lower optimisation.learning_rate or check the arm's weights"
-
 EpochMeans = dict[str, float]
 Hook = Callable[["Trainer"], None]
 """A callback between two training steps."""
@@ -170,31 +168,16 @@ class Trainer:
         started = time.monotonic() - position.seconds
         order = self._batches(position.epoch, steps)[position.index :]
         for samples, images in batches(self.images, [self.ranks.share(x) for x in order]):
-            self._advance(samples, images)
+            self._pending.append(self.step(samples, images, position.epoch, position.index))
+            position.index += 1
             progress.step()
-            if position.index == steps:
+            if len(self._pending) == CHECK_EVERY_STEPS or position.index == steps:
                 self.fetch()
             position.seconds = time.monotonic() - started
             if position.index == steps:
                 self._end_epoch(progress)
             for hook in after_step:
                 hook(self)
-
-    def _advance(self, samples: Tensor, images: BatchImages) -> None:
-        """Runs one step at the current position."""
-        position = self.position
-        try:
-            self._pending.append(self.step(samples, images, position.epoch, position.index))
-        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
-            # For states that aren't finite, eigvalsh may fail; fetch() reports an earlier cause.
-            self.fetch()
-            raise TrainingDivergedError(
-                f"{self.name}: the log-det floor has no eigenvalues at epoch {position.epoch}, "
-                f"step {position.index + 1} of {self.steps_per_epoch}; {REMEDY}"
-            ) from error
-        position.index += 1
-        if len(self._pending) == CHECK_EVERY_STEPS:
-            self.fetch()
 
     def fetch(self) -> None:
         """Fetches the last steps' values from the device, and checks that they are finite."""
@@ -313,5 +296,6 @@ class Trainer:
         term, value = self._columns()[column], float(values[row, column])
         raise TrainingDivergedError(
             f"{self.name}: {term} is {value} at epoch {epoch}, step {first_index + row + 1} of "
-            f"{self.steps_per_epoch}; {REMEDY}"
+            f"{self.steps_per_epoch}; nothing was written; lower optimisation.learning_rate or "
+            "check the arm's weights"
         )
