@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hamjepa_audit.data import philox, view_draws
 from hamjepa_audit.data.streaming import BatchImages
 from hamjepa_audit.data.whole_images import WholeImages
+from hamjepa_audit.device_constants import device_constant
 from hamjepa_audit.model import build_model
 from hamjepa_audit.objectives import arms
 from hamjepa_audit.params import RunParams, load_study, resolve_run
@@ -64,12 +64,10 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(arms, "device_generator", lambda *_: None)
     monkeypatch.setattr(arms, "unit_directions", directions)
-    for kept in (view_draws.constant, philox._constants):
-        kept.cache_clear()
+    device_constant.cache_clear()
     with FakeTensorMode():
         yield
-    for kept in (view_draws.constant, philox._constants):
-        kept.cache_clear()
+    device_constant.cache_clear()
 
 
 def trainer_on_cuda(run: RunParams) -> tuple[Trainer, BatchImages]:

@@ -3,10 +3,10 @@
 A number depends on its key and counter only, not on state, batch size or device.
 """
 
-import functools
-
 import torch
 from torch import Tensor
+
+from hamjepa_audit.device_constants import device_constant
 
 MASK = 0xFFFFFFFF
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -26,28 +26,22 @@ def philox4x32(counter: Tensor, key: tuple[int, int]) -> Tensor:
     """
     # Only even words are multiplied. Each operation handles both (even, odd) pairs at once.
     even, odd = counter[..., 0::2], counter[..., 1::2]
-    multipliers, round_keys = _constants(key, counter.device)
-    for words in round_keys:
-        product = even * multipliers  # int64 wraps around and keeps all 64 bits
-        high, low = (product >> 32) & MASK, product & MASK
-        even, odd = high.flip(-1) ^ odd ^ words, low.flip(-1)
+    multipliers = device_constant(MULTIPLIERS, counter.device, torch.int64)
+    for words in device_constant(_round_keys(key), counter.device, torch.int64):
+        product = (even * multipliers).flip(-1)  # int64 wraps around and keeps all 64 bits
+        even, odd = ((product >> 32) & MASK) ^ odd ^ words, product & MASK
     return torch.stack([even, odd], dim=-1).flatten(-2)
 
 
-@functools.lru_cache(maxsize=16)
-def _constants(key: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Multipliers (2,) and each round's two key words (ROUNDS, 2), int64.
-
-    Cached, because creating a tensor on a GPU synchronises with it.
-    """
-    words = [
-        [
+def _round_keys(key: tuple[int, int]) -> tuple[tuple[int, ...], ...]:
+    """Each round's two key words."""
+    return tuple(
+        tuple(
             (word + number * increment) & MASK
             for word, increment in zip(key, KEY_INCREMENTS, strict=True)
-        ]
+        )
         for number in range(ROUNDS)
-    ]
-    return torch.tensor(MULTIPLIERS, device=device), torch.tensor(words, device=device)
+    )
 
 
 def uniforms(

@@ -1,16 +1,15 @@
 """Random parameters of views, per image; they depend on (seed, epoch, sample, view) only."""
 
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from hamjepa_audit.data.philox import uniforms
+from hamjepa_audit.device_constants import device_constant
 from hamjepa_audit.params.studies import ViewParams
 from hamjepa_audit.randomness import Stream, derived_seed
 
@@ -80,8 +79,8 @@ def draw_views(
     down, right, flip, jittered, *factors, hue, order, gray, sigma, blurred, solarized = rest
     top, left, height, width = _draw_boxes(attempts, down, right, image_size, params)
     jitter = params.jitter
-    strengths = constant((jitter.brightness, jitter.contrast, jitter.saturation), u.device)
-    orders = constant(JITTER_ORDERS, u.device).long()
+    strengths = device_constant((jitter.brightness, jitter.contrast, jitter.saturation), u.device)
+    orders = device_constant(JITTER_ORDERS, u.device, torch.int64)
     low, high = params.blur.sigma
     return ViewDraws(
         top=top,
@@ -136,9 +135,3 @@ def _draw_boxes(
 def _per_image(size: int | Tensor, like: Tensor) -> Tensor:
     """Heights or widths (B,) of all images, which have one size or their own."""
     return size if isinstance(size, Tensor) else torch.full_like(like, size)
-
-
-@functools.cache
-def constant(values: tuple[Any, ...], device: torch.device) -> Tensor:
-    """A float32 tensor, cached per device: creating one synchronises with the device."""
-    return torch.tensor(values, dtype=torch.float32, device=device)

@@ -14,10 +14,10 @@ from hamjepa_audit.data.view_draws import (
     HUE,
     SATURATION,
     ViewDraws,
-    constant,
     draw_views,
 )
 from hamjepa_audit.data.whole_images import WholeImages, largest_box
+from hamjepa_audit.device_constants import device_constant
 from hamjepa_audit.params.studies import ViewParams
 
 LUMA = (0.2989, 0.587, 0.114)
@@ -80,8 +80,8 @@ def plain_views(images: Tensor | WholeImages, params: ViewParams) -> Tensor:
 
 def normalise(images: Tensor, params: ViewParams) -> Tensor:
     """(images - mean) / std by channel; images (B, 3, S, S) in [0, 1]."""
-    mean = constant(params.mean, images.device).view(3, 1, 1)
-    std = constant(params.std, images.device).view(3, 1, 1)
+    mean = device_constant(params.mean, images.device).view(3, 1, 1)
+    std = device_constant(params.std, images.device).view(3, 1, 1)
     return (images - mean).div_(std)
 
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from hamjepa_audit.device_constants import device_constant
 from hamjepa_audit.objectives.projected_spectrum import projected_spectrum
 from hamjepa_audit.params.arms import SpectralLimits
 
@@ -86,13 +87,14 @@ def logdet_floor(
     if len(q) < 2:
         return q.new_zeros(())
     spectrum = projected_spectrum(torch.stack([q, p]), directions, ridge)
-    hinges = [
-        torch.relu(limit.minimum_logdet - spectrum.logdet[part]).square()
-        + torch.relu(limit.minimum_participation - spectrum.participation[part]).square()
-        + torch.relu(spectrum.top_share[part] - limit.maximum_top_share).square()
-        for part, limit in enumerate(limits)
-    ]
-    return torch.stack(hinges).sum().to(q.dtype)
+    # All are ceilings, and computed at once: small operations take a GPU as long as large ones.
+    values = torch.stack([-spectrum.logdet, -spectrum.participation, spectrum.top_share], dim=1)
+    ceilings = tuple(
+        (-limit.minimum_logdet, -limit.minimum_participation, limit.maximum_top_share)
+        for limit in limits
+    )
+    excess = torch.relu(values - device_constant(ceilings, q.device, values.dtype))
+    return excess.square().sum().to(q.dtype)
 
 
 def projection_count(directions: int, dimension: int, rows: int) -> int:

@@ -50,12 +50,12 @@ def projected_spectrum(rows: Tensor, directions: Tensor, ridge: float) -> Projec
 
 
 def _log_determinant(factor: Tensor, ridge: float, matrix: Tensor) -> Tensor:
-    """log det(F F^T + ridge * I), exact also where one direction is huge and another collapsed.
+    """Logarithm of det(F F^T + ridge * I), exact also for one huge and one collapsed direction.
 
     `matrix` is that sum, in which rounding may have drowned the ridge. For any invertible L its
-    log det is 2 log det(L) + log det(L^-1 F F^T L^-T + ridge L^-1 L^-T). With the Cholesky factor
-    of the matrix, raised to be definite whatever its rounding, as L, the second matrix is computed
-    from F itself and has no large eigenvalues in which its small ones could drown.
+    log det is 2 log det(L) + log det(L^-1 F F^T L^-T + ridge L^-1 L^-T). Here L is the Cholesky
+    factor of the matrix, raised so that it is definite whatever its rounding. The second matrix,
+    computed from F itself, has no large eigenvalues in which its small ones could drown.
 
     Args:
         factor: (..., k, N) float64.
