@@ -9,6 +9,7 @@ from hamjepa_audit.metrics import METRICS_SCHEMA
 from hamjepa_audit.params import load_study
 from hamjepa_audit.params.audit import AuditParams
 from hamjepa_audit.params.claims import Claims
+from hamjepa_audit.reporting.audit_tables import audit_table
 from hamjepa_audit.statistics.audit import audit, without_claims
 from tests.unit import paper_audit
 from tests.unit.synthetic_claims import as_the_paper
@@ -35,6 +36,29 @@ def test_another_study_is_judged_by_direction_alone(claims: Claims, params: Audi
     assert set(result.claims["verdict"]) == {"not run"}  # none of its numbers can be compared
     assert without_claims(table, claims, params) == []
     assert without_claims(table.assign(study="moon"), claims, params) == ["moon"]
+
+
+def test_tables_leave_out_the_tests_that_no_verdict_rests_on(
+    claims: Claims, params: AuditParams, tmp_path: Path
+) -> None:
+    rows = [
+        entry
+        for name in ("cifar100", "tinyimagenet100")
+        for entry in as_the_paper(claims, 5, "cifar100", name=name)
+    ]
+    table = pd.DataFrame(rows)[METRICS_SCHEMA.names]
+    differences = audit(table, claims, params).claim_differences
+    differences = differences[differences["n"] > 0]
+    audit_table("claim_differences", differences, tmp_path)
+    heading, _, *lines = (tmp_path / "claim_differences.md").read_text().splitlines()
+    columns = [name.strip() for name in heading.split("|")]
+    for row, line in zip(differences.to_dict("records"), lines, strict=True):
+        cells = dict(zip(columns, (cell.strip() for cell in line.split("|")), strict=True))
+        size = {cells[f"p (H0: {side} margin)"] for side in ("outside", "inside")}
+        direction = {cells[f"p (H0: {what})"] for what in ("arms equal", "gain of margin or more")}
+        assert (size == {"–"}) == (row["carried"] and not row["negligible"]), row["claim"]
+        assert (direction == {"–"}) == row["negligible"], row["claim"]
+    assert set(differences["carried"]) == set(differences["negligible"]) == {True, False}
 
 
 def test_what_stands_for_the_papers_studies(
@@ -65,6 +89,6 @@ def test_studies_near_the_papers_are_judged_by_direction_alone(
     differences = result.claim_differences[result.claim_differences["carried"]]
     assert len(differences) == count
     run = differences[differences["n"] > 0]
-    assert len(run) >= count - 1  # only the best k of q is not in Table 2
+    assert len(run) >= count - 2  # Table 2 has the best k of qp alone, not of q and p
     assert set(run.loc[run["paper"] > 3, "verdict"]) == {"carries over"}
     assert set(result.claims["verdict"]) == {"not run"}

@@ -122,6 +122,17 @@ def test_statement_evidence_by_hand() -> None:
     assert outside == pytest.approx(2 * (1 - inside))
 
 
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_rank_correlations_that_are_almost_equal_are_no_stronger_than_their_signs(
+    seeds: int,
+) -> None:
+    """Spearman's rho over few checkpoints takes few values: its small spread is chance."""
+    rhos = np.array([0.95] * (seeds - 1) + [0.96666667])
+    fine = statement_evidence([Part("rho", rhos, 0.0)])[0]
+    coarse, against = statement_evidence([Part("rho", rhos, 0.0, coarse=True)])
+    assert fine < 1e-4 and coarse == 0.5**seeds and against == pytest.approx(1 - fine)
+
+
 def test_a_statement_on_one_seed_is_not_tested(claims: Claims, params: AuditParams) -> None:
     """It must not make the other tests in its family stricter."""
     rows = pd.DataFrame(as_the_paper(claims, 6, "cifar100"))[METRICS_SCHEMA.names]

@@ -11,6 +11,7 @@ from hamjepa_audit.statistics.verdicts import (
     difference_verdicts,
     direction_verdicts,
     measurement_verdicts,
+    negligible_verdicts,
     statement_verdicts,
 )
 
@@ -19,7 +20,14 @@ YES, NO = 0.001, 0.9
 
 def row(n: int = 5, **p: float) -> pd.DataFrame:
     """One claim: the named p-values are small, the others large."""
-    names = ("p", "p_equivalence", "p_new_runs", "p_h0_margin_or_more", "p_h0_fails", "p_h0_holds")
+    names = (
+        "p",
+        "p_equivalence",
+        "p_h0_within_margin",
+        "p_h0_margin_or_more",
+        "p_h0_fails",
+        "p_h0_holds",
+    )
     values = {f"{name}_holm": p.get(name, NO) for name in names}
     base = {"n": n, "paper": 4.0, "mean_difference": p.get("mean", 4.0), "carried": False}
     interval = {"ci_low": 3.9, "ci_high": 4.1, "margin": 1.0}
@@ -54,16 +62,26 @@ def test_every_combination_of_what_is_shown_has_its_verdict() -> None:
     for same, *shown, n in product([True, False], *[[True, False]] * 4, [0, 2, 3]):
         sign, equal, differs, low = shown
         p = [YES if it else NO for it in shown]
-        names = ("p", "p_equivalence", "p_new_runs", "p_h0_margin_or_more")
+        names = ("p", "p_equivalence", "p_h0_within_margin", "p_h0_margin_or_more")
         table = row(n, mean=4.0 if same else -4.0, **dict(zip(names, p, strict=True)))
         of_size = "reproduced" if equal else "not reproduced" if differs else "inconclusive"
         for decide, expected in (
             (measurement_verdicts, of_size),
             (difference_verdicts, expected_of_difference(same, sign, equal, differs, low)),
             (direction_verdicts, expected_of_carried(same, sign, low)),
+            (negligible_verdicts, of_size),
         ):
             enough = {0: "not run", 2: "inconclusive", 3: expected}[n]
             assert verdict(decide, table) == enough, (decide, same, shown, n)
+
+
+def test_a_negligible_difference_carries_over_by_its_size() -> None:
+    for p, expected in (
+        ({"p_equivalence": YES}, "carries over"),
+        ({"p_h0_within_margin": YES}, "does not carry over"),
+        ({"p": YES, "p_h0_margin_or_more": YES}, "inconclusive"),
+    ):
+        assert verdict(negligible_verdicts, row(**p).assign(carried=True)) == expected
 
 
 def test_every_combination_of_parts_of_a_statement_has_its_verdict() -> None:
@@ -81,12 +99,12 @@ def test_every_combination_of_parts_of_a_statement_has_its_verdict() -> None:
     [
         (row(0), "not run"),
         (row(1, p_equivalence=YES), "inconclusive"),
-        (row(2, p_new_runs=YES), "inconclusive"),
+        (row(2, p_h0_within_margin=YES), "inconclusive"),
         (row(p_equivalence=YES), "reproduced"),
-        (row(p_equivalence=YES, p_new_runs=YES), "reproduced"),
-        (row(p_new_runs=YES), "not reproduced"),
+        (row(p_equivalence=YES, p_h0_within_margin=YES), "reproduced"),
+        (row(p_h0_within_margin=YES), "not reproduced"),
         (row(), "inconclusive"),
-        (row(p_equivalence=np.nan, p_new_runs=np.nan), "inconclusive"),
+        (row(p_equivalence=np.nan, p_h0_within_margin=np.nan), "inconclusive"),
     ],
 )
 def test_table_of_measurements(table: pd.DataFrame, expected: str) -> None:
@@ -112,19 +130,19 @@ def test_an_interval_beyond_the_margin_is_said_though_it_decides_nothing(
         (row(0), "not run", "not run"),
         (row(2, p=YES, p_equivalence=YES), "inconclusive", "inconclusive"),
         (row(p=YES, p_equivalence=YES), "reproduced", "carries over"),
-        (row(p=YES, p_equivalence=YES, p_new_runs=YES), "reproduced", "carries over"),
-        (row(p=YES, p_new_runs=YES), "direction reproduced, size differs", "carries over"),
+        (row(p=YES, p_equivalence=YES, p_h0_within_margin=YES), "reproduced", "carries over"),
+        (row(p=YES, p_h0_within_margin=YES), "direction reproduced, size differs", "carries over"),
         (
-            row(p=YES, p_new_runs=YES, p_h0_margin_or_more=YES, mean=0.3),
+            row(p=YES, p_h0_within_margin=YES, p_h0_margin_or_more=YES, mean=0.3),
             "not reproduced",
             "does not carry over",
         ),
         (row(p=YES, p_h0_margin_or_more=YES, mean=0.3), "not reproduced", "does not carry over"),
         (row(p=YES), "inconclusive", "carries over"),
         (row(p=YES, mean=-4.0), "not reproduced", "does not carry over"),
-        (row(p=YES, mean=-4.0, p_new_runs=YES), "not reproduced", "does not carry over"),
+        (row(p=YES, mean=-4.0, p_h0_within_margin=YES), "not reproduced", "does not carry over"),
         (row(p_h0_margin_or_more=YES), "not reproduced", "does not carry over"),
-        (row(p_new_runs=YES), "inconclusive", "inconclusive"),
+        (row(p_h0_within_margin=YES), "inconclusive", "inconclusive"),
         (row(p_equivalence=YES), "inconclusive", "inconclusive"),
         (row(), "inconclusive", "inconclusive"),
     ],
@@ -164,7 +182,14 @@ def test_the_reason_names_the_opposite_sign_first() -> None:
 
 @given(st.lists(st.floats(0, 1), min_size=6, max_size=6), st.integers(0, 2), st.floats(-9, 9))
 def test_never_a_verdict_from_fewer_than_three_seeds(p: list[float], n: int, mean: float) -> None:
-    names = ("p", "p_equivalence", "p_new_runs", "p_h0_margin_or_more", "p_h0_fails", "p_h0_holds")
+    names = (
+        "p",
+        "p_equivalence",
+        "p_h0_within_margin",
+        "p_h0_margin_or_more",
+        "p_h0_fails",
+        "p_h0_holds",
+    )
     table = row(n, **dict(zip(names, p, strict=True)), mean=mean)
     decisions = (measurement_verdicts, difference_verdicts, direction_verdicts, statement_verdicts)
     for decide in decisions:

@@ -16,7 +16,7 @@ from hamjepa_audit.statistics.claims import measurement_evidence
 from hamjepa_audit.statistics.comparison import adjusted
 from hamjepa_audit.statistics.decision_tables import (
     CARRIED,
-    CARRIED_STATEMENTS,
+    DECISIONS,
     DIFFERENCES,
     MEASUREMENTS,
     STATEMENTS,
@@ -33,7 +33,7 @@ from hamjepa_audit.statistics.verdicts import (
 
 ALPHA, DRAWS = 0.05, 2000
 PAPER, MARGIN = 6.0, 1.0
-TESTS = ["p", "p_new_runs", "p_equivalence", "p_h0_margin_or_more"]
+TESTS = ["p", "p_h0_within_margin", "p_equivalence", "p_h0_margin_or_more"]
 SAMPLING = 0.015
 """Three standard errors of a share of 5% in DRAWS draws."""
 SCATTERS = [0.3, 1.0]
@@ -47,39 +47,41 @@ def params(params_folder: Path) -> AuditParams:
 
 
 class Claim(NamedTuple):
-    """A kind of claim: our true difference; `same`: the paper's runs have our distribution."""
+    """A kind of claim: our true difference; `single`: the paper's value is that of a single run.
+
+    Otherwise it is the mean of infinitely many.
+    """
 
     truth: float
-    same: bool = False
+    single: bool = False
 
 
-TRUE = Claim(PAPER, same=True)
+TRUE = Claim(PAPER, single=True)
 NOTHING = Claim(0.0)
 COUNTS_JUST = Claim(MARGIN)
 ABOVE, BELOW = Claim(PAPER + MARGIN), Claim(PAPER - MARGIN)
+SAME_JUST = Claim(PAPER + MARGIN, single=True)
 FAMILIES = {
-    "true": [TRUE] * 8,
+    "at the edge of the same": [SAME_JUST] * 8,
     "true and at the edge of equal": [TRUE] * 4 + [BELOW, ABOVE] * 2,
     "at the edge of counting": [COUNTS_JUST] * 8,
-    "one of each": [TRUE, BELOW, COUNTS_JUST, NOTHING],
+    "one of each": [SAME_JUST, BELOW, COUNTS_JUST, NOTHING],
 }
-"""Claims that are true, or for which a test's rejection rate equals its level."""
+"""Claims that are true, or for which a test's rejection rate equals its level (or half of it, for
+the two-sided test of a deviation that is not beyond the margin)."""
 
 
 def drawn(family: list[Claim], n: int, sd: float) -> pd.DataFrame:
-    """DRAWS audits of a family, one row per claim: `truth`, `same`, summaries of our seeds, and the
-    paper's value from a single run.
-    """
+    """DRAWS audits of a family, one row per claim: `truth`, summaries of our seeds, the paper's."""
     rng = np.random.default_rng(n)
-    truth, same = (np.tile(column, DRAWS) for column in zip(*family, strict=True))
+    truth, single = (np.tile(column, DRAWS) for column in zip(*family, strict=True))
     seeds = truth[:, None] + sd * rng.normal(size=(len(truth), n))
-    theirs = np.where(same, PAPER + sd * rng.normal(size=len(truth)), PAPER)
+    theirs = np.where(single, PAPER + sd * rng.normal(size=len(truth)), PAPER)
     return pd.DataFrame(
         {
             "family": np.repeat(np.arange(DRAWS), len(family)),
             "claim": np.tile(np.arange(len(family)), DRAWS),
             "truth": truth,
-            "same": same,
             "n": n,
             "mean": seeds.mean(axis=1),
             "mean_difference": seeds.mean(axis=1),
@@ -105,11 +107,16 @@ def edge_of_equal(table: pd.DataFrame) -> pd.Series:
     return (table["truth"] - table["paper"]).abs() >= table["margin"] * (1 - 1e-9)
 
 
+def same(table: pd.DataFrame) -> pd.Series:
+    """Rows in which our mean is not beyond the margin of the paper's runs' mean."""
+    return (table["truth"] - PAPER).abs() <= MARGIN * (1 + 1e-9)
+
+
 def false_findings(table: pd.DataFrame) -> dict[str, pd.Series]:
     """True hypotheses that are rejected, by kind of test."""
     true = {
         "p": table["truth"] == 0,
-        "p_new_runs": table["same"],
+        "p_h0_within_margin": same(table),
         "p_equivalence": edge_of_equal(table),
         "p_h0_margin_or_more": table["truth"] >= MARGIN,
     }
@@ -121,7 +128,7 @@ def false_differences(table: pd.DataFrame, verdicts: pd.Series) -> pd.Series:
     counts, positive = table["truth"] >= MARGIN, table["truth"] > 0
     return (
         ((verdicts == Verdict.REPRODUCED) & edge_of_equal(table))
-        | ((verdicts == Verdict.SIZE_DIFFERS) & (table["same"] | ~positive))
+        | ((verdicts == Verdict.SIZE_DIFFERS) & (same(table) | ~positive))
         | ((verdicts == Verdict.CARRIES_OVER) & ~positive)
         | (verdicts.isin([Verdict.NOT_REPRODUCED, Verdict.NOT_CARRIED]) & counts)
     )
@@ -130,12 +137,13 @@ def false_differences(table: pd.DataFrame, verdicts: pd.Series) -> pd.Series:
 def false_numbers(table: pd.DataFrame, verdicts: pd.Series) -> pd.Series:
     """Rows with false verdicts on numbers."""
     reproduced, not_reproduced = verdicts == Verdict.REPRODUCED, verdicts == Verdict.NOT_REPRODUCED
-    return (reproduced & edge_of_equal(table)) | (not_reproduced & table["same"])
+    return (reproduced & edge_of_equal(table)) | (not_reproduced & same(table))
 
 
 def test_how_many_kinds_of_tests_verdicts_draw_on() -> None:
-    tables = (MEASUREMENTS, DIFFERENCES, CARRIED, STATEMENTS, CARRIED_STATEMENTS)
-    assert [table.kinds for table in tables] == [2, 4, 2, 2, 2]
+    assert {table.title: table.kinds for table in DECISIONS if table.kinds != 2} == {
+        DIFFERENCES.title: 4
+    }
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -157,11 +165,17 @@ def test_false_findings_and_verdicts_in_a_family(family: str, n: int, params: Au
             found = share(table, false_in(told, decide(told, ALPHA, 3)["verdict"]))
             assert found < decisions.kinds * ALPHA, (decisions.title, sd)
             worst = max(worst, found)
-    assert worst > ALPHA - SAMPLING  # every family is a hard case
+    assert worst > ALPHA / 2 - SAMPLING  # every family is a hard case
 
 
 def papers_runs(
-    n: int, runs: int, correlation: float, ratio: float, paired: bool, params: AuditParams
+    n: int,
+    runs: int,
+    correlation: float,
+    ratio: float,
+    paired: bool,
+    params: AuditParams,
+    margin: float,
 ) -> pd.DataFrame:
     """Evidence on many differences; the paper's runs have our distribution, paired or unpaired.
 
@@ -183,7 +197,7 @@ def papers_runs(
             "paper": paper[:, 0] - paper[:, 1],
             "paper_sd": np.nan,
             "paper_n": runs,
-            "margin": MARGIN,
+            "margin": margin,
         }
     )
     return difference_evidence(table, params)
@@ -199,16 +213,19 @@ def test_the_papers_runs_are_rarely_told_from_ours_if_they_are_as_ours(
     paired: bool, n: int, runs: int, correlation: float, ratio: float, params: AuditParams
 ) -> None:
     """This holds whether or not the paper's arms were paired by seed, which it doesn't say."""
-    found = papers_runs(n, runs, correlation, ratio, paired, params)
-    assert float((found["p_new_runs"] < ALPHA).mean()) < ALPHA + 0.006
+    found = papers_runs(n, runs, correlation, ratio, paired, params, margin=0.0)
+    assert float((found["p_h0_within_margin"] < ALPHA).mean()) < ALPHA + 0.006
 
 
 def test_more_than_the_level_is_false_where_several_kinds_of_tests_are(params: AuditParams) -> None:
-    """Therefore claiming one level for all verdicts would be wrong."""
-    table = drawn(FAMILIES["one of each"], 10, 1.0)
-    found = adjusted(difference_evidence(table, params), TESTS, ["claim"])
-    verdicts = difference_verdicts(found, ALPHA, 3)["verdict"]
-    assert share(table, false_differences(table, verdicts)) > ALPHA + 0.005
+    """Therefore claiming one level for all verdicts would be wrong.
+
+    At the edge of a margin around a value of many runs, each of the two verdicts is false.
+    """
+    table = drawn([ABOVE], 10, 1.0).assign(paper_sd=1.0, paper_n=10_000)
+    found = adjusted(measurement_evidence(table, params), TESTS[:3], ["claim"])
+    verdicts = measurement_verdicts(found, ALPHA, 3)["verdict"]
+    assert share(table, false_numbers(table, verdicts)) > ALPHA + SAMPLING
 
 
 @pytest.mark.parametrize("n", [3, 10])

@@ -108,8 +108,8 @@ def test_floor_directions_are_orthonormal_and_kept_for_sixteen_steps(
 ) -> None:
     directions = orthonormal_directions(20, 6, seeded()).double()
     assert torch.allclose(directions.T @ directions, torch.eye(6).double(), atol=1e-6)
-    objective = PhaseSpaceObjective(hamjepa, 40, seed=1)
-    states = torch.randn(2, 16, 40, generator=seeded()) * 0.1
+    objective = PhaseSpaceObjective(hamjepa, 400, seed=1)
+    states = torch.randn(2, 16, 400, generator=seeded()) * 0.1
     values = [float(objective.terms(states, step, 1)["logdet_floor"]) for step in (0, 15, 16)]
     assert values[0] == values[1] != values[2]
 
@@ -117,10 +117,11 @@ def test_floor_directions_are_orthonormal_and_kept_for_sixteen_steps(
 def test_directions_depend_on_the_runs_seed(
     hamjepa: PhaseSpaceObjectiveParams, sigreg_params: SIGRegObjectiveParams
 ) -> None:
-    states = torch.randn(2, 16, 40, generator=seeded()) * 0.1
+    # Wider than there are directions: in a square, the log-det doesn't depend on them.
+    states = torch.randn(2, 16, 400, generator=seeded()) * 0.1
     makers: dict[str, Callable[[int], ArmObjective]] = {
         "sigreg": lambda seed: SIGRegObjective(sigreg_params, seed),
-        "logdet_floor": lambda seed: PhaseSpaceObjective(hamjepa, 40, seed),
+        "logdet_floor": lambda seed: PhaseSpaceObjective(hamjepa, 400, seed),
     }
     for term, make in makers.items():
         values = [float(make(seed).terms(states, 0, 1)[term].detach()) for seed in (1, 2, 1)]
@@ -175,6 +176,20 @@ def test_collapsed_directions_count_however_large_the_others_are(scale: float, r
     assert float(projected_spectrum(rows, directions, 1e-4).logdet) == pytest.approx(
         expected, rel=1e-8
     )
+
+
+@pytest.mark.parametrize("exponent", [0, 14, 20, 24])
+def test_float32_features_collapse_however_large_they_are(exponent: int) -> None:
+    """All features are exact multiples of one, in float32 as the states of a training step."""
+    factors = torch.randint(-8, 9, (64, 1), generator=seeded()).float()
+    signs = torch.randint(0, 2, (1, 256), generator=seeded()).float() * 2 - 1
+    directions = orthonormal_directions(256, 32, seeded(1))
+    rows = 2.0**exponent * factors * signs
+    centred = (rows - rows.mean(dim=0)).double() @ directions.double()
+    singular = torch.linalg.svdvals(centred)
+    expected = float((singular.square() / 63 + 1e-4).log().mean())
+    found = float(projected_spectrum(rows, directions, 1e-4).logdet)
+    assert found == pytest.approx(expected, rel=1e-6) and found < -7
 
 
 def test_logdet_floor_of_features_that_all_collapse_is_on() -> None:

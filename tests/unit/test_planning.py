@@ -21,7 +21,7 @@ from hamjepa_audit.statistics.hypothesis_tests import Array, one_sample
 from hamjepa_audit.statistics.planning import (
     Plan,
     PlannedTest,
-    difference_tests,
+    beyond_margin_tests,
     equivalence_tests,
     fewest_seeds,
     with_seeds_needed,
@@ -32,7 +32,7 @@ from hamjepa_audit.statistics.verdicts import difference_verdicts, direction_ver
 from tests.unit.synthetic_claims import as_the_paper
 
 NUMBERS = np.arange(3.0, 1001.0)
-TESTS = ["p", "p_new_runs", "p_equivalence", "p_h0_margin_or_more"]
+TESTS = ["p", "p_h0_within_margin", "p_equivalence", "p_h0_margin_or_more"]
 
 
 @pytest.fixture(scope="module")
@@ -75,34 +75,33 @@ def claim(paper_sd: float = np.nan) -> pd.Series:
 def test_a_difference_from_few_runs_of_the_paper_may_never_be_shown() -> None:
     """The paper's own error remains, however many seeds we have."""
     for paper_sd in (np.nan, 0.8):
-        for deviation in (2.5, -2.5):
-            plan = difference_tests(claim(paper_sd), deviation, NUMBERS, 0.05)
-            assert fewest_seeds([plan], NUMBERS, 0.8) < 20
-        assert math.isinf(
-            fewest_seeds([difference_tests(claim(paper_sd), 0.4, NUMBERS, 0.05)], NUMBERS, 0.8)
-        )
+        for deviation, enough in ((3.5, True), (-3.5, True), (1.4, False), (0.9, False)):
+            plan = beyond_margin_tests(claim(paper_sd), deviation, NUMBERS, 0.05)
+            assert (fewest_seeds([plan], NUMBERS, 0.8) < 20) == enough
+            assert math.isinf(fewest_seeds([plan], NUMBERS, 0.8)) != enough
     equal = equivalence_tests(claim(), 0.4, NUMBERS, 0.05)
     assert fewest_seeds([equal], NUMBERS, 0.8) == fewest_seeds(
         [equivalence_tests(claim(), -0.4, NUMBERS, 0.05)], NUMBERS, 0.8
     )
 
 
-def test_difference_tests_count_the_papers_error_and_both_sides() -> None:
+def test_beyond_margin_tests_count_the_papers_error_and_both_sides() -> None:
     seeds = np.array([3.0, 12.0])
     # The error of the paper's mean of 3 uses its standard deviation of 0.5 if given, else ours.
     for paper_sd, spread in ((0.5, 0.5), (np.nan, 0.8)):
-        (planned,) = difference_tests(claim(paper_sd), -2.5, seeds, 0.05)
-        assert planned.level == 0.025 and (planned.truth.value == 2.5).all()
+        (planned,) = beyond_margin_tests(claim(paper_sd), -2.5, seeds, 0.05)
+        assert planned.level == 0.025 and (planned.truth.value == 2.5 - 1.0).all()
         expected = np.sqrt(0.8**2 / seeds + spread**2 / 3)
         assert planned.truth.error == pytest.approx(expected)
 
 
-def test_difference_tests_let_the_papers_arms_be_unpaired() -> None:
+def test_beyond_margin_tests_let_the_papers_arms_be_unpaired() -> None:
     """Our pairs have the standard deviation 0.8, unpaired runs sqrt(0.6^2 + 0.7^2)."""
-    (planned,) = difference_tests(claim(), 2.5, NUMBERS, 0.05, ARMS)
+    (planned,) = beyond_margin_tests(claim(), 2.5, NUMBERS, 0.05, ARMS)
     assert planned.truth.error == pytest.approx(np.sqrt(0.8**2 / NUMBERS + (0.6**2 + 0.7**2) / 3))
     row = claim().to_dict() | {
         "paper": 4.0, "mean_difference": 6.5, "deviation": 2.5, "carried": False,
+        "negligible": False,
     }  # fmt: skip
     *_, (_, of_claim) = _plans(pd.Series(row), NUMBERS, dict.fromkeys(TESTS, 0.05))
     assert of_claim.truth.error.tolist() == planned.truth.error.tolist()
@@ -127,6 +126,7 @@ def test_ways_of_a_statement_by_hand() -> None:
 def test_plans_of_a_difference_by_hand() -> None:
     row = claim().to_dict() | {
         "paper": -4.0, "mean_difference": -3.0, "deviation": 1.0, "carried": True,
+        "negligible": False,
     }  # fmt: skip
     levels = dict(zip(TESTS, (0.04, 0.01, 0.02, 0.03), strict=True))
     same, opposite, absent = _plans(pd.Series(row), np.array([4.0]), levels)
@@ -136,6 +136,8 @@ def test_plans_of_a_difference_by_hand() -> None:
     assert [[test.level for test in plan] for plan in own] == [
         [0.02], [0.03], [0.02, 0.02, 0.02], [0.02, 0.005],
     ]  # fmt: skip
+    size = _plans(pd.Series(row | {"negligible": True}), np.array([4.0]), levels)
+    assert [[test.level for test in plan] for plan in size] == [[0.02, 0.02], [0.005]]
 
 
 def inconclusive(families: str, n: int = 3) -> pd.DataFrame:
@@ -192,7 +194,7 @@ def test_as_many_seeds_settle_it(
             "n": [3], "mean_difference": TRUTHS[truth], "sd": 1.5, "paper": 4.0,
             "sd_minuend": 1.0, "sd_subtrahend": 1.0,
             "paper_sd": np.nan, "paper_n": 300, "margin": 1.0, "carried": carried,
-            "family": "one", "verdict": "inconclusive",
+            "family": "one", "verdict": "inconclusive", "negligible": False,
         }
     )  # fmt: skip
     planned = difference_evidence(planned, params)

@@ -91,6 +91,8 @@ def test_equal_seeds_have_no_interval() -> None:
     row = summarise(table({("a", "q"): {0: 100 / 3, 1: 100 / 3, 2: 100 / 3}}), 0.95).iloc[0]
     assert (row["n"], row["mean"], row["sd"]) == (3, pytest.approx(100 / 3), 0.0)
     assert row[["ci_low", "ci_high"]].isna().all()
+    nearly = {0: 0.1 + 0.2, 1: 0.3, 2: 0.3}  # equal except for rounding
+    assert summarise(table({("a", "q"): nearly}), 0.95).iloc[0]["sd"] == 0.0
 
 
 def test_conditions_are_kept_apart() -> None:

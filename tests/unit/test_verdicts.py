@@ -99,7 +99,7 @@ def simulated(
             "margin": [params.difference_margin("knn_top1@20", one) for one in value],
         }
     )
-    tests = ["p", "p_new_runs", "p_equivalence", "p_h0_margin_or_more"]
+    tests = ["p", "p_h0_within_margin", "p_equivalence", "p_h0_margin_or_more"]
     return adjusted(difference_evidence(table, params), tests, ["claim"])
 
 
@@ -123,8 +123,8 @@ def test_the_right_verdict_at_ten_seeds(
     right = Verdict.CARRIES_OVER if TRUTHS[truth] > 0 else Verdict.NOT_CARRIED
     assert (direction[right] >= 0.95).all()
     if truth == "half":
-        # Half of 1.82 differs from it by 0.91, and a single run of the paper often does, too.
-        told_apart = [at for at in told_apart if paper[at].value > 3]
+        told_apart = [at for at in told_apart if half_is_another_size(paper[at], 10, params)]
+        assert told_apart
     assert (found.loc[told_apart, RIGHT[truth]] >= 0.95).all()
     others = found.drop(index=told_apart)
     for verdict in {Verdict.REPRODUCED, Verdict.SIZE_DIFFERS, Verdict.NOT_REPRODUCED}:
@@ -132,13 +132,20 @@ def test_the_right_verdict_at_ten_seeds(
             assert (others[verdict] <= 0.05).all()
 
 
+def half_is_another_size(claim: Paper, n: int, params: AuditParams) -> bool:
+    """Whether half of the paper's difference is clearly beyond the margin, given its few runs."""
+    margin = params.difference_margin("knn_top1@20", claim.value)
+    error = claim.sd * np.sqrt(1 / n + 1 / claim.paper_n)
+    return bool(claim.value / 2 - margin > 4 * error)
+
+
 def test_the_probes_small_gain_over_the_mlp(params: AuditParams) -> None:
-    """1.82 is distinguished from 0, from its opposite and from itself, not reliably from its half.
+    """1.82 is distinguished from 0, from its opposite and from itself, but not from its half.
 
     Here, the true difference is the half.
     """
     found = shares(simulated(TABLE_3, 10, 0.5, params), difference_verdicts).loc[5]
-    assert 0.1 < found[Verdict.INCONCLUSIVE] < 0.9
+    assert found[Verdict.INCONCLUSIVE] > 0.9
     assert found[Verdict.INCONCLUSIVE] + found[Verdict.SIZE_DIFFERS] >= 0.999
 
 
@@ -180,8 +187,11 @@ def test_the_right_verdict_from_long_metrics(
     for _ in range(8):
         metrics = long_metrics(every, 10, TRUTHS[truth], rng).sample(frac=1, random_state=0)
         table = audit(metrics, few, params).claim_differences
-        table = table[(table["n"] == 10) & (table["paper"] > 3)]
-        assert len(table) >= 13 and set(table["study"]) == {"cifar100", "imagenet100"}
+        table = table[(table["n"] == 10) & (table["paper"] > (5 if truth == "half" else 3))]
+        assert len(table) >= (6 if truth == "half" else 13) and set(table["study"]) == {
+            "cifar100",
+            "imagenet100",
+        }
         right += int((table["verdict"] == RIGHT[truth]).sum())
         count += len(table)
         assert set(table["verdict"]) <= {RIGHT[truth], Verdict.INCONCLUSIVE}
@@ -257,7 +267,7 @@ def test_measurements_of_the_same_runs(
                 "paper_n": paper_n, "margin": 1.0,
             }
         )  # fmt: skip
-        tests = ["p_new_runs", "p_equivalence"]
+        tests = ["p_h0_within_margin", "p_equivalence"]
         evidence = adjusted(measurement_evidence(table, params), tests, ["claim"])
         found = measurement_verdicts(evidence, 0.05, 3)["verdict"].value_counts(normalize=True)
         wrong = {Verdict.REPRODUCED, Verdict.NOT_REPRODUCED} - {right}

@@ -73,7 +73,7 @@ def plain_views(images: Tensor | WholeImages, params: ViewParams) -> Tensor:
     """
     if isinstance(images, WholeImages):
         images = images.centres(params.size)
-    top, left = ((length - params.size) // 2 for length in images.shape[-2:])
+    top, left = (round((length - params.size) / 2) for length in images.shape[-2:])
     centre = images[..., top : top + params.size, left : left + params.size]
     return normalise(centre.float() / 255, params)
 

@@ -24,7 +24,8 @@ class ProjectedSpectrum(NamedTuple):
 def projected_spectrum(rows: Tensor, directions: Tensor, ridge: float) -> ProjectedSpectrum:
     """Spectrum of C = covariance (n - 1) of rows projected on k directions, plus ridge * I.
 
-    In float64, and without an eigendecomposition, which is slow on a GPU and makes the host wait.
+    In float64 from the projection on, because rounding of huge features would fill collapsed
+    directions; without an eigendecomposition, which is slow on a GPU and makes the host wait.
     All statistics are of C *with* the ridge (protocol, "Where a reading goes wrong").
 
     Args:
@@ -36,8 +37,8 @@ def projected_spectrum(rows: Tensor, directions: Tensor, ridge: float) -> Projec
         Tensors of shape (...), differentiable once. A `logdet` that can't be computed, as of rows
         that aren't finite, is NaN.
     """
-    projected = ((rows - rows.mean(dim=-2, keepdim=True)) @ directions).double()
-    projected = projected - projected.mean(dim=-2, keepdim=True)
+    rows = rows.double()
+    projected = (rows - rows.mean(dim=-2, keepdim=True)) @ directions.double()
     scaled = projected.mT / math.sqrt(projected.shape[-2] - 1)
     k = scaled.shape[-2]
     covariance = scaled @ scaled.mT + ridge * _identity(scaled)

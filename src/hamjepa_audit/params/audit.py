@@ -44,10 +44,14 @@ class FamilyParams(Params):
 
 
 class StandsForParams(Params):
-    """The paper's study that one of ours stands for; `epochs` maps the paper's to ours."""
+    """The paper's study that one of ours stands for; `epochs` maps the paper's to ours.
+
+    `by_construction` names the statements whose verdict on ours says nothing, and the reasons.
+    """
 
     study: Name
     epochs: dict[Count, Count] = Field(min_length=1)
+    by_construction: dict[str, str] = Field(default_factory=dict)
 
 
 class StatementParams(Params):

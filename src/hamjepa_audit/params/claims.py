@@ -80,7 +80,10 @@ class Side(Params):
 
 
 class DifferenceClaim(Params):
-    """A difference that the paper states: minuend - subtrahend, in the metric's unit."""
+    """A difference that the paper states: minuend - subtrahend, in the metric's unit.
+
+    `negligible`: the paper's point is that there is hardly any, so that its sign is not judged.
+    """
 
     study: Name
     epochs: Count
@@ -90,6 +93,7 @@ class DifferenceClaim(Params):
     value: Decimal
     std: Spread | None = None
     n: Annotated[int, Field(ge=2)] | None = None
+    negligible: bool = False
     source: Source
 
     @model_validator(mode="after")

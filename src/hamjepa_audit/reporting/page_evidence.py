@@ -8,40 +8,40 @@ from collections.abc import Iterator
 import numpy as np
 
 from hamjepa_audit.params.audit import AuditParams
-from hamjepa_audit.reporting.audit_tables import seeds_text
+from hamjepa_audit.reporting.audit_tables import direction_judged, seeds_text, size_judged
 from hamjepa_audit.reporting.formatting import Row, interval_text, number, p_value, quantity
-
-SAME_MEAN = "H0: the paper's runs and ours have the same mean: p"
 
 
 def of_number(row: Row, params: AuditParams) -> Iterator[tuple[str, str]]:
     """Yields the evidence for a row of the table `claims`; nothing if there are no runs."""
     if not row["n"]:
         return
-    yield from _of_any(row, params)
+    yield from _intervals(row, params)
     yield f"H0: our mean is the paper's value: {row['test']}", _statistic(row, "p")
-    yield SAME_MEAN, _with_holm(row, "p_new_runs")
-    yield from _needed(row, params)
+    yield from _size(row)
+    yield from _needed(row, "deviation", "show to be beyond the margin", params)
 
 
 def of_difference(row: Row, params: AuditParams) -> Iterator[tuple[str, str]]:
     """Yields the evidence for a row of `claim_differences`; nothing if there are no runs."""
     if not row["n"]:
         return
-    yield from _of_any(row, params)
+    yield from _intervals(row, params)
     yield "H0: no difference: paired t-test", _statistic(row, "p")
     yield "H0: no difference: exact sign-flip test: p", p_value(row["p_sign_flip"])
     yield "H0: no difference: exact Wilcoxon signed-rank test: p", p_value(row["p_wilcoxon"])
     yield "H0: our mean is the paper's value: p", p_value(row["p_paper"])
-    yield SAME_MEAN, _with_holm(row, "p_new_runs")
-    yield (
-        "H0: the margin or more in the paper's direction: p",
-        _with_holm(row, "p_h0_margin_or_more"),
-    )
+    if direction_judged(row):
+        yield (
+            "H0: the margin or more in the paper's direction: p",
+            _with_holm(row, "p_h0_margin_or_more"),
+        )
+    if size_judged(row):
+        yield from _size(row)
     bounds = "" if np.isnan(row["g_low"]) else f" {interval_text(row['g_low'], row['g_high'], '')}"
     yield "Effect size, Hedges g", f"{number(row['hedges_g'], '')}{bounds}"
     yield "Probability of improvement", number(row["probability_of_improvement"], "")
-    yield from _needed(row, params)
+    yield from _needed(row, "difference", "find", params)
 
 
 def of_statement(row: Row) -> Iterator[tuple[str, str]]:
@@ -52,22 +52,29 @@ def of_statement(row: Row) -> Iterator[tuple[str, str]]:
     yield "H0: every part holds: p", _with_holm(row, "p_h0_holds")
 
 
-def _of_any(row: Row, params: AuditParams) -> Iterator[tuple[str, str]]:
+def _intervals(row: Row, params: AuditParams) -> Iterator[tuple[str, str]]:
     share = f"{100 * params.confidence:g}%"
     yield f"{share} interval of our mean", _interval(row, "ci_low", "ci_high")
     yield f"{share} interval of one more seed", _interval(row, "new_seed_low", "new_seed_high")
     yield "Ours minus the paper's", number(row["deviation"], row["unit"])
+
+
+def _size(row: Row) -> Iterator[tuple[str, str]]:
+    margin = f"±{number(row['margin'], row['unit'])}"
     yield (
-        f"H0: outside ±{number(row['margin'], row['unit'])} of the paper's value (TOST): p",
+        f"H0: outside {margin} of the paper's value (TOST): p",
         _with_holm(row, "p_equivalence"),
+    )
+    yield (
+        f"H0: within {margin} of the paper's runs: p",
+        _with_holm(row, "p_h0_within_margin"),
     )
 
 
-def _needed(row: Row, params: AuditParams) -> Iterator[tuple[str, str]]:
+def _needed(row: Row, what: str, do: str, params: AuditParams) -> Iterator[tuple[str, str]]:
     power = f"{100 * params.power:g}%"
     found = number(row["detectable"], row["unit"])
-    seeds = f"{quantity(row['n'], 'seed')} find{'s' if row['n'] == 1 else ''}"
-    yield f"Smallest difference that {seeds} with {power} power", found
+    yield f"Smallest {what} that {quantity(row['n'], 'seed')} can {do} with {power} power", found
     if text := seeds_text(row):
         yield f"Seeds that would settle it with {power} power, if our mean is right", text
 

@@ -21,6 +21,7 @@ from hamjepa_audit.statistics.effect_size import (
     hedges_g,
     probability_of_improvement,
 )
+from hamjepa_audit.statistics.equivalence import beyond_margin
 from hamjepa_audit.statistics.hypothesis_tests import (
     Array,
     one_sample,
@@ -33,14 +34,18 @@ from hamjepa_audit.statistics.hypothesis_tests import (
 from hamjepa_audit.statistics.planning import (
     Plan,
     PlannedTest,
-    difference_tests,
+    beyond_margin_tests,
     equivalence_tests,
+    with_detectable,
     with_seeds_needed,
 )
-from hamjepa_audit.statistics.power import detectable
 from hamjepa_audit.statistics.seeds import Pairs, SeedTable
 from hamjepa_audit.statistics.summaries import interval
-from hamjepa_audit.statistics.verdicts import difference_verdicts, direction_verdicts
+from hamjepa_audit.statistics.verdicts import (
+    difference_verdicts,
+    direction_verdicts,
+    negligible_verdicts,
+)
 
 
 def difference_claims(seeds: SeedTable, claims: Claims, params: AuditParams) -> pd.DataFrame:
@@ -55,8 +60,10 @@ def difference_claims(seeds: SeedTable, claims: Claims, params: AuditParams) -> 
         One row per difference claim and study on which it is tested: the paper's study, then those
         of `params.stands_for` that have any metrics. The columns are those of `measurement_claims`
         and: `paper_study`, `paper_epochs`, `carried` (bool: the study is not the paper's, and only
-        the sign is judged), `minuend` and `subtrahend` (arm_readout), `note` (what biases the
-        difference, or empty), `mean_difference`,
+        the sign is judged), `negligible` (bool: the paper's point is that there is hardly any, so
+        that only its size is judged, by the metric's margin), `minuend` and `subtrahend`
+        (arm_readout), `note` (how it is read and what biases it, or empty), `mean_difference`,
+        `detectable` (the smallest difference from zero that n seeds find),
         `sd_minuend` and `sd_subtrahend` (of each side over the paired seeds, n - 1), the columns
         of `difference_evidence`, and from the seeds `p_sign_flip` and `p_wilcoxon` (exact,
         two-sided), `probability_of_improvement` (of minuend over subtrahend).
@@ -70,17 +77,29 @@ def difference_claims(seeds: SeedTable, claims: Claims, params: AuditParams) -> 
         for study, epochs in targets(claim.study, claim.epochs, seeds, params)
     ]
     table = with_families(pd.DataFrame(rows), params.families.differences)
-    tests = ["p", "p_new_runs", "p_equivalence", "p_h0_margin_or_more"]
+    tests = ["p", "p_h0_within_margin", "p_equivalence", "p_h0_margin_or_more"]
     same = ["study", "epochs", "our_metric", "minuend", "subtrahend"]
     table = adjusted(difference_evidence(table, params), tests, same)
-    limits = (params.alpha, params.minimum_seeds)
-    direction = direction_verdicts(table, *limits)
-    decided = direction.where(table["carried"], difference_verdicts(table, *limits))
+    zero = one_sample(table["mean_difference"], table["sd"], table["n"])
+    table = with_detectable(table, "p", same, zero, params)
+    decided = _verdicts(table, params)
     return with_seeds_needed(pd.concat([table, decided], axis=1), tests, same, _plans, params)
 
 
+def _verdicts(table: pd.DataFrame, params: AuditParams) -> pd.DataFrame:
+    limits = (params.alpha, params.minimum_seeds)
+    direction = direction_verdicts(table, *limits)
+    decided = direction.where(table["carried"], difference_verdicts(table, *limits))
+    return negligible_verdicts(table, *limits).where(table["negligible"], decided)
+
+
 def _plans(row: pd.Series, seeds: Array, levels: Mapping[str, float]) -> list[Plan]:
-    """The tests that lead to each line of `difference_verdicts`, or of `direction_verdicts`."""
+    """The tests that lead to each line of the claim's decision table."""
+    equal = equivalence_tests(row, row["deviation"], seeds, levels["p_equivalence"])
+    level = levels["p_h0_within_margin"]
+    beyond = beyond_margin_tests(row, row["deviation"], seeds, level, ARMS)
+    if row["negligible"]:
+        return [equal, beyond]
     gain = np.sign(row["paper"]) * row["mean_difference"]
     same, opposite = (
         [PlannedTest(one_sample(side * gain, row["sd"], seeds), levels["p"] / 2)]
@@ -90,9 +109,7 @@ def _plans(row: pd.Series, seeds: Array, levels: Mapping[str, float]) -> list[Pl
     absent = [PlannedTest(below, levels["p_h0_margin_or_more"])]
     if row["carried"]:
         return [same, opposite, absent]
-    equal = equivalence_tests(row, row["deviation"], seeds, levels["p_equivalence"])
-    differs = difference_tests(row, row["deviation"], seeds, levels["p_new_runs"], ARMS)
-    return [opposite, absent, [*same, *equal], [*same, *differs]]
+    return [opposite, absent, [*same, *equal], [*same, *beyond]]
 
 
 def targets(
@@ -116,6 +133,7 @@ def _difference_row(
     params: AuditParams,
 ) -> dict[str, object]:
     metric = params.our_metric(claim.metric)
+    margin_of = params.margin if claim.negligible else params.difference_margin
     sides = [(side.arm, side.readout) for side in (claim.minuend, claim.subtrahend)]
     pairs = seeds.pairs(study, epochs, metric, sides[0], sides[1])
     paper = float(claim.value)
@@ -126,6 +144,7 @@ def _difference_row(
         "paper_study": claim.study,
         "paper_epochs": claim.epochs,
         "carried": study != claim.study,
+        "negligible": claim.negligible,
         "metric": claim.metric,
         "our_metric": metric,
         "minuend": str(claim.minuend),
@@ -136,20 +155,26 @@ def _difference_row(
         "paper": paper,
         "paper_sd": np.nan if claim.std is None else float(claim.std),
         "paper_n": claim.n or _paper_runs(claim, claims),
-        "margin": params.difference_margin(claim.metric, paper),
+        "margin": margin_of(claim.metric, paper),
         **_of_pairs(pairs),
     }
 
 
 def _note(claim: DifferenceClaim) -> str:
-    """Says what biases the difference: the best of several readouts on one side only."""
+    """Says how the claim is read, and what biases it: the best of several readouts on one side."""
     best = [side for side in (claim.minuend, claim.subtrahend) if side.readout == "best"]
-    if len(best) != 1:
-        return ""
-    return (
-        f"the largest of several values is too large by chance alone: "
-        f"the best of the readouts against a single one favours {best[0].arm}"
-    )
+    notes = []
+    if claim.negligible:
+        notes.append(
+            "the paper's point is that there is hardly any: judged by the metric's margin, "
+            "not by its sign"
+        )
+    if len(best) == 1:
+        notes.append(
+            f"the largest of several values is too large by chance alone: "
+            f"the best of the readouts against a single one favours {best[0].arm}"
+        )
+    return "; ".join(notes)
 
 
 def _paper_runs(claim: DifferenceClaim, claims: Claims) -> int:
@@ -163,8 +188,11 @@ def _paper_runs(claim: DifferenceClaim, claims: Claims) -> int:
 def _of_pairs(pairs: Pairs) -> dict[str, object]:
     *sides, differences = (np.asarray(x, dtype=float) for x in (*pairs, pairs.differences))
     spreads = [summary(side, "mean")["sd"] for side in sides]
+    found = summary(differences, "mean_difference")
+    if abs(found["mean_difference"]) <= pairs.noise:
+        found["mean_difference"] = 0.0
     return {
-        **summary(differences, "mean_difference"),
+        **found,
         **dict(zip(ARMS, spreads, strict=True)),
         "p_sign_flip": sign_flip(differences),
         "p_wilcoxon": wilcoxon(differences),
@@ -178,17 +206,17 @@ def difference_evidence(table: pd.DataFrame, params: AuditParams) -> pd.DataFram
     Args:
         table: `n`, `mean_difference`, `sd` (of the differences), `sd_minuend`, `sd_subtrahend`,
             `paper`, `paper_sd`, `paper_n`, `margin`.
-        params: confidence and power.
+        params: confidence.
 
     Returns:
         The table with `ci_low`, `ci_high` (t interval), `new_seed_low`, `new_seed_high`
         (prediction interval), `t` and `p` (paired t-test of no difference), `hedges_g`, `g_low`,
         `g_high` (paired effect size and exact interval, dimensionless), `deviation` (ours -
-        paper's), `p_paper` (Welch or one-sample t, as in `measurement_evidence`), `p_new_runs`
-        (Welch, or the prediction test, valid whether or not the paper's arms are paired by seed),
-        `p_equivalence` (TOST around the printed difference), `p_h0_margin_or_more` (one-sided, of
-        the hypothesis that the difference in the paper's direction is the margin or more),
-        `detectable` (the smallest difference that n seeds find).
+        paper's), `p_paper` (Welch or one-sample t, as in `measurement_evidence`),
+        `p_h0_within_margin` (Welch, or the prediction test, valid whether or not the paper's arms
+        are paired by seed), `p_equivalence` (TOST around the printed difference) and
+        `p_h0_margin_or_more` (one-sided, of the hypothesis that the difference in the paper's
+        direction is the margin or more).
     """
     names = ("mean_difference", "sd", "n", "paper")
     mean, sd, n, paper = (table[name].to_numpy(dtype=float) for name in names)
@@ -210,8 +238,7 @@ def difference_evidence(table: pd.DataFrame, params: AuditParams) -> pd.DataFram
         g_high=g_high,
         deviation=fixed.value,
         p_paper=two_sided(fixed),
-        p_new_runs=two_sided(new),
+        p_h0_within_margin=beyond_margin(new, table["margin"]),
         p_equivalence=equivalence(table, "mean_difference"),
         p_h0_margin_or_more=p_less(gain, table["margin"]),
-        detectable=detectable(zero, params.alpha, params.power),
     )

@@ -18,14 +18,15 @@ from hamjepa_audit.statistics.comparison import (
     summary,
     with_families,
 )
+from hamjepa_audit.statistics.equivalence import beyond_margin
 from hamjepa_audit.statistics.hypothesis_tests import Array, statistic, two_sided
 from hamjepa_audit.statistics.planning import (
     Plan,
-    difference_tests,
+    beyond_margin_tests,
     equivalence_tests,
+    with_detectable,
     with_seeds_needed,
 )
-from hamjepa_audit.statistics.power import detectable
 from hamjepa_audit.statistics.seeds import SeedTable
 from hamjepa_audit.statistics.summaries import interval
 from hamjepa_audit.statistics.verdicts import measurement_verdicts
@@ -48,8 +49,9 @@ def measurement_claims(seeds: SeedTable, claims: Claims, params: AuditParams) ->
         `readout`, `metric`, `our_metric` (what it is compared with), `unit`, `source`, `family`,
         `paper`, `paper_sd`, `paper_n`, `paper_note` (a remark on the value, such as the paper's own
         words for it, or empty), `margin`, `note` (NEAR_ZERO where it applies). Ours: `n` seeds,
-        `mean`, `sd`; the columns of `measurement_evidence`, Holm-adjusted p-values, `verdict`,
-        `reason`, `seeds_needed` and `seeds_considered` (see `with_seeds_needed`).
+        `mean`, `sd`; the columns of `measurement_evidence`, Holm-adjusted p-values, `detectable`
+        (the smallest deviation that n seeds show to be beyond the margin), `verdict`, `reason`,
+        `seeds_needed` and `seeds_considered` (see `with_seeds_needed`).
 
     Raises:
         UserError: a metric has no margin.
@@ -60,8 +62,11 @@ def measurement_claims(seeds: SeedTable, claims: Claims, params: AuditParams) ->
         for name, claim in zip(names, claims.measurements, strict=True)
     ]
     table = with_families(pd.DataFrame(rows), params.families.measurements)
-    tests = ["p", "p_new_runs", "p_equivalence"]
+    tests = ["p", "p_h0_within_margin", "p_equivalence"]
     table = adjusted(measurement_evidence(table, params), tests, ["claim"])
+    _, new = against_paper(table, "mean")
+    table = with_detectable(table, "p_h0_within_margin", ["claim"], new, params)
+    table["detectable"] += table["margin"]
     decided = measurement_verdicts(table, params.alpha, params.minimum_seeds)
     table = pd.concat([table, decided], axis=1)
     return with_seeds_needed(table, tests, ["claim"], _plans, params)
@@ -72,7 +77,7 @@ def _plans(row: pd.Series, seeds: Array, levels: Mapping[str, float]) -> list[Pl
     deviation = row["deviation"]
     return [
         equivalence_tests(row, deviation, seeds, levels["p_equivalence"]),
-        difference_tests(row, deviation, seeds, levels["p_new_runs"]),
+        beyond_margin_tests(row, deviation, seeds, levels["p_h0_within_margin"]),
     ]
 
 
@@ -111,17 +116,17 @@ def measurement_evidence(table: pd.DataFrame, params: AuditParams) -> pd.DataFra
     Args:
         table: `n`, `mean`, `sd`, `paper`, `paper_sd` (NaN where the paper has none), `paper_n`,
             `margin`.
-        params: confidence and power.
+        params: confidence.
 
     Returns:
         The table with `ci_low`, `ci_high` (t interval of our mean), `new_seed_low`,
         `new_seed_high` (prediction interval of one more seed of ours), `deviation` (ours minus the
         paper's), `test` ("Welch" where the paper has a standard deviation, otherwise
         "one-sample t", which treats the paper's value as exact), `t` and `p` (of that test,
-        two-sided), `p_new_runs` (of the hypothesis that the paper's runs and ours have the same
-        mean: Welch, or where the paper has no standard deviation the prediction test, because a
-        single run is not exact), `p_equivalence` (TOST around the printed value), `detectable`
-        (the smallest deviation that n seeds detect).
+        two-sided), `p_h0_within_margin` (of the hypothesis that the means of the paper's runs and
+        of ours are within the margin of each other: Welch, or where the paper has no standard
+        deviation the prediction test, because a single run is not exact) and `p_equivalence` (TOST
+        around the printed value).
     """
     mean, sd, n = (table[name].to_numpy(dtype=float) for name in ("mean", "sd", "n"))
     fixed, new = against_paper(table, "mean")
@@ -137,7 +142,6 @@ def measurement_evidence(table: pd.DataFrame, params: AuditParams) -> pd.DataFra
         test=np.where(table["paper_sd"].notna(), "Welch", "one-sample t"),
         t=statistic(fixed),
         p=two_sided(fixed),
-        p_new_runs=two_sided(new),
+        p_h0_within_margin=beyond_margin(new, table["margin"]),
         p_equivalence=equivalence(table, "mean"),
-        detectable=detectable(fixed, params.alpha, params.power),
     )

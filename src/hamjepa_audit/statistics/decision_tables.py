@@ -90,13 +90,13 @@ MEASUREMENTS = Decisions(
             "our mean is within the margin of the paper's value",
         ),
         Line(
-            ("differs",),
-            "our value differs from the paper's",
+            ("beyond",),
+            "further from the paper's than the margin",
             Verdict.NOT_REPRODUCED,
-            "our value differs from the paper's",
+            "our value is further from the paper's than the margin",
         ),
         Line(
-            ("beyond",),
+            ("interval beyond",),
             "",
             Verdict.INCONCLUSIVE,
             "our interval is beyond the margin, but the paper's seeds may differ from ours as much "
@@ -106,7 +106,7 @@ MEASUREMENTS = Decisions(
             (),
             "neither",
             Verdict.INCONCLUSIVE,
-            "neither equal within the margin nor different is shown",
+            "neither within the margin nor beyond it is shown",
         ),
     ),
 )
@@ -134,10 +134,10 @@ DIFFERENCES = Decisions(
             "any such difference is below the margin",
         ),
         Line(
-            ("same", "differs"),
-            "same sign, another size",
+            ("same", "beyond"),
+            "same sign, further from the paper's than the margin",
             Verdict.SIZE_DIFFERS,
-            "same sign, but another size",
+            "same sign, but further from the paper's than the margin",
         ),
         Line(
             ("same",),
@@ -169,6 +169,44 @@ CARRIED = Decisions(
 )
 
 
+def _of_negligible(title: str, introduction: str, held: Verdict, failed: Verdict) -> Decisions:
+    return Decisions(
+        title,
+        introduction,
+        (
+            Line(("equal",), "equal within the margin", held, "within the margin of the paper's"),
+            Line(
+                ("beyond",),
+                "further from the paper's than the margin",
+                failed,
+                "further from the paper's than the margin",
+            ),
+            Line(
+                (),
+                "neither",
+                Verdict.INCONCLUSIVE,
+                "neither within the margin nor beyond it is shown",
+            ),
+        ),
+    )
+
+
+NEGLIGIBLE = _of_negligible(
+    "A difference that the paper calls negligible, on its own study",
+    "Its size alone is judged, by the metric's margin: which sign so small a difference has says "
+    "nothing.",
+    Verdict.REPRODUCED,
+    Verdict.NOT_REPRODUCED,
+)
+
+CARRIED_NEGLIGIBLE = _of_negligible(
+    "A difference that the paper calls negligible, on a study that it does not have",
+    "The same.",
+    Verdict.CARRIES_OVER,
+    Verdict.NOT_CARRIED,
+)
+
+
 def _of_statements(title: str, introduction: str, held: Verdict, failed: Verdict) -> Decisions:
     return Decisions(
         title,
@@ -195,5 +233,13 @@ CARRIED_STATEMENTS = _of_statements(
     Verdict.NOT_CARRIED,
 )
 
-DECISIONS = (DIFFERENCES, CARRIED, STATEMENTS, CARRIED_STATEMENTS, MEASUREMENTS)
+DECISIONS = (
+    DIFFERENCES,
+    CARRIED,
+    NEGLIGIBLE,
+    CARRIED_NEGLIGIBLE,
+    STATEMENTS,
+    CARRIED_STATEMENTS,
+    MEASUREMENTS,
+)
 """All tables, in the order in which the page shows them."""

@@ -1,9 +1,9 @@
-"""Equivalence tests, which show that a difference is small; a large p-value never does."""
+"""Tests of whether a difference is within a margin; a large p-value shows neither."""
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hamjepa_audit.statistics.hypothesis_tests import Array, Estimate, p_greater, p_less
+from hamjepa_audit.statistics.hypothesis_tests import Array, Estimate, p_greater, p_less, two_sided
 
 
 def tost(estimate: Estimate, margin: ArrayLike) -> Array:
@@ -19,3 +19,19 @@ def tost(estimate: Estimate, margin: ArrayLike) -> Array:
     """
     reach = np.asarray(margin, dtype=float)
     return np.maximum(p_greater(estimate, -reach), p_less(estimate, reach))
+
+
+def beyond_margin(estimate: Estimate, margin: ArrayLike) -> Array:
+    """Two-sided test of whether the true difference is beyond -+ margin (minimum-effect test).
+
+    Args:
+        estimate: the differences, shape (rows,).
+        margin: not negative, in the unit of the estimate, shape (rows,).
+
+    Returns:
+        The p-value of the hypothesis that the difference is within the margin, shape (rows,): twice
+        the one-sided one of its distance from the margin, so that it is valid for any margin, and
+        for a margin of 0 that of the two-sided test. 1 where the estimate is within the margin.
+    """
+    distance = np.maximum(np.abs(estimate.value) - np.asarray(margin, dtype=float), 0.0)
+    return two_sided(estimate._replace(value=np.where(estimate.value < 0, -distance, distance)))

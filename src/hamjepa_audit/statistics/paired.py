@@ -2,23 +2,17 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
 from hamjepa_audit.errors import UserError, nearest
 from hamjepa_audit.statistics.hypothesis_tests import one_sample, statistic, two_sided
 from hamjepa_audit.statistics.order import rank_in_order
-from hamjepa_audit.statistics.summaries import READOUTS, checked, interval
+from hamjepa_audit.statistics.summaries import READOUTS, ROUNDING, checked, interval
 
 COMPARISON = ["study", "dataset", "epochs", "checkpoint_epoch", "metric", "unit"]
 """The columns in which both sides of a difference agree, besides the seed."""
 
 SIDES = ["minuend_arm", "minuend_readout", "subtrahend_arm", "subtrahend_readout"]
-
-ROUNDING = 4 * float(np.finfo(np.float64).eps)
-"""Relative tolerance, as a share of the operands, at which two float64 differences are equal: each
-operand has a rounding error of at most eps / 2, and so does the subtraction; two differences have
-twice that."""
 
 
 def paired_differences(
@@ -99,7 +93,7 @@ def _differences(pairs: pd.DataFrame) -> pd.DataFrame:
         noise=("noise", "max"),
     )
     constant = (result["n"] >= 2) & (result["high"] - result["low"] <= result["noise"])
-    zero = constant & (result["mean_difference"].abs() <= result["noise"])
+    zero = result["mean_difference"].abs() <= result["noise"]
     result["sd"] = result["sd"].mask(constant, 0.0)
     result["mean_difference"] = result["mean_difference"].mask(zero, 0.0)
     return result.drop(columns=["low", "high", "noise"]).reset_index()

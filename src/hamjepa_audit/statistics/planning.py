@@ -1,4 +1,4 @@
-"""The number of seeds that would settle an inconclusive claim.
+"""The number of seeds that would settle an inconclusive claim, and what those there are can find.
 
 Planning assumes that our mean and standard deviation over seeds are the true ones. Planning with
 the paper's value would suggest fewer seeds than there already are whenever our value and the
@@ -21,7 +21,7 @@ from hamjepa_audit.statistics.hypothesis_tests import (
     one_sample,
     welch,
 )
-from hamjepa_audit.statistics.power import power_to_show
+from hamjepa_audit.statistics.power import detectable, power_to_show
 
 
 class PlannedTest(NamedTuple):
@@ -30,10 +30,12 @@ class PlannedTest(NamedTuple):
     Attributes:
         truth: as in `power_to_show`.
         level: level of the test; for one side of a two-sided test half of the latter's level.
+        coarse: as in `power_to_show`.
     """
 
     truth: Estimate
     level: float
+    coarse: bool = False
 
 
 Plan = Sequence[PlannedTest]
@@ -84,6 +86,26 @@ def with_seeds_needed(
     return table.assign(seeds_needed=needed, seeds_considered=params.maximum_seeds)
 
 
+def with_detectable(
+    table: pd.DataFrame,
+    test: str,
+    hypothesis: Sequence[str],
+    estimate: Estimate,
+    params: AuditParams,
+) -> pd.DataFrame:
+    """Adds `detectable`, the smallest true difference that the seeds there are detect.
+
+    Args:
+        table: a row per claim, with `family` and the column of p-values `test`.
+        test: the two-sided test that is to detect it, at the first step of Holm's correction.
+        hypothesis: as in `adjusted`.
+        estimate: that of the test, of which only error and degrees of freedom are used.
+        params: level and power.
+    """
+    levels = params.alpha / family_sizes(table, [test], hypothesis)[test]
+    return table.assign(detectable=detectable(estimate, levels, params.power))
+
+
 def fewest_seeds(plans: Sequence[Plan], seeds: Array, power: float) -> float:
     """The smallest number of seeds at which some plan has the required power.
 
@@ -110,14 +132,14 @@ def equivalence_tests(row: pd.Series, deviation: float, seeds: Array, level: flo
     ]
 
 
-def difference_tests(
+def beyond_margin_tests(
     row: pd.Series, deviation: float, seeds: Array, level: float, arms: Sequence[str] = ()
 ) -> Plan:
-    """The test that shows a difference, if our true mean is `deviation` from the paper's value.
+    """The test that shows more than the margin, if our true mean is `deviation` from the paper's.
 
     `arms`: as in `against_paper`.
     """
-    distance, sd, runs = abs(deviation), row["sd"], row["paper_n"]
+    distance, sd, runs = abs(deviation) - row["margin"], row["sd"], row["paper_n"]
     if np.isnan(row["paper_sd"]):
         spreads = [row[name] for name in arms]
         return [PlannedTest(prediction(distance, sd, seeds, 0.0, runs, spreads), level / 2)]

@@ -3,6 +3,7 @@
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import optimize, stats
 
 from hamjepa_audit.statistics.hypothesis_tests import Array, Estimate, statistic
@@ -26,13 +27,14 @@ def t_test_power(noncentrality: float, df: float, alpha: float) -> float:
     return float(beyond + below)
 
 
-def power_to_show(truth: Estimate, level: float) -> Array:
+def power_to_show(truth: Estimate, level: float, coarse: bool = False) -> Array:
     """Power of the one-sided t-test that shows a difference to be above 0.
 
     Args:
         truth: true difference, true standard error and degrees of freedom for each number of seeds
             that is considered, shape (numbers,).
         level: level of the test.
+        coarse: whether the p-value is at least the smallest one of the exact test.
 
     Returns:
         The power, shape (numbers,); 0 where the true difference is not above 0. Without any spread
@@ -43,25 +45,31 @@ def power_to_show(truth: Estimate, level: float) -> Array:
     with np.errstate(invalid="ignore"):
         power = stats.nct.sf(critical, truth.df, noncentrality)
     power = np.where(truth.error == 0, truth.smallest_p < level, power)
+    power = np.where(coarse & (truth.smallest_p >= level), 0.0, power)
     return np.where(noncentrality > 0, power, 0.0)
 
 
-def detectable(estimate: Estimate, alpha: float, power: float) -> Array:
+def detectable(estimate: Estimate, alpha: ArrayLike, power: float) -> Array:
     """The smallest true difference that the two-sided t-test detects with the given power.
 
     Args:
         estimate: only its standard error, assumed to be the true one, and its degrees of freedom
             are used.
-        alpha: level of the test.
+        alpha: level of each test, NaN where there is none.
         power: required probability of detecting the difference.
 
     Returns:
         In the unit of the estimate, shape (rows,); NaN where the standard error is NaN or 0.
     """
-    error, df = np.broadcast_arrays(np.atleast_1d(estimate.error), np.atleast_1d(estimate.df))
-    known = (error > 0) & ~np.isnan(df)
+    error, df, level = np.broadcast_arrays(
+        *map(np.atleast_1d, (estimate.error, estimate.df, alpha))
+    )
+    known = (error > 0) & ~np.isnan(df) & ~np.isnan(level)
     factor = np.full(error.shape, np.nan)
-    factor[known] = [_detectable_noncentrality(float(value), alpha, power) for value in df[known]]
+    factor[known] = [
+        _detectable_noncentrality(float(one), float(other), power)
+        for one, other in zip(df[known], level[known], strict=True)
+    ]
     return factor * error
 
 

@@ -7,8 +7,7 @@ import pandas as pd
 
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.statistics.hypothesis_tests import Array
-from hamjepa_audit.statistics.paired import ROUNDING
-from hamjepa_audit.statistics.summaries import READOUTS, checked
+from hamjepa_audit.statistics.summaries import ROUNDING, SPLIT, checked
 from hamjepa_audit.statistics.trajectories import run_correlations
 
 KNN_AT = r"^knn_top1@(\d+)$"
@@ -34,24 +33,29 @@ class Pairs(NamedTuple):
     @property
     def differences(self) -> "pd.Series[float]":
         """Minuend - subtrahend by seed, free of rounding noise (see `without_noise`)."""
-        scale = float(np.abs(np.concatenate(self)).max(initial=0.0))
         values = np.asarray(self.minuend - self.subtrahend, dtype=float)
-        return pd.Series(without_noise(values, scale), index=self.minuend.index)
+        return pd.Series(without_noise(values, self.noise), index=self.minuend.index)
+
+    @property
+    def noise(self) -> float:
+        """The largest rounding error of a difference."""
+        return ROUNDING * float(np.abs(np.concatenate(self)).max(initial=0.0))
 
 
-def without_noise(differences: Array, scale: float) -> Array:
-    """Sets differences that are equal, or zero, except for rounding to exactly that.
+def without_noise(differences: Array, noise: float) -> Array:
+    """Sets differences whose sizes are equal, or zero, except for rounding to exactly that.
 
-    Otherwise the spread of rounding noise would yield p-values that mean nothing.
+    Otherwise the spread of rounding noise would yield p-values that mean nothing, and ranks would
+    miss ties.
 
     Args:
         differences: shape (n,).
-        scale: the largest absolute value of the operands.
+        noise: the largest rounding error of a difference.
     """
-    noise = ROUNDING * scale
-    if len(differences) and np.ptp(differences) <= noise:
-        differences = np.full_like(differences, differences[0])
-    return np.where(np.abs(differences) <= noise, 0.0, differences)
+    sizes = np.abs(differences)
+    ordered = np.concatenate([[0.0], np.sort(sizes)])
+    starts = ordered[np.concatenate([[True], np.diff(ordered) > noise])]
+    return np.sign(differences) * starts[np.searchsorted(starts, sizes, side="right") - 1]
 
 
 class SeedTable:
@@ -77,12 +81,17 @@ class SeedTable:
         """Each seed's value at the last epoch, indexed and sorted by seed; empty if not measured.
 
         The readout `best` is each seed's largest value over the arm's readouts, as one would read
-        it off a single run; seeds that lack a readout are left out.
+        it off a single run; a seed that lacks q, p or qp of a split state is left out.
         """
         wide = self._final(study, epochs)
-        parts = READOUTS if readout == "best" else (readout,)
-        columns = [(arm, part, metric) for part in parts if (arm, part, metric) in wide.columns]
-        return wide[columns].dropna().max(axis=1) if columns else pd.Series(dtype=float)
+        parts: tuple[str, ...] = (readout,)
+        if readout == "best":
+            split = any((arm, part, metric) in wide.columns for part in SPLIT)
+            parts = SPLIT if split else ("all",)
+        columns = [(arm, part, metric) for part in parts]
+        if any(column not in wide.columns for column in columns):
+            return pd.Series(dtype=float)
+        return wide[columns].dropna().max(axis=1)
 
     def require(
         self, study: str, epochs: int, arm: str, readout: str, metric: str

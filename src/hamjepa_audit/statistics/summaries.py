@@ -23,8 +23,17 @@ CONDITION = [
 ]
 """The columns that define a condition, within which seeds are averaged."""
 
-READOUTS = ("q", "p", "qp", "all")
+SPLIT = ("q", "p", "qp")
+"""The readouts of a state that has parts."""
+
+READOUTS = (*SPLIT, "all")
 """The parts of a state that are probed, in the order in which they are listed."""
+
+
+ROUNDING = 4 * float(np.finfo(np.float64).eps)
+"""Relative tolerance, as a share of the operands, at which two float64 differences are equal: each
+operand has a rounding error of at most eps / 2, and so does the subtraction; two differences have
+twice that."""
 
 
 def summarise(metrics: pd.DataFrame, confidence: float) -> pd.DataFrame:
@@ -45,6 +54,10 @@ def summarise(metrics: pd.DataFrame, confidence: float) -> pd.DataFrame:
     """
     values = checked(metrics).groupby(CONDITION, sort=False)["value"]
     summary = values.agg(n="count", mean="mean", sd="std").reset_index()
+    # Equal values have no spread, but their mean, and thus their deviations, may be rounded.
+    spread = values.max() - values.min()
+    equal = (spread <= ROUNDING * values.agg(lambda x: x.abs().max())).to_numpy()
+    summary["sd"] = summary["sd"].mask(equal & (summary["n"] > 1), 0.0)
     low, high = interval(summary["mean"], summary["sd"], summary["n"], confidence)
     return summary.assign(confidence=confidence, ci_low=low, ci_high=high)
 

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from hamjepa_audit.statistics.decision_tables import (
     CARRIED,
+    CARRIED_NEGLIGIBLE,
     CARRIED_STATEMENTS,
     DIFFERENCES,
     FIRST_LINES,
     MEASUREMENTS,
+    NEGLIGIBLE,
     STATEMENTS,
     Decisions,
 )
@@ -29,15 +31,15 @@ def measurement_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.
     """Verdicts on the paper's single numbers, by MEASUREMENTS.
 
     Args:
-        table: `n`, `p_equivalence_holm`, `p_new_runs_holm`; and for the reason only `ci_low`,
-            `ci_high`, `paper` and `margin`.
+        table: `n`, `p_equivalence_holm`, `p_h0_within_margin_holm`; and for the reason only
+            `ci_low`, `ci_high`, `paper` and `margin`.
         alpha: level of the tests.
         minimum: seeds below which there is no verdict.
 
     Returns:
         `verdict` and `reason`, one row each.
     """
-    shown = _size(table, alpha) | {"beyond": _interval_is_beyond_margin(table)}
+    shown = _size(table, alpha) | {"interval beyond": _interval_is_beyond_margin(table)}
     return _decided(table, minimum, MEASUREMENTS, shown)
 
 
@@ -46,7 +48,8 @@ def difference_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.D
 
     Args:
         table: `n`, `paper`, `mean_difference`, and the adjusted p-values `p_holm` (of no
-            difference), `p_equivalence_holm`, `p_new_runs_holm`, `p_h0_margin_or_more_holm`.
+            difference), `p_equivalence_holm`, `p_h0_within_margin_holm` and
+            `p_h0_margin_or_more_holm`.
         alpha: level of the tests.
         minimum: seeds below which there is no verdict.
 
@@ -63,6 +66,17 @@ def direction_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.Da
     Arguments and result are those of `difference_verdicts`, without the p-values of the size.
     """
     return _decided(table, minimum, CARRIED, _direction(table, alpha))
+
+
+def negligible_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.DataFrame:
+    """Verdicts on differences that the paper calls negligible, by NEGLIGIBLE.
+
+    Arguments and result are those of `difference_verdicts`, with the column `carried` (bool:
+    another study, which CARRIED_NEGLIGIBLE is for) and only the p-values of the size.
+    """
+    shown = _size(table, alpha)
+    carried = _decided(table, minimum, CARRIED_NEGLIGIBLE, shown)
+    return carried.where(table["carried"], _decided(table, minimum, NEGLIGIBLE, shown))
 
 
 def statement_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.DataFrame:
@@ -88,7 +102,7 @@ def statement_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.Da
 def _size(table: pd.DataFrame, alpha: float) -> Shown:
     return {
         "equal": _below(table, "p_equivalence_holm", alpha),
-        "differs": _below(table, "p_new_runs_holm", alpha),
+        "beyond": _below(table, "p_h0_within_margin_holm", alpha),
     }
 
 
