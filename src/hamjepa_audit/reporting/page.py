@@ -109,7 +109,7 @@ def page_context(content: PageContent) -> dict[str, Any]:
         "groups": groups,
         "kinds": KINDS,
         "counts": _counts(entries),
-        "by_construction": sorted({e.heading for e in entries if e.by_construction}),
+        "by_construction": _by_construction(entries),
         "stated": _stated(content.tables.claim_differences),
         "choices": _choices(entries, names, titles),
         "consistency": content.tables.paper_consistency.to_dict("records"),
@@ -133,6 +133,15 @@ class Counts(NamedTuple):
 
     kinds: list[str]
     rows: list[tuple[Verdict, list[int]]]
+
+
+def _by_construction(entries: Sequence[Entry]) -> dict[str, list[str]]:
+    """What `_counts` leaves out, in the same two parts."""
+    found: dict[str, set[str]] = {"own": set(), "carried": set()}
+    for entry in entries:
+        if entry.by_construction:
+            found["carried" if entry.carried else "own"].add(entry.heading.rstrip("."))
+    return {part: sorted(headings) for part, headings in found.items()}
 
 
 def _counts(entries: Sequence[Entry]) -> dict[str, Counts]:
