@@ -61,6 +61,20 @@ def test_tables_leave_out_the_tests_that_no_verdict_rests_on(
     assert set(differences["carried"]) == set(differences["negligible"]) == {True, False}
 
 
+def test_tests_that_no_verdict_rests_on_make_no_other_stricter(
+    claims: Claims, params: AuditParams
+) -> None:
+    """On another study the size is judged of the negligible difference alone."""
+    rows = as_the_paper(claims, 5, "cifar100", name="tinyimagenet100")
+    table = audit(pd.DataFrame(rows)[METRICS_SCHEMA.names], claims, params).claim_differences
+    late = table[(table["study"] == "tinyimagenet100") & (table["epochs"] == 80)]
+    (negligible,) = late[late["negligible"]].to_dict("records")
+    for name in ("p_equivalence", "p_h0_within_margin"):
+        assert negligible[f"{name}_holm"] == negligible[name]
+    others = late[~late["negligible"]]
+    assert others["p_holm"].min() == pytest.approx(len(others) * others["p"].min())
+
+
 def test_what_stands_for_the_papers_studies(
     params_folder: Path, claims: Claims, params: AuditParams
 ) -> None:

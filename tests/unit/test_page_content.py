@@ -34,9 +34,9 @@ def interval(row: Row, low: str = "ci_low", high: str = "ci_high") -> str:
 
 
 def holm(row: Row, name: str) -> str:
-    """A p-value, followed by its value after Holm's correction if that differs."""
+    """A p-value, followed by its value after Holm's correction if there is one and it differs."""
     p, adjusted = p_value(row[name]), p_value(row[f"{name}_holm"])
-    return p if p == adjusted else f"{p} ({adjusted} after Holm)"
+    return p if adjusted in (p, ABSENT) else f"{p} ({adjusted} after Holm)"
 
 
 @pytest.mark.parametrize("kind", ["numbers", "differences"])
@@ -58,10 +58,10 @@ def test_the_evidence_of_a_claim_is_that_of_its_row(audited: PageContent, kind: 
         judged = kind == "numbers" or not row["carried"] or row["negligible"]
         for test, column in size.items():
             assert shown.get(test) == (holm(row, column) if judged else None)
-        what, do = ("deviation", "show to be beyond the margin") if kind == "numbers" else (
-            "difference", "find",
-        )  # fmt: skip
-        detectable = f"Smallest {what} that {row['n']} seeds can {do} with 80% power"
+        what, do = "difference", "find"
+        if kind == "numbers" or row["negligible"]:
+            what, do = "deviation", "show beyond the margin"
+        detectable = f"Smallest {what} that {row['n']} seeds can {do}, 80% power"
         assert shown[detectable] == number(row["detectable"], unit)
         test = "H0: no difference: paired t-test"
         if kind == "numbers":

@@ -141,7 +141,7 @@ def test_plans_of_a_difference_by_hand() -> None:
 
 
 def inconclusive(families: str, n: int = 3) -> pd.DataFrame:
-    claims = {"claim": range(len(families)), "family": list(families), "p": 0.5}
+    claims = {"claim": range(len(families)), "family": list(families), "p": 0.5, "p_holm": 0.9}
     return pd.DataFrame({"verdict": "inconclusive", "n": n} | claims)
 
 
@@ -162,6 +162,7 @@ def test_seeds_needed_are_those_of_holms_first_step(params: AuditParams) -> None
     assert needed.tolist() == [expected[0]] * 4 + [expected[1]]
     # Repeated or untested claims don't enlarge the family, nor do they in Holm's correction.
     more = inconclusive("aaaaaaa").assign(claim=[0, 1, 2, 3, 3, 3, 4], p=[0.5] * 6 + [np.nan])
+    more["p_holm"] = more["p"]
     assert seeds_needed(more, params).tolist()[:6] == [expected[0]] * 6
     small = adjusted(more.assign(p=[0.01, *more["p"][1:]]), ["p"], ["claim"])
     assert small["p_holm"][0] == pytest.approx(4 * 0.01)
@@ -197,8 +198,8 @@ def test_as_many_seeds_settle_it(
             "family": "one", "verdict": "inconclusive", "negligible": False,
         }
     )  # fmt: skip
-    planned = difference_evidence(planned, params)
-    needed = with_seeds_needed(planned.assign(claim=0), TESTS, ["claim"], _plans, params)
+    planned = adjusted(difference_evidence(planned.assign(claim=0), params), TESTS, ["claim"])
+    needed = with_seeds_needed(planned, TESTS, ["claim"], _plans, params)
     needed = needed["seeds_needed"].item()
 
     def settled(n: int) -> float:

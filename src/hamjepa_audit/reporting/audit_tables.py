@@ -1,13 +1,12 @@
 """The tables of an audit: all numbers as CSV and Parquet, the main ones as Markdown and LaTeX."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from hamjepa_audit.reporting.formatting import (
-    ABSENT,
     Column,
     Display,
     Row,
@@ -27,7 +26,7 @@ def audit_tables(audit: Audit, folder: Path, names: Sequence[str] = Audit._field
     CSV and Parquet contain every column in full precision, Markdown and LaTeX the columns on which
     the verdicts rest, rounded (see `formatting.number`). P-values in the latter are Holm-adjusted,
     and their headings name the null hypothesis (H0) that a small p-value speaks against; those on
-    which a row's verdict can't rest are left out.
+    which no verdict rests have none.
 
     Returns:
         The files written, four per table.
@@ -52,21 +51,8 @@ def seeds_text(row: Row) -> str:
     return f"more than {row['seeds_considered']}" if np.isinf(needed) else f"{needed:.0f}"
 
 
-def size_judged(row: Row) -> bool:
-    """Whether the verdict on a difference rests on its size, and not on its direction alone."""
-    return bool(not row["carried"] or row["negligible"])
-
-
-def direction_judged(row: Row) -> bool:
-    """Whether the verdict on a difference rests on its direction."""
-    return not row["negligible"]
-
-
-def _p(heading: str, name: str, judged: Callable[[Row], bool] = lambda _: True) -> Column:
-    def text(row: Row) -> str:
-        return p_value(row[name]) if judged(row) else ABSENT
-
-    return Column(heading, text, right=True)
+def _p(heading: str, name: str) -> Column:
+    return Column(heading, lambda row: p_value(row[name]), right=True)
 
 
 def _interval(heading: str, low: str = "ci_low", high: str = "ci_high") -> Column:
@@ -111,10 +97,10 @@ READ = {
         mean_column("Ours", ("mean_difference", "sd", "n")),
         _interval("Interval of ours"),
         number_column("Margin", "margin"),
-        _p("p (H0: arms equal)", "p_holm", direction_judged),
-        _p("p (H0: gain of margin or more)", "p_h0_margin_or_more_holm", direction_judged),
-        _p("p (H0: outside margin)", "p_equivalence_holm", size_judged),
-        _p("p (H0: inside margin)", "p_h0_within_margin_holm", size_judged),
+        _p("p (H0: arms equal)", "p_holm"),
+        _p("p (H0: gain of margin or more)", "p_h0_margin_or_more_holm"),
+        _p("p (H0: outside margin)", "p_equivalence_holm"),
+        _p("p (H0: inside margin)", "p_h0_within_margin_holm"),
         number_column("Hedges g", "hedges_g", ""),
         number_column("P(better)", "probability_of_improvement", ""),
         *_ENDS,

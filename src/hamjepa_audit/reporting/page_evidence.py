@@ -8,8 +8,15 @@ from collections.abc import Iterator
 import numpy as np
 
 from hamjepa_audit.params.audit import AuditParams
-from hamjepa_audit.reporting.audit_tables import direction_judged, seeds_text, size_judged
-from hamjepa_audit.reporting.formatting import Row, interval_text, number, p_value, quantity
+from hamjepa_audit.reporting.audit_tables import seeds_text
+from hamjepa_audit.reporting.formatting import (
+    ABSENT,
+    Row,
+    interval_text,
+    number,
+    p_value,
+    quantity,
+)
 
 
 def of_number(row: Row, params: AuditParams) -> Iterator[tuple[str, str]]:
@@ -19,7 +26,7 @@ def of_number(row: Row, params: AuditParams) -> Iterator[tuple[str, str]]:
     yield from _intervals(row, params)
     yield f"H0: our mean is the paper's value: {row['test']}", _statistic(row, "p")
     yield from _size(row)
-    yield from _needed(row, "deviation", "show to be beyond the margin", params)
+    yield from _needed(row, params)
 
 
 def of_difference(row: Row, params: AuditParams) -> Iterator[tuple[str, str]]:
@@ -31,17 +38,16 @@ def of_difference(row: Row, params: AuditParams) -> Iterator[tuple[str, str]]:
     yield "H0: no difference: exact sign-flip test: p", p_value(row["p_sign_flip"])
     yield "H0: no difference: exact Wilcoxon signed-rank test: p", p_value(row["p_wilcoxon"])
     yield "H0: our mean is the paper's value: p", p_value(row["p_paper"])
-    if direction_judged(row):
+    if not np.isnan(row["p_h0_margin_or_more_holm"]):
         yield (
             "H0: the margin or more in the paper's direction: p",
             _with_holm(row, "p_h0_margin_or_more"),
         )
-    if size_judged(row):
-        yield from _size(row)
+    yield from _size(row)
     bounds = "" if np.isnan(row["g_low"]) else f" {interval_text(row['g_low'], row['g_high'], '')}"
     yield "Effect size, Hedges g", f"{number(row['hedges_g'], '')}{bounds}"
     yield "Probability of improvement", number(row["probability_of_improvement"], "")
-    yield from _needed(row, "difference", "find", params)
+    yield from _needed(row, params)
 
 
 def of_statement(row: Row) -> Iterator[tuple[str, str]]:
@@ -60,6 +66,9 @@ def _intervals(row: Row, params: AuditParams) -> Iterator[tuple[str, str]]:
 
 
 def _size(row: Row) -> Iterator[tuple[str, str]]:
+    """Yields the tests of a claim's size, if its verdict rests on them."""
+    if np.isnan(row["p_h0_within_margin_holm"]):
+        return
     margin = f"±{number(row['margin'], row['unit'])}"
     yield (
         f"H0: outside {margin} of the paper's value (TOST): p",
@@ -71,10 +80,14 @@ def _size(row: Row) -> Iterator[tuple[str, str]]:
     )
 
 
-def _needed(row: Row, what: str, do: str, params: AuditParams) -> Iterator[tuple[str, str]]:
+def _needed(row: Row, params: AuditParams) -> Iterator[tuple[str, str]]:
     power = f"{100 * params.power:g}%"
+    seeds = quantity(row["n"], "seed")
     found = number(row["detectable"], row["unit"])
-    yield f"Smallest {what} that {quantity(row['n'], 'seed')} can {do} with {power} power", found
+    if row.get("negligible", True):  # and of numbers the size is judged, too
+        yield f"Smallest deviation that {seeds} can show beyond the margin, {power} power", found
+    else:
+        yield f"Smallest difference that {seeds} can find, {power} power", found
     if text := seeds_text(row):
         yield f"Seeds that would settle it with {power} power, if our mean is right", text
 
@@ -89,6 +102,6 @@ def _statistic(row: Row, name: str) -> str:
 
 
 def _with_holm(row: Row, name: str) -> str:
-    """A p-value as text: '0.0123 (0.0246 after Holm)', or only '0.0123' if both are equal."""
+    """A p-value as text: '0.0123 (0.0246 after Holm)', the second if there is one that differs."""
     p, adjusted = p_value(row[name]), p_value(row[f"{name}_holm"])
-    return p if p == adjusted else f"{p} ({adjusted} after Holm)"
+    return p if adjusted in (p, ABSENT) else f"{p} ({adjusted} after Holm)"

@@ -35,8 +35,8 @@ from hamjepa_audit.statistics.planning import (
     Plan,
     PlannedTest,
     beyond_margin_tests,
+    detectable_by,
     equivalence_tests,
-    with_detectable,
     with_seeds_needed,
 )
 from hamjepa_audit.statistics.seeds import Pairs, SeedTable
@@ -46,6 +46,9 @@ from hamjepa_audit.statistics.verdicts import (
     direction_verdicts,
     negligible_verdicts,
 )
+
+SAME = ("study", "epochs", "our_metric", "minuend", "subtrahend")
+"""The columns in which claims about one difference agree."""
 
 
 def difference_claims(seeds: SeedTable, claims: Claims, params: AuditParams) -> pd.DataFrame:
@@ -63,7 +66,8 @@ def difference_claims(seeds: SeedTable, claims: Claims, params: AuditParams) -> 
         the sign is judged), `negligible` (bool: the paper's point is that there is hardly any, so
         that only its size is judged, by the metric's margin), `minuend` and `subtrahend`
         (arm_readout), `note` (how it is read and what biases it, or empty), `mean_difference`,
-        `detectable` (the smallest difference from zero that n seeds find),
+        `detectable` (the smallest difference from zero that n seeds find, or where `negligible` the
+        smallest deviation from the paper's that they show to be beyond the margin),
         `sd_minuend` and `sd_subtrahend` (of each side over the paired seeds, n - 1), the columns
         of `difference_evidence`, and from the seeds `p_sign_flip` and `p_wilcoxon` (exact,
         two-sided), `probability_of_improvement` (of minuend over subtrahend).
@@ -77,13 +81,25 @@ def difference_claims(seeds: SeedTable, claims: Claims, params: AuditParams) -> 
         for study, epochs in targets(claim.study, claim.epochs, seeds, params)
     ]
     table = with_families(pd.DataFrame(rows), params.families.differences)
-    tests = ["p", "p_h0_within_margin", "p_equivalence", "p_h0_margin_or_more"]
-    same = ["study", "epochs", "our_metric", "minuend", "subtrahend"]
-    table = adjusted(difference_evidence(table, params), tests, same)
+    of_direction, of_size = ~table["negligible"], ~table["carried"] | table["negligible"]
+    judged = {
+        "p": of_direction,
+        "p_h0_margin_or_more": of_direction,
+        "p_equivalence": of_size,
+        "p_h0_within_margin": of_size,
+    }
+    table = adjusted(difference_evidence(table, params), list(judged), SAME, judged)
+    table["detectable"] = _detectable(table, params)
+    table = pd.concat([table, _verdicts(table, params)], axis=1)
+    return with_seeds_needed(table, list(judged), SAME, _plans, params)
+
+
+def _detectable(table: pd.DataFrame, params: AuditParams) -> Array:
     zero = one_sample(table["mean_difference"], table["sd"], table["n"])
-    table = with_detectable(table, "p", same, zero, params)
-    decided = _verdicts(table, params)
-    return with_seeds_needed(pd.concat([table, decided], axis=1), tests, same, _plans, params)
+    direction = detectable_by(table, "p", SAME, zero, params)
+    _, new = against_paper(table, "mean_difference", ARMS)
+    size = table["margin"] + detectable_by(table, "p_h0_within_margin", SAME, new, params)
+    return np.where(table["negligible"], size, direction)
 
 
 def _verdicts(table: pd.DataFrame, params: AuditParams) -> pd.DataFrame:
@@ -95,9 +111,10 @@ def _verdicts(table: pd.DataFrame, params: AuditParams) -> pd.DataFrame:
 
 def _plans(row: pd.Series, seeds: Array, levels: Mapping[str, float]) -> list[Plan]:
     """The tests that lead to each line of the claim's decision table."""
-    equal = equivalence_tests(row, row["deviation"], seeds, levels["p_equivalence"])
-    level = levels["p_h0_within_margin"]
-    beyond = beyond_margin_tests(row, row["deviation"], seeds, level, ARMS)
+    if not row["carried"] or row["negligible"]:
+        equal = equivalence_tests(row, row["deviation"], seeds, levels["p_equivalence"])
+        level = levels["p_h0_within_margin"]
+        beyond = beyond_margin_tests(row, row["deviation"], seeds, level, ARMS)
     if row["negligible"]:
         return [equal, beyond]
     gain = np.sign(row["paper"]) * row["mean_difference"]

@@ -23,8 +23,8 @@ from hamjepa_audit.statistics.hypothesis_tests import Array, statistic, two_side
 from hamjepa_audit.statistics.planning import (
     Plan,
     beyond_margin_tests,
+    detectable_by,
     equivalence_tests,
-    with_detectable,
     with_seeds_needed,
 )
 from hamjepa_audit.statistics.seeds import SeedTable
@@ -65,8 +65,8 @@ def measurement_claims(seeds: SeedTable, claims: Claims, params: AuditParams) ->
     tests = ["p", "p_h0_within_margin", "p_equivalence"]
     table = adjusted(measurement_evidence(table, params), tests, ["claim"])
     _, new = against_paper(table, "mean")
-    table = with_detectable(table, "p_h0_within_margin", ["claim"], new, params)
-    table["detectable"] += table["margin"]
+    found = detectable_by(table, "p_h0_within_margin", ["claim"], new, params)
+    table["detectable"] = table["margin"] + found
     decided = measurement_verdicts(table, params.alpha, params.minimum_seeds)
     table = pd.concat([table, decided], axis=1)
     return with_seeds_needed(table, tests, ["claim"], _plans, params)

@@ -1,6 +1,6 @@
 """What measurements and differences share when they are compared with the paper's."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -103,18 +103,23 @@ def with_families(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def adjusted(
-    table: pd.DataFrame, columns: Sequence[str], hypothesis: Sequence[str]
+    table: pd.DataFrame,
+    columns: Sequence[str],
+    hypothesis: Sequence[str],
+    judged: Mapping[str, "pd.Series[bool]"] | None = None,
 ) -> pd.DataFrame:
     """Adds a Holm-adjusted column NAME_holm for each column of p-values.
 
     Rows of a family that agree in the columns `hypothesis` and in the p-value are the same test,
-    stated more than once, and count once.
+    stated more than once, and count once. `judged` says for each column in which rows a verdict
+    rests on the test; the others don't count, and their NAME_holm is NaN.
     """
     result = table.copy()
     for name in columns:
-        tests = _tests(table, name, hypothesis)
+        masked = table.assign(**{name: table[name].where(judged[name])}) if judged else table
+        tests = _tests(masked, name, hypothesis)
         first = ~tests.duplicated()
-        once = holm(table.loc[first, name], table.loc[first, "family"])
+        once = holm(masked.loc[first, name], masked.loc[first, "family"])
         result[f"{name}_holm"] = once[tests]  # numbered in the order of their first rows
     return result
 
@@ -122,10 +127,11 @@ def adjusted(
 def family_sizes(
     table: pd.DataFrame, columns: Sequence[str], hypothesis: Sequence[str]
 ) -> pd.DataFrame:
-    """The number of tests for which `adjusted` corrects each p-value, in the same rows."""
+    """The number of tests for which `adjusted` has corrected each p-value, in the same rows."""
 
     def sizes(name: str) -> "pd.Series[int]":
-        first = table[table[name].notna() & ~_tests(table, name, hypothesis).duplicated()]
+        tested = table[table[f"{name}_holm"].notna()]
+        first = tested[~_tests(tested, name, hypothesis).duplicated()]
         return table["family"].map(first["family"].value_counts())
 
     return pd.DataFrame({name: sizes(name) for name in columns})

@@ -60,8 +60,8 @@ def with_seeds_needed(
     may not exceed 1 - `params.power` (Bonferroni).
 
     Args:
-        table: a row per claim, with `verdict`, `n`, `family`, the columns `tests`, and the columns
-            that `plans` reads.
+        table: a row per claim, with `verdict`, `n`, `family`, the columns `tests`, these adjusted,
+            and the columns that `plans` reads.
         tests: the columns of p-values, NaN where a claim was not tested.
         hypothesis: as in `adjusted`: tests that are stated twice count once in a family.
         plans: gives the plans of a claim.
@@ -86,24 +86,24 @@ def with_seeds_needed(
     return table.assign(seeds_needed=needed, seeds_considered=params.maximum_seeds)
 
 
-def with_detectable(
+def detectable_by(
     table: pd.DataFrame,
     test: str,
     hypothesis: Sequence[str],
     estimate: Estimate,
     params: AuditParams,
-) -> pd.DataFrame:
-    """Adds `detectable`, the smallest true difference that the seeds there are detect.
+) -> Array:
+    """The smallest true differences that the seeds there are detect, shape (rows,).
 
     Args:
-        table: a row per claim, with `family` and the column of p-values `test`.
+        table: a row per claim, with `family`, the p-values `test`, and these adjusted.
         test: the two-sided test that is to detect it, at the first step of Holm's correction.
         hypothesis: as in `adjusted`.
         estimate: that of the test, of which only error and degrees of freedom are used.
         params: level and power.
     """
     levels = params.alpha / family_sizes(table, [test], hypothesis)[test]
-    return table.assign(detectable=detectable(estimate, levels, params.power))
+    return detectable(estimate, levels, params.power)
 
 
 def fewest_seeds(plans: Sequence[Plan], seeds: Array, power: float) -> float:
