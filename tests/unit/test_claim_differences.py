@@ -10,9 +10,13 @@ from hamjepa_audit.metrics import METRICS_SCHEMA
 from hamjepa_audit.params.audit import AuditParams
 from hamjepa_audit.params.claims import Claims
 from hamjepa_audit.statistics.audit import Audit
-from hamjepa_audit.statistics.claim_differences import difference_claims, difference_evidence
-from hamjepa_audit.statistics.hypothesis_tests import wilcoxon
-from hamjepa_audit.statistics.paired import paired_differences
+from hamjepa_audit.statistics.claim_differences import (
+    TESTS,
+    difference_claims,
+    difference_evidence,
+)
+from hamjepa_audit.statistics.comparison import family_sizes
+from hamjepa_audit.statistics.hypothesis_tests import paired_prediction_test, wilcoxon
 from hamjepa_audit.statistics.seeds import SeedTable
 from tests.unit import paper_audit
 from tests.unit.paper_audit import one, seeds_of
@@ -141,9 +145,13 @@ def test_the_best_of_several_against_one_is_noted(found: Audit) -> None:
 def test_an_arms_best_needs_all_readouts_of_its_state() -> None:
     rows = [row("s", 1, "a", part, "knn_top1@20", seed, 9.0) for part in "qp" for seed in (0, 1)]
     whole = [row("s", 1, "b", "all", "knn_top1@20", seed, 7.0) for seed in (0, 1)]
-    seeds = SeedTable(pd.DataFrame(rows + whole)[METRICS_SCHEMA.names])
+    stray = [row("s", 1, "b", "q", "knn_top1@20", 0, 8.0)]
+    both = [row("s", 1, "c", part, "knn_top1@20", 0, 5.0) for part in ("q", "p", "qp")]
+    both += [row("s", 1, "c", "all", "knn_top1@20", 0, 6.0)]
+    seeds = SeedTable(pd.DataFrame(rows + whole + stray + both)[METRICS_SCHEMA.names])
     assert seeds.values("s", 1, "a", "best", "knn_top1@20").empty
     assert seeds.values("s", 1, "b", "best", "knn_top1@20").tolist() == [7.0, 7.0]
+    assert seeds.values("s", 1, "c", "best", "knn_top1@20").tolist() == [5.0]
 
 
 MLP = "cifar100-e80-knn_top1@20-mlp_best-sigreg_all"
@@ -175,7 +183,7 @@ def test_the_mlps_lack_of_a_gain_is_judged_by_its_size(
     rows_of_mlp = table[table["claim"] == MLP]
     assert tuple(rows_of_mlp["verdict"]) == verdicts
     assert (rows_of_mlp["margin"] == 1.0).all()
-    assert rows_of_mlp["note"].str.contains("hardly any").all()
+    assert rows_of_mlp["note"].str.contains("calls this difference negligible").all()
 
 
 VALUES = st.floats(-50, 50).map(lambda value: round(value, 3))
@@ -258,12 +266,41 @@ def test_ties_of_accuracies_are_ties_despite_rounding(claims: Claims, params: Au
 
 
 def test_differences_that_cancel_have_a_mean_of_zero(claims: Claims, params: AuditParams) -> None:
-    metrics = of_images([-5, 2, 6, -4, 1])
+    metrics = of_images([3, 4, -8, -1, 2])
     found = difference_claims(SeedTable(metrics), claims, params)
     row = one(found, claim="cifar100-e30-linear_probe_top1-hamjepa_best-sigreg_all")
     assert row["mean_difference"] == row["hedges_g"] == row["t"] == 0.0
-    table = paired_differences(metrics, ["sigreg", "hamjepa"], 0.95)
-    assert (table["mean_difference"] == 0.0).all() and (table["sd"] > 1).all()
+
+
+def test_small_differences_that_are_no_rounding_stay() -> None:
+    pairs = paired([(50.0, 50.0 - 1e-9), (60.0, 60.0 - 2e-9), (70.0, 70.0)])
+    differences = pairs.pairs("s", 1, "knn_top1@20", ("a", "q"), ("b", "q")).differences
+    assert differences.tolist() == pytest.approx([1e-9, 2e-9, 0.0], rel=1e-4)
+
+
+def test_what_the_seeds_detect_is_at_the_first_step_of_holms_correction(found: Audit) -> None:
+    table = found.claim_differences
+    late = table[(table["family"] == "cifar100-80") & ~table["negligible"]]
+    gain = one(late, claim="cifar100-e80-knn_top1@20-hamjepa_q-sigreg_all")
+    critical = stats.t.isf(0.05 / len(late) / 2, 5)
+    power = stats.nct.sf(critical, 5, gain["detectable"] / (gain["sd"] / np.sqrt(6)))
+    assert power == pytest.approx(0.8)
+    mlp = one(table, claim=MLP)
+    size = table[table["family"] == "cifar100-80"]
+    spreads = [mlp[name] for name in ("sd_minuend", "sd_subtrahend")]
+    new = paired_prediction_test(0.0, mlp["sd"], 6, 0.0, 1, *spreads)
+    critical = stats.t.isf(0.05 / len(size) / 2, new.df)
+    power = stats.nct.sf(critical, new.df, (mlp["detectable"] - 1.0) / new.error)
+    assert power == pytest.approx(0.8)
+
+
+def test_two_values_of_one_difference_are_two_claims_of_its_size(found: Audit) -> None:
+    """Within the margin of both, p is 1 for both, and still not that of one test."""
+    rows = found.claim_differences
+    rows = rows[rows["family"] == "cifar100-30"]
+    assert (rows["p_h0_within_margin"] == 1.0).sum() >= 2
+    sizes = family_sizes(found.claim_differences, TESTS).loc[rows.index]
+    assert set(sizes["p"]) == {3} and set(sizes["p_h0_within_margin"]) == {4}
 
 
 def test_equal_differences_have_no_spread() -> None:

@@ -108,7 +108,7 @@ def test_one_hypothesis_with_one_p_counts_once_in_its_own_family() -> None:
             "p": [0.01, 0.01, 0.02, 0.03, 0.01],
         }
     )
-    found = adjusted(table, ["p"], ["what"])
+    found = adjusted(table, {"p": ["what"]})
     assert found["p_holm"].tolist() == pytest.approx([0.03, 0.03, 0.04, 0.04, 0.01])
 
 

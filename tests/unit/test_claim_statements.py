@@ -129,8 +129,9 @@ def test_rank_correlations_that_are_almost_equal_are_no_stronger_than_their_sign
     """Spearman's rho over few checkpoints takes few values: its small spread is chance."""
     rhos = np.array([0.95] * (seeds - 1) + [0.96666667])
     fine = statement_evidence([Part("rho", rhos, 0.0)])[0]
-    coarse, against = statement_evidence([Part("rho", rhos, 0.0, coarse=True)])
-    assert fine < 1e-4 and coarse == 0.5**seeds and against == pytest.approx(1 - fine)
+    bounded, against = statement_evidence([Part("rho", rhos, 0.0, few_values=True)])
+    assert fine < 1e-4 and bounded == 0.5**seeds and against == pytest.approx(1 - fine)
+    assert statement_evidence([Part("rho", -rhos, 0.0, few_values=True)])[1] == 0.5**seeds
 
 
 def test_a_statement_on_one_seed_is_not_tested(claims: Claims, params: AuditParams) -> None:

@@ -38,7 +38,7 @@ def verdict(decide, table: pd.DataFrame) -> str:
     return decide(table, 0.05, 3)["verdict"].iloc[0]
 
 
-def expected_of_difference(same: bool, sign: bool, equal: bool, differs: bool, low: bool) -> str:
+def expected_of_difference(same: bool, sign: bool, equal: bool, beyond: bool, low: bool) -> str:
     """By hand, from what is shown: whether the sign agrees and is shown, and so on."""
     if sign and not same:
         return "not reproduced"
@@ -46,7 +46,7 @@ def expected_of_difference(same: bool, sign: bool, equal: bool, differs: bool, l
         return "reproduced"
     if low:
         return "not reproduced"
-    if sign and differs:
+    if sign and beyond:
         return "direction reproduced, size differs"
     return "inconclusive"
 
@@ -60,14 +60,14 @@ def expected_of_carried(same: bool, sign: bool, low: bool) -> str:
 def test_every_combination_of_what_is_shown_has_its_verdict() -> None:
     """Beside tables written a second time, as nested conditions."""
     for same, *shown, n in product([True, False], *[[True, False]] * 4, [0, 2, 3]):
-        sign, equal, differs, low = shown
+        sign, equal, beyond, low = shown
         p = [YES if it else NO for it in shown]
         names = ("p", "p_equivalence", "p_h0_within_margin", "p_h0_margin_or_more")
         table = row(n, mean=4.0 if same else -4.0, **dict(zip(names, p, strict=True)))
-        of_size = "reproduced" if equal else "not reproduced" if differs else "inconclusive"
+        of_size = "reproduced" if equal else "not reproduced" if beyond else "inconclusive"
         for decide, expected in (
             (measurement_verdicts, of_size),
-            (difference_verdicts, expected_of_difference(same, sign, equal, differs, low)),
+            (difference_verdicts, expected_of_difference(same, sign, equal, beyond, low)),
             (direction_verdicts, expected_of_carried(same, sign, low)),
             (negligible_verdicts, of_size),
         ):
@@ -191,6 +191,12 @@ def test_never_a_verdict_from_fewer_than_three_seeds(p: list[float], n: int, mea
         "p_h0_holds",
     )
     table = row(n, **dict(zip(names, p, strict=True)), mean=mean)
-    decisions = (measurement_verdicts, difference_verdicts, direction_verdicts, statement_verdicts)
+    decisions = (
+        measurement_verdicts,
+        difference_verdicts,
+        direction_verdicts,
+        negligible_verdicts,
+        statement_verdicts,
+    )
     for decide in decisions:
         assert verdict(decide, table) in ("not run", "inconclusive")

@@ -28,11 +28,17 @@ from hamjepa_audit.statistics.planning import (
 )
 from hamjepa_audit.statistics.statement_parts import Part
 from hamjepa_audit.statistics.statements import _plans as plans_of_statement
-from hamjepa_audit.statistics.verdicts import difference_verdicts, direction_verdicts
+from hamjepa_audit.statistics.verdicts import (
+    difference_verdicts,
+    direction_verdicts,
+    negligible_verdicts,
+)
 from tests.unit.synthetic_claims import as_the_paper
 
 NUMBERS = np.arange(3.0, 1001.0)
-TESTS = ["p", "p_h0_within_margin", "p_equivalence", "p_h0_margin_or_more"]
+TESTS = dict.fromkeys(
+    ["p", "p_h0_within_margin", "p_equivalence", "p_h0_margin_or_more"], ("claim",)
+)
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +129,16 @@ def test_ways_of_a_statement_by_hand() -> None:
     assert [test.level for (test,) in broken] == pytest.approx([0.01] * 3)
 
 
+def test_no_number_of_seeds_is_enough_that_the_signs_can_not_show() -> None:
+    plans = [[PlannedTest(one_sample(9.0, 1.0, NUMBERS), 0.02, few_values=few)] for few in (0, 1)]
+    assert [fewest_seeds([plan], NUMBERS, 0.8) for plan in plans] == [3, 6]  # 1 / 2^6 < 0.02
+    parts = [Part("x", np.array([0.9, 1.0]), 0.0, few_values=True), Part("y", np.ones(2), 0.0)]
+    levels = {"p_h0_fails": 0.04, "p_h0_holds": 0.03}
+    kept, *broken = plans_of_statement(pd.Series({"parts": parts}), np.array([4.0]), levels)
+    assert [test.few_values for test in kept] == [True, False]
+    assert [test.few_values for (test,) in broken] == [True, False]
+
+
 def test_plans_of_a_difference_by_hand() -> None:
     row = claim().to_dict() | {
         "paper": -4.0, "mean_difference": -3.0, "deviation": 1.0, "carried": True,
@@ -150,7 +166,7 @@ def one_sign(row: pd.Series, seeds: Array, levels: Mapping[str, float]) -> list[
 
 
 def seeds_needed(table: pd.DataFrame, params: AuditParams) -> "pd.Series[float]":
-    return with_seeds_needed(table, ["p"], ["claim"], one_sign, params)["seeds_needed"]
+    return with_seeds_needed(table, {"p": ["claim"]}, one_sign, params)["seeds_needed"]
 
 
 def test_seeds_needed_are_those_of_holms_first_step(params: AuditParams) -> None:
@@ -164,7 +180,7 @@ def test_seeds_needed_are_those_of_holms_first_step(params: AuditParams) -> None
     more = inconclusive("aaaaaaa").assign(claim=[0, 1, 2, 3, 3, 3, 4], p=[0.5] * 6 + [np.nan])
     more["p_holm"] = more["p"]
     assert seeds_needed(more, params).tolist()[:6] == [expected[0]] * 6
-    small = adjusted(more.assign(p=[0.01, *more["p"][1:]]), ["p"], ["claim"])
+    small = adjusted(more.assign(p=[0.01, *more["p"][1:]]), {"p": ["claim"]})
     assert small["p_holm"][0] == pytest.approx(4 * 0.01)
 
 
@@ -181,25 +197,24 @@ def test_seeds_needed_are_one_more_at_least_and_as_many_as_considered_at_most(
 
 
 TRUTHS = {"paper": 4.0, "half": 2.0, "small": 0.3, "opposite": -2.5, "beyond": 5.4}
+KINDS = {"own": difference_verdicts, "carried": direction_verdicts, "size": negligible_verdicts}
 
 
 @pytest.mark.parametrize("truth", TRUTHS)
-@pytest.mark.parametrize("carried", [False, True])
-def test_as_many_seeds_settle_it(
-    truth: str, carried: bool, claims: Claims, params: AuditParams
-) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_as_many_seeds_settle_it(truth: str, kind: str, params: AuditParams) -> None:
     """Simulates that the seeds needed reach the planned power, and 70% of them don't."""
-    decide = direction_verdicts if carried else difference_verdicts
+    decide, carried = KINDS[kind], kind == "carried"
     planned = pd.DataFrame(
         {
             "n": [3], "mean_difference": TRUTHS[truth], "sd": 1.5, "paper": 4.0,
             "sd_minuend": 1.0, "sd_subtrahend": 1.0,
             "paper_sd": np.nan, "paper_n": 300, "margin": 1.0, "carried": carried,
-            "family": "one", "verdict": "inconclusive", "negligible": False,
+            "family": "one", "verdict": "inconclusive", "negligible": kind == "size",
         }
     )  # fmt: skip
-    planned = adjusted(difference_evidence(planned.assign(claim=0), params), TESTS, ["claim"])
-    needed = with_seeds_needed(planned, TESTS, ["claim"], _plans, params)
+    planned = adjusted(difference_evidence(planned.assign(claim=0), params), TESTS)
+    needed = with_seeds_needed(planned, TESTS, _plans, params)
     needed = needed["seeds_needed"].item()
 
     def settled(n: int) -> float:
@@ -213,7 +228,7 @@ def test_as_many_seeds_settle_it(
             }
         )  # fmt: skip
         found = difference_evidence(drawn, params)
-        found = found.assign(**{f"{name}_holm": found[name] for name in TESTS})
+        found = found.assign(carried=False, **{f"{name}_holm": found[name] for name in TESTS})
         return float((decide(found, 0.05, 3)["verdict"] != "inconclusive").mean())
 
     assert settled(int(needed)) > 0.79

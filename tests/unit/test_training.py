@@ -255,6 +255,22 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(
     assert "the-run: budget is inf at epoch 2, step 3 of 5" in str(caught.value)
 
 
+def test_losses_are_checked_within_an_epoch(
+    params: Path, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_of(params, "hamjepa")
+    trainer = Trainer(run, build_model(run), images, "the-run")
+    monkeypatch.setattr(loop, "CHECK_EVERY_STEPS", 2)
+    broken = torch.full((len(trainer._columns()),), float("nan"))
+    monkeypatch.setattr(trainer, "step", lambda *_: broken)
+    steps: list[int] = []
+    with pytest.raises(TrainingDivergedError, match="epoch 1, step 1 of 5"):
+        trainer.train_epoch(
+            5, TrainingProgress("x", 1, 5), [lambda at: steps.append(at.position.index)]
+        )
+    assert steps == [1]  # the second step's check stops it
+
+
 def test_too_few_images_for_a_batch(params: Path, images: torch.Tensor) -> None:
     with pytest.raises(UserError, match="batch_size is 256 but there are 100 training images"):
         pretrain(run_of(params, "sigreg"), images[:100], CPU, "x")

@@ -50,7 +50,8 @@ def test_a_run_that_went_on_twice_says_when_it_began_and_what_trained_it(tmp_pat
         assert trainer.steps_done == number - 1 and trainer.position.seconds == seconds
         trainer.position.seconds += 100.0
         samples = torch.arange(run_params.optimisation.batch_size)
-        trainer._advance(samples, images[samples])
+        trainer._pending.append(trainer.step(samples, images[samples], 1, number - 1))
+        trainer.position.index += 1
         seconds = trainer.position.seconds
         states.keep(trainer, {})
         return states

@@ -99,8 +99,8 @@ def simulated(
             "margin": [params.difference_margin("knn_top1@20", one) for one in value],
         }
     )
-    tests = ["p", "p_h0_within_margin", "p_equivalence", "p_h0_margin_or_more"]
-    return adjusted(difference_evidence(table, params), tests, ["claim"])
+    tests = ("p", "p_h0_within_margin", "p_equivalence", "p_h0_margin_or_more")
+    return adjusted(difference_evidence(table, params), dict.fromkeys(tests, ("claim",)))
 
 
 def shares(table: pd.DataFrame, decide) -> pd.DataFrame:
@@ -267,8 +267,8 @@ def test_measurements_of_the_same_runs(
                 "paper_n": paper_n, "margin": 1.0,
             }
         )  # fmt: skip
-        tests = ["p_h0_within_margin", "p_equivalence"]
-        evidence = adjusted(measurement_evidence(table, params), tests, ["claim"])
+        tests = dict.fromkeys(["p_h0_within_margin", "p_equivalence"], ("claim",))
+        evidence = adjusted(measurement_evidence(table, params), tests)
         found = measurement_verdicts(evidence, 0.05, 3)["verdict"].value_counts(normalize=True)
         wrong = {Verdict.REPRODUCED, Verdict.NOT_REPRODUCED} - {right}
         assert found.reindex(sorted(wrong)).fillna(0).sum() <= 0.07

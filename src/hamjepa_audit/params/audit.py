@@ -46,12 +46,12 @@ class FamilyParams(Params):
 class StandsForParams(Params):
     """The paper's study that one of ours stands for; `epochs` maps the paper's to ours.
 
-    `by_construction` names the statements whose verdict on ours says nothing, and the reasons.
+    `largest_k`: with more neighbours accuracy is no longer comparable with the paper's.
     """
 
     study: Name
     epochs: dict[Count, Count] = Field(min_length=1)
-    by_construction: dict[str, str] = Field(default_factory=dict)
+    largest_k: Count | None = None
 
 
 class StatementParams(Params):

@@ -82,7 +82,7 @@ class Side(Params):
 class DifferenceClaim(Params):
     """A difference that the paper states: minuend - subtrahend, in the metric's unit.
 
-    `negligible`: the paper's point is that there is hardly any, so that its sign is not judged.
+    `negligible`: the paper's point is how small it is, so that its size is judged, not its sign.
     """
 
     study: Name
@@ -100,7 +100,7 @@ class DifferenceClaim(Params):
     def _makes_sense(self) -> Self:
         if self.minuend == self.subtrahend:
             raise ValueError(f"minuend and subtrahend are both {self.minuend}")
-        if self.value == 0:
+        if self.value == 0 and not self.negligible:
             raise ValueError("value is 0: a difference of zero has no direction to be tested")
         if (self.std is None) != (self.n is None):
             raise ValueError(f"std is {self.std} with n = {self.n}: give both or neither")

@@ -47,8 +47,16 @@ from hamjepa_audit.statistics.verdicts import (
     negligible_verdicts,
 )
 
-SAME = ("study", "epochs", "our_metric", "minuend", "subtrahend")
-"""The columns in which claims about one difference agree."""
+_SAME_ARMS = ("study", "epochs", "our_metric", "minuend", "subtrahend")
+_SAME_CLAIM = (*_SAME_ARMS, "paper", "paper_sd", "paper_n", "margin")
+TESTS = {
+    "p": _SAME_ARMS,
+    "p_h0_margin_or_more": (*_SAME_ARMS, "margin"),
+    "p_equivalence": _SAME_CLAIM,
+    "p_h0_within_margin": _SAME_CLAIM,
+}
+"""The tests that verdicts rest on, as in `adjusted`: 4.89 and 4.88 ± 0.11 are two claims about one
+difference, which are the same hypothesis only where the paper's value doesn't matter."""
 
 
 def difference_claims(seeds: SeedTable, claims: Claims, params: AuditParams) -> pd.DataFrame:
@@ -62,9 +70,9 @@ def difference_claims(seeds: SeedTable, claims: Claims, params: AuditParams) -> 
     Returns:
         One row per difference claim and study on which it is tested: the paper's study, then those
         of `params.stands_for` that have any metrics. The columns are those of `measurement_claims`
-        and: `paper_study`, `paper_epochs`, `carried` (bool: the study is not the paper's, and only
-        the sign is judged), `negligible` (bool: the paper's point is that there is hardly any, so
-        that only its size is judged, by the metric's margin), `minuend` and `subtrahend`
+        and: `paper_study`, `paper_epochs`, `carried` (bool: the study is not the paper's, and the
+        sign is judged), `negligible` (bool: the paper's point is how small it is, so that its size
+        is judged on any study, by the metric's margin), `minuend` and `subtrahend`
         (arm_readout), `note` (how it is read and what biases it, or empty), `mean_difference`,
         `detectable` (the smallest difference from zero that n seeds find, or where `negligible` the
         smallest deviation from the paper's that they show to be beyond the margin),
@@ -81,24 +89,28 @@ def difference_claims(seeds: SeedTable, claims: Claims, params: AuditParams) -> 
         for study, epochs in targets(claim.study, claim.epochs, seeds, params)
     ]
     table = with_families(pd.DataFrame(rows), params.families.differences)
-    of_direction, of_size = ~table["negligible"], ~table["carried"] | table["negligible"]
-    judged = {
-        "p": of_direction,
-        "p_h0_margin_or_more": of_direction,
-        "p_equivalence": of_size,
-        "p_h0_within_margin": of_size,
-    }
-    table = adjusted(difference_evidence(table, params), list(judged), SAME, judged)
+    table = adjusted(difference_evidence(table, params), TESTS, _judged(table))
     table["detectable"] = _detectable(table, params)
     table = pd.concat([table, _verdicts(table, params)], axis=1)
-    return with_seeds_needed(table, list(judged), SAME, _plans, params)
+    return with_seeds_needed(table, TESTS, _plans, params)
+
+
+def _judged(table: pd.DataFrame) -> dict[str, "pd.Series[bool]"]:
+    """The rows whose verdict rests on each of TESTS."""
+    direction, size = ~table["negligible"], ~table["carried"] | table["negligible"]
+    return {
+        "p": direction,
+        "p_h0_margin_or_more": direction,
+        "p_equivalence": size,
+        "p_h0_within_margin": size,
+    }
 
 
 def _detectable(table: pd.DataFrame, params: AuditParams) -> Array:
     zero = one_sample(table["mean_difference"], table["sd"], table["n"])
-    direction = detectable_by(table, "p", SAME, zero, params)
+    direction = detectable_by(table, "p", TESTS, zero, params)
     _, new = against_paper(table, "mean_difference", ARMS)
-    size = table["margin"] + detectable_by(table, "p_h0_within_margin", SAME, new, params)
+    size = table["margin"] + detectable_by(table, "p_h0_within_margin", TESTS, new, params)
     return np.where(table["negligible"], size, direction)
 
 
@@ -150,7 +162,6 @@ def _difference_row(
     params: AuditParams,
 ) -> dict[str, object]:
     metric = params.our_metric(claim.metric)
-    margin_of = params.margin if claim.negligible else params.difference_margin
     sides = [(side.arm, side.readout) for side in (claim.minuend, claim.subtrahend)]
     pairs = seeds.pairs(study, epochs, metric, sides[0], sides[1])
     paper = float(claim.value)
@@ -172,7 +183,11 @@ def _difference_row(
         "paper": paper,
         "paper_sd": np.nan if claim.std is None else float(claim.std),
         "paper_n": claim.n or _paper_runs(claim, claims),
-        "margin": margin_of(claim.metric, paper),
+        "margin": (
+            params.absolute_margin(claim.metric)
+            if claim.negligible
+            else params.difference_margin(claim.metric, paper)
+        ),
         **_of_pairs(pairs),
     }
 
@@ -183,8 +198,8 @@ def _note(claim: DifferenceClaim) -> str:
     notes = []
     if claim.negligible:
         notes.append(
-            "the paper's point is that there is hardly any: judged by the metric's margin, "
-            "not by its sign"
+            "the paper calls this difference negligible: its size is judged, by the metric's "
+            "margin, not its sign"
         )
     if len(best) == 1:
         notes.append(

@@ -62,14 +62,14 @@ def measurement_claims(seeds: SeedTable, claims: Claims, params: AuditParams) ->
         for name, claim in zip(names, claims.measurements, strict=True)
     ]
     table = with_families(pd.DataFrame(rows), params.families.measurements)
-    tests = ["p", "p_h0_within_margin", "p_equivalence"]
-    table = adjusted(measurement_evidence(table, params), tests, ["claim"])
+    tests = dict.fromkeys(["p", "p_h0_within_margin", "p_equivalence"], ("claim",))
+    table = adjusted(measurement_evidence(table, params), tests)
     _, new = against_paper(table, "mean")
-    found = detectable_by(table, "p_h0_within_margin", ["claim"], new, params)
+    found = detectable_by(table, "p_h0_within_margin", tests, new, params)
     table["detectable"] = table["margin"] + found
     decided = measurement_verdicts(table, params.alpha, params.minimum_seeds)
     table = pd.concat([table, decided], axis=1)
-    return with_seeds_needed(table, tests, ["claim"], _plans, params)
+    return with_seeds_needed(table, tests, _plans, params)
 
 
 def _plans(row: pd.Series, seeds: Array, levels: Mapping[str, float]) -> list[Plan]:

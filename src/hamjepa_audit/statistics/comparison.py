@@ -102,41 +102,41 @@ def with_families(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     return table.assign(family=family.astype("str"))
 
 
-def adjusted(
-    table: pd.DataFrame,
-    columns: Sequence[str],
-    hypothesis: Sequence[str],
-    judged: Mapping[str, "pd.Series[bool]"] | None = None,
-) -> pd.DataFrame:
-    """Adds a Holm-adjusted column NAME_holm for each column of p-values.
+Hypotheses = Mapping[str, Sequence[str]]
+"""By name of its column of p-values, each kind of test, with the columns in which rows agree that
+state the same hypothesis."""
 
-    Rows of a family that agree in the columns `hypothesis` and in the p-value are the same test,
-    stated more than once, and count once. `judged` says for each column in which rows a verdict
-    rests on the test; the others don't count, and their NAME_holm is NaN.
+
+def adjusted(
+    table: pd.DataFrame, tests: Hypotheses, judged: Mapping[str, "pd.Series[bool]"] | None = None
+) -> pd.DataFrame:
+    """Adds a Holm-adjusted column NAME_holm for each column of p-values in `tests`.
+
+    Rows of a family that state the same test, with the same p-value, count once. `judged` says for
+    each column in which rows a verdict rests on the test; the others don't count, and their
+    NAME_holm is NaN.
     """
     result = table.copy()
-    for name in columns:
+    for name, hypothesis in tests.items():
         masked = table.assign(**{name: table[name].where(judged[name])}) if judged else table
-        tests = _tests(masked, name, hypothesis)
-        first = ~tests.duplicated()
+        numbers = _numbered(masked, name, hypothesis)
+        first = ~numbers.duplicated()
         once = holm(masked.loc[first, name], masked.loc[first, "family"])
-        result[f"{name}_holm"] = once[tests]  # numbered in the order of their first rows
+        result[f"{name}_holm"] = once[numbers]  # numbered in the order of their first rows
     return result
 
 
-def family_sizes(
-    table: pd.DataFrame, columns: Sequence[str], hypothesis: Sequence[str]
-) -> pd.DataFrame:
+def family_sizes(table: pd.DataFrame, tests: Hypotheses) -> pd.DataFrame:
     """The number of tests for which `adjusted` has corrected each p-value, in the same rows."""
 
     def sizes(name: str) -> "pd.Series[int]":
         tested = table[table[f"{name}_holm"].notna()]
-        first = tested[~_tests(tested, name, hypothesis).duplicated()]
+        first = tested[~_numbered(tested, name, tests[name]).duplicated()]
         return table["family"].map(first["family"].value_counts())
 
-    return pd.DataFrame({name: sizes(name) for name in columns})
+    return pd.DataFrame({name: sizes(name) for name in tests})
 
 
-def _tests(table: pd.DataFrame, name: str, hypothesis: Sequence[str]) -> "pd.Series[int]":
+def _numbered(table: pd.DataFrame, name: str, hypothesis: Sequence[str]) -> "pd.Series[int]":
     """A number for each row's test, equal for rows that state the same test."""
     return table.groupby(["family", *hypothesis, name], sort=False, dropna=False).ngroup()

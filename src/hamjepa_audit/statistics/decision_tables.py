@@ -193,15 +193,15 @@ def _of_negligible(title: str, introduction: str, held: Verdict, failed: Verdict
 
 NEGLIGIBLE = _of_negligible(
     "A difference that the paper calls negligible, on its own study",
-    "Its size alone is judged, by the metric's margin: which sign so small a difference has says "
-    "nothing.",
+    "It is smaller than the metric's margin, so that its sign says nothing: its size is judged, by "
+    "that margin.",
     Verdict.REPRODUCED,
     Verdict.NOT_REPRODUCED,
 )
 
 CARRIED_NEGLIGIBLE = _of_negligible(
     "A difference that the paper calls negligible, on a study that it does not have",
-    "The same.",
+    "As on the paper's own study: what is negligible there should be so here.",
     Verdict.CARRIES_OVER,
     Verdict.NOT_CARRIED,
 )

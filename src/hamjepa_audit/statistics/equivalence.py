@@ -30,8 +30,8 @@ def beyond_margin(estimate: Estimate, margin: ArrayLike) -> Array:
 
     Returns:
         The p-value of the hypothesis that the difference is within the margin, shape (rows,): twice
-        the one-sided one of its distance from the margin, so that it is valid for any margin, and
-        for a margin of 0 that of the two-sided test. 1 where the estimate is within the margin.
+        the one-sided p of its distance beyond the margin, 1 if it is within. Twice, because it may
+        be beyond on either side; for a margin of 0 this is the two-sided test.
     """
     distance = np.maximum(np.abs(estimate.value) - np.asarray(margin, dtype=float), 0.0)
     return two_sided(estimate._replace(value=np.where(estimate.value < 0, -distance, distance)))

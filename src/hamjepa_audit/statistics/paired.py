@@ -93,7 +93,7 @@ def _differences(pairs: pd.DataFrame) -> pd.DataFrame:
         noise=("noise", "max"),
     )
     constant = (result["n"] >= 2) & (result["high"] - result["low"] <= result["noise"])
-    zero = result["mean_difference"].abs() <= result["noise"]
+    zero = constant & (result["mean_difference"].abs() <= result["noise"])
     result["sd"] = result["sd"].mask(constant, 0.0)
     result["mean_difference"] = result["mean_difference"].mask(zero, 0.0)
     return result.drop(columns=["low", "high", "noise"]).reset_index()

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from hamjepa_audit.params.audit import AuditParams
-from hamjepa_audit.statistics.comparison import family_sizes, prediction
+from hamjepa_audit.statistics.comparison import Hypotheses, family_sizes, prediction
 from hamjepa_audit.statistics.decision_tables import Verdict
 from hamjepa_audit.statistics.hypothesis_tests import (
     Array,
@@ -30,12 +30,12 @@ class PlannedTest(NamedTuple):
     Attributes:
         truth: as in `power_to_show`.
         level: level of the test; for one side of a two-sided test half of the latter's level.
-        coarse: as in `power_to_show`.
+        few_values: as in `power_to_show`.
     """
 
     truth: Estimate
     level: float
-    coarse: bool = False
+    few_values: bool = False
 
 
 Plan = Sequence[PlannedTest]
@@ -47,11 +47,7 @@ each column of p-values to one plan for every verdict that can be reached."""
 
 
 def with_seeds_needed(
-    table: pd.DataFrame,
-    tests: Sequence[str],
-    hypothesis: Sequence[str],
-    plans: Plans,
-    params: AuditParams,
+    table: pd.DataFrame, tests: Hypotheses, plans: Plans, params: AuditParams
 ) -> pd.DataFrame:
     """Adds the number of seeds at which each inconclusive claim would be settled.
 
@@ -62,8 +58,7 @@ def with_seeds_needed(
     Args:
         table: a row per claim, with `verdict`, `n`, `family`, the columns `tests`, these adjusted,
             and the columns that `plans` reads.
-        tests: the columns of p-values, NaN where a claim was not tested.
-        hypothesis: as in `adjusted`: tests that are stated twice count once in a family.
+        tests: the columns of p-values, NaN where a claim was not tested, as in `adjusted`.
         plans: gives the plans of a claim.
         params: level, power, and the smallest and largest number of seeds to consider.
 
@@ -74,7 +69,7 @@ def with_seeds_needed(
         `seeds_considered`, the largest number that was considered.
     """
     known = table[list(tests)].notna().all(axis=1)
-    sizes = family_sizes(table, tests, hypothesis)
+    sizes = family_sizes(table, tests)
     wanted = known & (table["verdict"] == Verdict.INCONCLUSIVE)
     needed = np.full(len(table), np.nan)
     for place in np.flatnonzero(wanted):
@@ -87,22 +82,18 @@ def with_seeds_needed(
 
 
 def detectable_by(
-    table: pd.DataFrame,
-    test: str,
-    hypothesis: Sequence[str],
-    estimate: Estimate,
-    params: AuditParams,
+    table: pd.DataFrame, test: str, tests: Hypotheses, estimate: Estimate, params: AuditParams
 ) -> Array:
     """The smallest true differences that the seeds there are detect, shape (rows,).
 
     Args:
         table: a row per claim, with `family`, the p-values `test`, and these adjusted.
         test: the two-sided test that is to detect it, at the first step of Holm's correction.
-        hypothesis: as in `adjusted`.
+        tests: as in `adjusted`.
         estimate: that of the test, of which only error and degrees of freedom are used.
         params: level and power.
     """
-    levels = params.alpha / family_sizes(table, [test], hypothesis)[test]
+    levels = params.alpha / family_sizes(table, tests)[test]
     return detectable(estimate, levels, params.power)
 
 

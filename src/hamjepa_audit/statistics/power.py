@@ -27,14 +27,14 @@ def t_test_power(noncentrality: float, df: float, alpha: float) -> float:
     return float(beyond + below)
 
 
-def power_to_show(truth: Estimate, level: float, coarse: bool = False) -> Array:
+def power_to_show(truth: Estimate, level: float, few_values: bool = False) -> Array:
     """Power of the one-sided t-test that shows a difference to be above 0.
 
     Args:
         truth: true difference, true standard error and degrees of freedom for each number of seeds
             that is considered, shape (numbers,).
         level: level of the test.
-        coarse: whether the p-value is at least the smallest one of the exact test.
+        few_values: whether the p-value is at least the smallest one of the exact test.
 
     Returns:
         The power, shape (numbers,); 0 where the true difference is not above 0. Without any spread
@@ -45,7 +45,7 @@ def power_to_show(truth: Estimate, level: float, coarse: bool = False) -> Array:
     with np.errstate(invalid="ignore"):
         power = stats.nct.sf(critical, truth.df, noncentrality)
     power = np.where(truth.error == 0, truth.smallest_p < level, power)
-    power = np.where(coarse & (truth.smallest_p >= level), 0.0, power)
+    power = np.where(few_values & (truth.smallest_p >= level), 0.0, power)
     return np.where(noncentrality > 0, power, 0.0)
 
 

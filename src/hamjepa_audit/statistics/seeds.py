@@ -80,13 +80,13 @@ class SeedTable:
     ) -> "pd.Series[float]":
         """Each seed's value at the last epoch, indexed and sorted by seed; empty if not measured.
 
-        The readout `best` is each seed's largest value over the arm's readouts, as one would read
-        it off a single run; a seed that lacks q, p or qp of a split state is left out.
+        The readout `best` is each seed's largest value over q, p and qp, as one would read it off a
+        single run, or of an arm that was not measured on all three the value of its whole state.
         """
         wide = self._final(study, epochs)
         parts: tuple[str, ...] = (readout,)
         if readout == "best":
-            split = any((arm, part, metric) in wide.columns for part in SPLIT)
+            split = all((arm, part, metric) in wide.columns for part in SPLIT)
             parts = SPLIT if split else ("all",)
         columns = [(arm, part, metric) for part in parts]
         if any(column not in wide.columns for column in columns):

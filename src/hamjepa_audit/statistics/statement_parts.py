@@ -21,15 +21,15 @@ class Part(NamedTuple):
     """Part of a statement: the mean of `values`, shape (n,), one per seed, lies in (low, high).
 
     Attributes:
-        coarse: the values are so few different ones that they may be nearly equal by chance; a
-            t-test's p is then never taken to be below the smallest one of the exact sign test.
+        few_values: each seed's value is one of a few, so that those of a few seeds may agree by
+            chance; a t-test's p is then not taken to be below the smallest of the exact sign test.
     """
 
     what: str
     values: Array
     low: float = -INFINITY
     high: float = INFINITY
-    coarse: bool = False
+    few_values: bool = False
 
     @property
     def bounds(self) -> list[tuple[int, float]]:
@@ -61,8 +61,11 @@ class Runs:
         return self.seeds.require(self.study, self.epochs, arm, readout, ours)
 
     def knn_sweep(self, arm: str, readout: str) -> pd.DataFrame:
-        """KNN top-1 accuracies: seeds x all k that were measured, both sorted."""
-        return self.seeds.knn_sweep(self.study, self.epochs, arm, readout)
+        """KNN top-1 accuracies: seeds x all k that were measured and count, both sorted."""
+        sweep = self.seeds.knn_sweep(self.study, self.epochs, arm, readout)
+        stands_for = self.params.stands_for.get(self.study)
+        largest = stands_for.largest_k if stands_for else None
+        return sweep[[k for k in sweep.columns if largest is None or int(k) <= largest]]
 
     def correlations(self, arm: str, readout: str, metrics: tuple[str, str]) -> "pd.Series[float]":
         """Each run's rank correlation of two metrics over its checkpoints, by seed."""
@@ -72,7 +75,8 @@ class Runs:
 def minus(one: "pd.Series[float]", other: "pd.Series[float]") -> "pd.Series[float]":
     """Differences by seed, for the seeds that both sides have, free of rounding noise.
 
-    The operands are measured values: differences of differences have the noise of the former.
+    The operands are measured values or weighted means of them. Differences as operands would have
+    larger rounding errors than their sizes suggest.
     """
     return Pairs.of(one, other).differences
 
@@ -162,8 +166,8 @@ def rank_tracks_accuracy(runs: Runs) -> list[Part]:
     """
     hamjepa, sigreg = (_rank_correlations(runs, arm) for arm in ("hamjepa", "sigreg"))
     return [
-        Part("rho of hamjepa q over checkpoints", hamjepa, low=0, coarse=True),
-        Part("rho of sigreg q over checkpoints", sigreg, high=0, coarse=True),
+        Part("rho of hamjepa q over checkpoints", hamjepa, low=0, few_values=True),
+        Part("rho of sigreg q over checkpoints", sigreg, high=0, few_values=True),
     ]
 
 
@@ -234,14 +238,6 @@ BY_CONSTRUCTION = {
     "squared norm of qp is the sum of those of q and p, which only the averaging of norms blurs"
 }
 """By id the statements whose verdict says nothing about the paper, and the reason."""
-
-
-def by_construction(statement: str, runs: Runs) -> str:
-    """Why a statement's verdict on these runs says nothing about the paper; empty if it does."""
-    of_study = runs.params.stands_for.get(runs.study)
-    reasons = BY_CONSTRUCTION | (of_study.by_construction if of_study else {})
-    return reasons.get(statement, "")
-
 
 OTHER_READINGS: dict[str, tuple[str, ...]] = {
     "symplectic-drives-knn": ("mlp_parameter_matched", "mlp_dt_scaled")

@@ -19,11 +19,11 @@ from hamjepa_audit.statistics.hypothesis_tests import Array, one_sample, p_great
 from hamjepa_audit.statistics.planning import Plan, PlannedTest, with_seeds_needed
 from hamjepa_audit.statistics.seeds import NotMeasured, SeedTable
 from hamjepa_audit.statistics.statement_parts import (
+    BY_CONSTRUCTION,
     OTHER_READINGS,
     STATEMENTS,
     Part,
     Runs,
-    by_construction,
 )
 from hamjepa_audit.statistics.summaries import interval
 from hamjepa_audit.statistics.verdicts import statement_verdicts
@@ -60,19 +60,18 @@ def statement_claims(seeds: SeedTable, claims: Claims, params: AuditParams) -> p
         for study, epochs in targets(claim.study, claim.epochs, seeds, params)
     ]
     table = with_families(pd.DataFrame(rows), params.families.statements)
-    tests, same = ["p_h0_fails", "p_h0_holds"], ["statement", "study", "epochs"]
-    table = adjusted(table, tests, same)
+    tests = dict.fromkeys(["p_h0_fails", "p_h0_holds"], ("statement", "study", "epochs"))
+    table = adjusted(table, tests)
     decided = statement_verdicts(table, params.alpha, params.minimum_seeds)
     missing = table["missing"] != ""
     decided["reason"] = decided["reason"].mask(missing, table["missing"])
-    table = with_seeds_needed(pd.concat([table, decided], axis=1), tests, same, _plans, params)
+    table = with_seeds_needed(pd.concat([table, decided], axis=1), tests, _plans, params)
     return table.drop(columns=["missing", "parts"])
 
 
 def _row(claim: StatementClaim, runs: Runs) -> dict[str, object]:
     if claim.id not in STATEMENTS:
         raise UserError(f"the statement '{claim.id}' has no test: {nearest(claim.id, STATEMENTS)}")
-    reason = by_construction(claim.id, runs)
     row: dict[str, object] = {
         "statement": claim.id,
         "says": claim.says,
@@ -82,8 +81,8 @@ def _row(claim: StatementClaim, runs: Runs) -> dict[str, object]:
         "paper_study": claim.study,
         "paper_epochs": claim.epochs,
         "carried": runs.study != claim.study,
-        "by_construction": bool(reason),
-        "note": reason,
+        "by_construction": claim.id in BY_CONSTRUCTION,
+        "note": BY_CONSTRUCTION.get(claim.id, ""),
     }
     try:
         parts = STATEMENTS[claim.id](runs)
@@ -117,7 +116,7 @@ def statement_evidence(parts: list[Part]) -> tuple[float, float]:
         for side, bound in part.bounds:
             # Mirrored where the bound is an upper one: inside is then above, too.
             estimate = one_sample(side * found["mean"], found["sd"], found["n"])
-            least = float(estimate.smallest_p) if part.coarse else 0.0
+            least = float(estimate.smallest_p) if part.few_values else 0.0
             inside.append(np.maximum(p_greater(estimate, side * bound), least))
             outside.append(np.maximum(p_less(estimate, side * bound), least))
     # np.minimum keeps NaN: what was not tested must not enter its family as a p-value of 1.
@@ -127,14 +126,14 @@ def statement_evidence(parts: list[Part]) -> tuple[float, float]:
 def _plans(row: pd.Series, seeds: Array, levels: Mapping[str, float]) -> list[Plan]:
     """The tests that lead to each line of `statement_verdicts`: every bound kept, or one broken."""
     bounds = [
-        (side * (found["mean"] - bound), found["sd"], part.coarse)
+        (side * (found["mean"] - bound), found["sd"], part.few_values)
         for part, found in ((part, summary(part.values, "mean")) for part in row["parts"])
         for side, bound in part.bounds
     ]
     level = levels["p_h0_fails"]
-    kept = [PlannedTest(one_sample(x, sd, seeds), level, coarse) for x, sd, coarse in bounds]
+    kept = [PlannedTest(one_sample(x, sd, seeds), level, few) for x, sd, few in bounds]
     level = levels["p_h0_holds"] / len(bounds)
-    broken = [PlannedTest(one_sample(-x, sd, seeds), level, coarse) for x, sd, coarse in bounds]
+    broken = [PlannedTest(one_sample(-x, sd, seeds), level, few) for x, sd, few in bounds]
     return [kept, *([test] for test in broken)]
 
 

@@ -56,7 +56,8 @@ def summarise(metrics: pd.DataFrame, confidence: float) -> pd.DataFrame:
     summary = values.agg(n="count", mean="mean", sd="std").reset_index()
     # Equal values have no spread, but their mean, and thus their deviations, may be rounded.
     spread = values.max() - values.min()
-    equal = (spread <= ROUNDING * values.agg(lambda x: x.abs().max())).to_numpy()
+    largest = np.maximum(values.max().abs(), values.min().abs())
+    equal = (spread <= ROUNDING * largest).to_numpy()
     summary["sd"] = summary["sd"].mask(equal & (summary["n"] > 1), 0.0)
     low, high = interval(summary["mean"], summary["sd"], summary["n"], confidence)
     return summary.assign(confidence=confidence, ci_low=low, ci_high=high)
