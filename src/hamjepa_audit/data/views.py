@@ -153,11 +153,12 @@ def jitter_colours(x: Tensor, draws: ViewDraws) -> Tensor:
     places = torch.arange(4, device=x.device)
     place_of_hue = (draws.order == HUE).int().argmax(dim=1, keepdim=True)
     before, after = _blends(draws, places < place_of_hue), _blends(draws, places > place_of_hue)
+    x = x.clone()
     for place in range(3):
-        x = _blend(x, *before[:, :, place])
+        _blend_(x, *before[:, :, place])
     x = shift_hue(x, draws.hue)
     for place in range(1, 4):
-        x = _blend(x, *after[:, :, place])
+        _blend_(x, *after[:, :, place])
     return x
 
 
@@ -175,12 +176,12 @@ def _blends(draws: ViewDraws, chosen: Tensor) -> Tensor:
     return torch.stack([factor, contrast, saturation])
 
 
-def _blend(x: Tensor, factor: Tensor, contrast: Tensor, saturation: Tensor) -> Tensor:
-    """Weighted sum of image, mean grey value and grey image; weights (B,), result in [0, 1]."""
+def _blend_(x: Tensor, factor: Tensor, contrast: Tensor, saturation: Tensor) -> None:
+    """Weighted sum of image, mean grey value and grey image, in place; weights (B,), in [0, 1]."""
     gray = luma(x)
     mean = contrast * gray.mean(dim=(1, 2, 3))
     base = torch.addcmul(_per_image(mean), gray, _per_image(saturation))
-    return torch.addcmul(base, x, _per_image(factor)).clamp_(0, 1)
+    torch.addcmul(base, x, _per_image(factor), out=x).clamp_(0, 1)
 
 
 def luma(x: Tensor) -> Tensor:
