@@ -183,7 +183,7 @@ def test_the_mlps_lack_of_a_gain_is_judged_by_its_size(
     rows_of_mlp = table[table["claim"] == MLP]
     assert tuple(rows_of_mlp["verdict"]) == verdicts
     assert (rows_of_mlp["margin"] == 1.0).all()
-    assert rows_of_mlp["note"].str.contains("calls this difference negligible").all()
+    assert rows_of_mlp["note"].str.contains("treats this difference as negligible").all()
 
 
 VALUES = st.floats(-50, 50).map(lambda value: round(value, 3))

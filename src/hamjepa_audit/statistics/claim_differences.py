@@ -123,22 +123,36 @@ def _verdicts(table: pd.DataFrame, params: AuditParams) -> pd.DataFrame:
 
 def _plans(row: pd.Series, seeds: Array, levels: Mapping[str, float]) -> list[Plan]:
     """The tests that lead to each line of the claim's decision table."""
-    if not row["carried"] or row["negligible"]:
-        equal = equivalence_tests(row, row["deviation"], seeds, levels["p_equivalence"])
-        level = levels["p_h0_within_margin"]
-        beyond = beyond_margin_tests(row, row["deviation"], seeds, level, ARMS)
     if row["negligible"]:
-        return [equal, beyond]
-    gain = np.sign(row["paper"]) * row["mean_difference"]
-    same, opposite = (
-        [PlannedTest(one_sample(side * gain, row["sd"], seeds), levels["p"] / 2)]
-        for side in (1.0, -1.0)
-    )
-    below = one_sample(row["margin"] - gain, row["sd"], seeds)
-    absent = [PlannedTest(below, levels["p_h0_margin_or_more"])]
+        return _size_plans(row, seeds, levels)
+    same, opposite, below = _direction_plans(row, seeds, levels)
     if row["carried"]:
-        return [same, opposite, absent]
-    return [opposite, absent, [*same, *equal], [*same, *beyond]]
+        return [same, opposite, below]
+    equal, beyond = _size_plans(row, seeds, levels)
+    return [opposite, below, [*same, *equal], [*same, *beyond]]
+
+
+def _direction_plans(row: pd.Series, seeds: Array, levels: Mapping[str, float]) -> list[Plan]:
+    """Tests that show the paper's sign, its opposite, and less than the margin in its direction."""
+    gain, level = np.sign(row["paper"]) * row["mean_difference"], levels["p"] / 2
+    return [
+        [PlannedTest(one_sample(gain, row["sd"], seeds), level)],
+        [PlannedTest(one_sample(-gain, row["sd"], seeds), level)],
+        [
+            PlannedTest(
+                one_sample(row["margin"] - gain, row["sd"], seeds), levels["p_h0_margin_or_more"]
+            )
+        ],
+    ]
+
+
+def _size_plans(row: pd.Series, seeds: Array, levels: Mapping[str, float]) -> list[Plan]:
+    """Tests that show our value within the margin of the paper's, and beyond it."""
+    deviation, level = row["deviation"], levels["p_h0_within_margin"]
+    return [
+        equivalence_tests(row, deviation, seeds, levels["p_equivalence"]),
+        beyond_margin_tests(row, deviation, seeds, level, ARMS),
+    ]
 
 
 def targets(
@@ -198,7 +212,7 @@ def _note(claim: DifferenceClaim) -> str:
     notes = []
     if claim.negligible:
         notes.append(
-            "the paper calls this difference negligible: its size is judged, by the metric's "
+            "the paper treats this difference as negligible: its size is judged, by the metric's "
             "margin, not its sign"
         )
     if len(best) == 1:

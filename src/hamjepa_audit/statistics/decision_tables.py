@@ -192,7 +192,7 @@ def _of_negligible(title: str, introduction: str, held: Verdict, failed: Verdict
 
 
 NEGLIGIBLE = _of_negligible(
-    "A difference that the paper calls negligible, on its own study",
+    "A difference that the paper treats as negligible, on its own study",
     "It is smaller than the metric's margin, so that its sign says nothing: its size is judged, by "
     "that margin.",
     Verdict.REPRODUCED,
@@ -200,7 +200,7 @@ NEGLIGIBLE = _of_negligible(
 )
 
 CARRIED_NEGLIGIBLE = _of_negligible(
-    "A difference that the paper calls negligible, on a study that it does not have",
+    "A difference that the paper treats as negligible, on a study that it does not have",
     "As on the paper's own study: what is negligible there should be so here.",
     Verdict.CARRIES_OVER,
     Verdict.NOT_CARRIED,

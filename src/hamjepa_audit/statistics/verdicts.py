@@ -69,7 +69,7 @@ def direction_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.Da
 
 
 def negligible_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.DataFrame:
-    """Verdicts on differences that the paper calls negligible, by NEGLIGIBLE.
+    """Verdicts on differences that the paper treats as negligible, by NEGLIGIBLE.
 
     Arguments and result are those of `difference_verdicts`, with the column `carried` (bool:
     another study, which CARRIED_NEGLIGIBLE is for) and only the p-values of the size.
