@@ -212,7 +212,7 @@ def read_parquet(
             f"missing file {source}; correct its name, or make it: snakemake --cores all {source}"
         ) from error
     except (pa.ArrowInvalid, OSError) as error:
-        remedy = "fetch or make it again"
+        remedy = "fetch it again, or delete it and make it again"
         raise unreadable(source, "a readable Parquet file", error, remedy) from error
     return table if schema is None else _with_schema(source, table, schema)
 
@@ -267,7 +267,7 @@ def _check_seal(source: Path, content: bytes, required: bool) -> None:
     if seal is None or hashlib.sha256(rest).hexdigest().encode() != seal[1]:
         raise UserError(
             f"{source} was changed or damaged since it was written: its bytes do not match the "
-            f"digest in it; fetch or make it again"
+            f"digest in it; fetch it again, or delete it and make it again"
         )
 
 
@@ -285,8 +285,10 @@ def sha256_file(source: Path) -> str:
     """SHA-256 (hex) of a file's bytes.
 
     Raises:
-        UserError: the file can't be read.
+        UserError: the file is missing or can't be read.
     """
+    if not source.exists():
+        raise UserError(f"missing file {source}; fetch it again, or run the step that makes it")
     reading = explained(f"read {source}", "check its permissions and the disk")
     with reading, source.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

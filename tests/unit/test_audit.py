@@ -62,6 +62,8 @@ def test_accuracies_as_fractions_or_above_100_percent_are_refused(
     )
     with pytest.raises(UserError, match="in 'fraction', but the paper's numbers are in 'percent'"):
         audit(fractions, claims, params)
+    with pytest.raises(UserError, match="if its accuracies are fractions, multiply them"):
+        audit(fractions.assign(unit=metrics["unit"]), claims, params)
     too_large = metrics.assign(value=metrics["value"].where(~accuracy, 100 * metrics["value"]))
     with pytest.raises(UserError, match=r"percentages outside 0 to 100, the first: \d+\.\d+ as"):
         audit(too_large, claims, params)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hamjepa_audit.cli.options import Device, Threads, layout_of
+from hamjepa_audit.cli.options import MOST_THREADS, Device, layout_of
 
 
 def bench(
@@ -14,7 +14,10 @@ def bench(
         Path | None, typer.Option(help="Folder for the results; default: RESULTS/bench.")
     ] = None,
     device: Device = "auto",
-    threads: Threads = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, max=MOST_THREADS, help="Number of CPU threads; default: PyTorch's."),
+    ] = None,
     repeats: Annotated[
         int | None,
         typer.Option(min=1, help="Timings per part; default: as in PARAMS/benchmark.yaml."),

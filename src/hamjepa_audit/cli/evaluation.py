@@ -38,7 +38,7 @@ def _on_device(name: str, measure: str, description: str) -> Callable[..., None]
         epochs: Epochs,
         device: Device = "auto",
         runs_per_gpu: RunsPerGpu = 1,
-        threads: Threads = None,
+        threads: Threads = 1,
     ) -> None:
         from hamjepa_audit.training.device import leased_device, make_deterministic
 
@@ -53,7 +53,7 @@ def _on_device(name: str, measure: str, description: str) -> Callable[..., None]
 
 
 def geometry(
-    context: typer.Context, study: Study, arm: Arm, epochs: Epochs, threads: Threads = None
+    context: typer.Context, study: Study, arm: Arm, epochs: Epochs, threads: Threads = 1
 ) -> None:
     """Measure spectra, cosines, norms, alignment and uniformity of features."""
     from hamjepa_audit.evaluation.steps import measure_geometry

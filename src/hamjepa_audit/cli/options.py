@@ -22,11 +22,11 @@ Device = Annotated[
 ]
 RunsPerGpu = Annotated[int, typer.Option(min=1, help="How many processes may share a GPU.")]
 Threads = Annotated[
-    int | None,
+    int,
     typer.Option(
         min=1,
         max=MOST_THREADS,
-        help="Number of CPU threads; the results' rounding may depend on it.",
+        help="Number of CPU threads; more than the workflow's 1 round sums in another order.",
     ),
 ]
 

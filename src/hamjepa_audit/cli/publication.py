@@ -34,8 +34,10 @@ def adopt(
     from hamjepa_audit.bookkeeping.publication import adopt
 
     plan = plan_of(context, study)
+    before = sum(len(batch.run_ids) for batch in plan.batches.values() if batch.adopted)
     taken = adopt(plan, source or layout_of(context).results / "published" / study)
-    typer.echo(f"adopted {taken} of {len(plan.runs)} runs", err=True)
+    earlier = f"; {before} had been adopted before" if before else ""
+    typer.echo(f"adopted {taken} of {len(plan.runs)} runs{earlier}", err=True)
 
 
 COMMANDS = (publish, adopt)

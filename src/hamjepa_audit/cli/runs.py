@@ -57,7 +57,7 @@ def pretrain(
     seed: Seed,
     device: Device = "auto",
     runs_per_gpu: RunsPerGpu = 1,
-    threads: Threads = None,
+    threads: Threads = 1,
     trial_steps: Annotated[
         int | None, typer.Option(min=1, help="Only try this many steps, and write nothing.")
     ] = None,

@@ -20,7 +20,7 @@ ClaimsFile = Annotated[
 def theory(
     context: typer.Context,
     claims: ClaimsFile = None,
-    threads: Threads = None,
+    threads: Threads = 1,
     verdict: Annotated[
         bool,
         typer.Option(help="Exit with status 1 if a check fails; otherwise leave it to later."),

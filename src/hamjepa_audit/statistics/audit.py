@@ -38,8 +38,8 @@ def audit(metrics: pd.DataFrame, claims: Claims, params: AuditParams) -> Audit:
 
     Raises:
         UserError: `metrics` is unusable (see `SeedTable`), a metric has a unit other than that of
-            the claims about it, a percentage is outside [0, 100], a metric has no margin, or a
-            statement has no test.
+            the claims about it, a percentage is outside [0, 100], all of a study are at most 1, a
+            metric has no margin, or a statement has no test.
     """
     seeds = SeedTable(metrics)
     _require_units(metrics, claims, params)
@@ -65,6 +65,13 @@ def _require_units(metrics: pd.DataFrame, claims: Claims, params: AuditParams) -
             f"the metrics have {len(odd)} percentages outside 0 to 100, the first: {row.value} as "
             f"{row.metric} of {row.run_id}, readout {row.readout}: correct them"
         )
+    percent = metrics[metrics["unit"] == "percent"]
+    for study, largest in percent.groupby("study")["value"].max().items():
+        if largest <= 1:  # chance, among a hundred classes
+            raise UserError(
+                f"the study '{study}' has no percentage above {largest:.3g}; if its accuracies are "
+                f"fractions, multiply them by 100"
+            )
 
 
 def without_claims(metrics: pd.DataFrame, claims: Claims, params: AuditParams) -> list[str]:
