@@ -52,8 +52,6 @@ def unreadable(path: Path, kind: str, error: Exception, remedy: str) -> UserErro
     no_memory = os.strerror(errno.ENOMEM)
     if no_memory in str(error):
         return UserError(f"can't read {path}: {no_memory}; free memory, or use fewer threads")
-    if isinstance(error, FileNotFoundError):
-        return UserError(f"missing file {path}; {remedy}")
     if isinstance(error, OSError) and error.errno is not None:  # libraries raise some without
         told = error.strerror or first_line(error)
         return UserError(f"can't read {path}: {told}; check its permissions and the disk")

@@ -16,19 +16,13 @@ from hamjepa_audit.statistics.verdicts import (
 )
 
 YES, NO = 0.001, 0.9
+OF_DIFFERENCES = ("p", "p_equivalence", "p_h0_within_margin", "p_h0_margin_or_more")
+TESTS = (*OF_DIFFERENCES, "p_h0_fails", "p_h0_holds")
 
 
 def row(n: int = 5, **p: float) -> pd.DataFrame:
     """One claim: the named p-values are small, the others large."""
-    names = (
-        "p",
-        "p_equivalence",
-        "p_h0_within_margin",
-        "p_h0_margin_or_more",
-        "p_h0_fails",
-        "p_h0_holds",
-    )
-    values = {f"{name}_holm": p.get(name, NO) for name in names}
+    values = {f"{name}_holm": p.get(name, NO) for name in TESTS}
     base = {"n": n, "paper": 4.0, "mean_difference": p.get("mean", 4.0), "carried": False}
     interval = {"ci_low": 3.9, "ci_high": 4.1, "margin": 1.0}
     return pd.DataFrame([base | interval | values])
@@ -62,8 +56,7 @@ def test_every_combination_of_what_is_shown_has_its_verdict() -> None:
     for same, *shown, n in product([True, False], *[[True, False]] * 4, [0, 2, 3]):
         sign, equal, beyond, low = shown
         p = [YES if it else NO for it in shown]
-        names = ("p", "p_equivalence", "p_h0_within_margin", "p_h0_margin_or_more")
-        table = row(n, mean=4.0 if same else -4.0, **dict(zip(names, p, strict=True)))
+        table = row(n, mean=4.0 if same else -4.0, **dict(zip(OF_DIFFERENCES, p, strict=True)))
         of_size = "reproduced" if equal else "not reproduced" if beyond else "inconclusive"
         for decide, expected in (
             (measurement_verdicts, of_size),
@@ -182,15 +175,7 @@ def test_the_reason_names_the_opposite_sign_first() -> None:
 
 @given(st.lists(st.floats(0, 1), min_size=6, max_size=6), st.integers(0, 2), st.floats(-9, 9))
 def test_never_a_verdict_from_fewer_than_three_seeds(p: list[float], n: int, mean: float) -> None:
-    names = (
-        "p",
-        "p_equivalence",
-        "p_h0_within_margin",
-        "p_h0_margin_or_more",
-        "p_h0_fails",
-        "p_h0_holds",
-    )
-    table = row(n, **dict(zip(names, p, strict=True)), mean=mean)
+    table = row(n, **dict(zip(TESTS, p, strict=True)), mean=mean)
     decisions = (
         measurement_verdicts,
         difference_verdicts,

@@ -114,6 +114,8 @@ def test_the_digest_of_a_file_is_of_all_its_bytes(tmp_path: Path) -> None:
     path, content = tmp_path / "file", bytes(range(256)) * (1 << 13) + b"end"
     path.write_bytes(content)
     assert sha256_file(path) == hashlib.sha256(content).hexdigest()
+    with pytest.raises(UserError, match=r"missing file .*; fetch it again, or run the step"):
+        sha256_file(tmp_path / "gone")
     with pytest.raises(UserError, match=f"can't read {tmp_path}: Is a directory"):
         sha256_file(tmp_path)
 

@@ -58,10 +58,9 @@ def test_the_evidence_of_a_claim_is_that_of_its_row(audited: PageContent, kind: 
         judged = kind == "numbers" or not row["carried"] or row["negligible"]
         for test, column in size.items():
             assert shown.get(test) == (holm(row, column) if judged else None)
-        what, do = "difference", "find"
-        if kind == "numbers" or row["negligible"]:
-            what, do = "deviation", "show beyond the margin"
-        detectable = f"Smallest {what} that {row['n']} seeds can {do}, 80% power"
+        sized = kind == "numbers" or row["negligible"]
+        shown_by = "show beyond the margin" if sized else "find"
+        detectable = f"Smallest difference that {row['n']} seeds can {shown_by}, 80% power"
         assert shown[detectable] == number(row["detectable"], unit)
         test = "H0: no difference: paired t-test"
         if kind == "numbers":

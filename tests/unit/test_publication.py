@@ -77,12 +77,14 @@ def test_published_runs_are_adopted_as_done(
     plan = plan_of(LAYOUT, STUDY)
     there = ("adopt", "--study", STUDY, "--from", str(PUBLISHED))
     status, stderr = audit(monkeypatch, capsys, *there)
-    assert (status, stderr) == (0, f"adopted {len(plan.runs)} of {len(plan.runs)} runs\n")
+    count = len(plan.runs)
+    assert (status, stderr) == (0, f"adopted {count} of {count} runs\n")
     files = plan.measurements("knn", "probe", "geometry", "curves") + plan.histories()
     assert all(path.exists() for path in [*files, *map(LAYOUT.record, plan.runs)])
     assert verify_results(LAYOUT).problems == []
     assert {entry.state for entry in take_inventory(LAYOUT)} == {"current"}
-    assert audit(monkeypatch, capsys, *there)[1].startswith("adopted 0 of")
+    again = audit(monkeypatch, capsys, *there)[1]
+    assert again == f"adopted 0 of {count} runs; {count} had been adopted before\n"
     files[0].unlink()
     assert audit(monkeypatch, capsys, *there)[1].startswith(f"adopted {len(SEEDS)} of")
     assert files[0].exists()

@@ -1,5 +1,7 @@
 """Training: determinism, pairing by seed, divergence, and the trace that guards its numbers."""
 
+import inspect
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +58,17 @@ def test_algorithms_are_deterministic_and_float32_is_not_shortened() -> None:
     assert not torch.backends.cudnn.benchmark and not torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32
     assert said["deterministic_algorithms"] and not said["cudnn_benchmark"] and not said["tf32"]
+
+
+def test_commands_compute_with_one_thread_as_the_workflow_does() -> None:
+    """With more, the same run would get other numbers by hand than in the workflow."""
+    commands = import_module("hamjepa_audit.cli.main").app.registered_commands
+    callbacks = [command.callback for command in commands]
+    found = {call.__name__: inspect.signature(call).parameters.get("threads") for call in callbacks}
+    defaults = {name: threads.default for name, threads in found.items() if threads}
+    assert defaults.pop("bench") is None  # as many as PyTorch would take
+    assert {"pretrain", "extract", "knn", "probe", "geometry", "dynamics"} < set(defaults)
+    assert set(defaults.values()) == {1}
 
 
 @pytest.mark.parametrize("arm", ARMS)

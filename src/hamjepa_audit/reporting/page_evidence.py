@@ -26,7 +26,7 @@ def of_number(row: Row, params: AuditParams) -> Iterator[tuple[str, str]]:
     yield from _intervals(row, params)
     yield f"H0: our mean is the paper's value: {row['test']}", _statistic(row, "p")
     yield from _size(row)
-    yield from _needed(row, params)
+    yield from _needed(row, "show beyond the margin", params)
 
 
 def of_difference(row: Row, params: AuditParams) -> Iterator[tuple[str, str]]:
@@ -47,7 +47,8 @@ def of_difference(row: Row, params: AuditParams) -> Iterator[tuple[str, str]]:
     bounds = "" if np.isnan(row["g_low"]) else f" {interval_text(row['g_low'], row['g_high'], '')}"
     yield "Effect size, Hedges g", f"{number(row['hedges_g'], '')}{bounds}"
     yield "Probability of improvement", number(row["probability_of_improvement"], "")
-    yield from _needed(row, params)
+    shown = "show beyond the margin" if row["negligible"] else "find"
+    yield from _needed(row, shown, params)
 
 
 def of_statement(row: Row) -> Iterator[tuple[str, str]]:
@@ -80,14 +81,10 @@ def _size(row: Row) -> Iterator[tuple[str, str]]:
     )
 
 
-def _needed(row: Row, params: AuditParams) -> Iterator[tuple[str, str]]:
+def _needed(row: Row, shown: str, params: AuditParams) -> Iterator[tuple[str, str]]:
     power = f"{100 * params.power:g}%"
-    seeds = quantity(row["n"], "seed")
-    found = number(row["detectable"], row["unit"])
-    if row.get("negligible", True):  # and of numbers the size is judged, too
-        yield f"Smallest deviation that {seeds} can show beyond the margin, {power} power", found
-    else:
-        yield f"Smallest difference that {seeds} can find, {power} power", found
+    what = f"Smallest difference that {quantity(row['n'], 'seed')} can {shown}, {power} power"
+    yield what, number(row["detectable"], row["unit"])
     if text := seeds_text(row):
         yield f"Seeds that would settle it with {power} power, if our mean is right", text
 
