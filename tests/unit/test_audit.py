@@ -15,12 +15,13 @@ import pytest
 import yaml
 
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.metrics import METRICS_SCHEMA
+from hamjepa_audit.metrics import METRICS_SCHEMA, TRAINING_SECONDS
 from hamjepa_audit.params.audit import AuditParams
 from hamjepa_audit.params.claims import Claims
 from hamjepa_audit.reporting.audit_tables import audit_tables
-from hamjepa_audit.statistics.audit import Audit, audit, without_claims
+from hamjepa_audit.statistics.audit import Audit, audit
 from hamjepa_audit.statistics.hypothesis_tests import MOST_SIGNS
+from hamjepa_audit.statistics.metric_checks import hints, without_claims
 from tests.tiny import audit as run_command, edit
 from tests.unit import paper_audit
 from tests.unit.synthetic_claims import as_the_paper
@@ -218,6 +219,30 @@ def test_names_that_no_claim_has_are_told_if_nothing_is_tested(
     status, stderr = run_command(monkeypatch, capsys, *command)
     assert (status, len(stderr.splitlines())) == (0, 1 if told else 0), stderr
     assert told in stderr
+
+
+def test_arms_that_seem_mistyped_and_copied_seeds_are_told(
+    metrics: pd.DataFrame, found: Audit, claims: Claims, params: AuditParams
+) -> None:
+    def told_of(rows: pd.DataFrame) -> list[str]:
+        return list(hints(found[:3], rows, claims, params))
+
+    rows = metrics[metrics["study"] == "cifar100"]
+    assert told_of(rows) == []
+    mistyped = rows.assign(arm=rows["arm"].replace("hamjepa", "HamJPEA"))
+    (told,) = told_of(mistyped)
+    assert told.startswith("no claim names the arm 'HamJPEA' of the study 'cifar100'; if it is")
+    assert "'hamjepa'" in told
+    both = pd.concat([rows, rows[rows["arm"] == "hamjepa"].assign(arm="hamjepa_k_1")])
+    assert told_of(both) == []  # hamjepa itself is there
+    of_arm = (rows["arm"] == "hamjepa") & (rows["epochs"] == 30)
+    copied = rows[of_arm & (rows["seed"] == 0)].assign(seed=2)
+    copied.loc[copied["metric"] == TRAINING_SECONDS, "value"] += 1
+    others = rows[~of_arm | (rows["seed"] != 2)]
+    (told,) = told_of(pd.concat([others, copied]))
+    assert told.startswith("the seeds 0, 2 of cifar100, hamjepa, 30 epochs have equal numbers")
+    single = copied["metric"].eq("knn_top1@20") & copied["readout"].eq("q")
+    assert told_of(pd.concat([others, copied[single]])) == []
 
 
 def processor_seconds() -> float:

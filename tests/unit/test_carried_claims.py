@@ -10,7 +10,8 @@ from hamjepa_audit.params import load_study
 from hamjepa_audit.params.audit import AuditParams
 from hamjepa_audit.params.claims import Claims
 from hamjepa_audit.reporting.audit_tables import audit_table
-from hamjepa_audit.statistics.audit import audit, without_claims
+from hamjepa_audit.statistics.audit import audit
+from hamjepa_audit.statistics.metric_checks import without_claims
 from tests.unit import paper_audit
 from tests.unit.synthetic_claims import as_the_paper
 

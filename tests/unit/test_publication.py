@@ -88,6 +88,11 @@ def test_published_runs_are_adopted_as_done(
     files[0].unlink()
     assert audit(monkeypatch, capsys, *there)[1].startswith(f"adopted {len(SEEDS)} of")
     assert files[0].exists()
+    files[0].unlink()
+    (published.results / files[0].relative_to(LAYOUT.results)).unlink()
+    told = audit(monkeypatch, capsys, *there)[1].splitlines()
+    assert told[0].startswith("adopted 0 of")
+    assert len(told) == 2 and told[1].startswith("not published: ") and files[0].name in told[1]
 
 
 def test_a_study_is_published_and_adopted_below_the_results_unless_told_otherwise(
@@ -107,7 +112,10 @@ def test_a_study_is_published_and_adopted_below_the_results_unless_told_otherwis
 def test_only_what_the_parameters_ask_for_is_adopted(published: Layout) -> None:
     edit(LAYOUT.params / "arms/sigreg.yaml", "objective.weight", 0.05)
     plan = plan_of(LAYOUT, STUDY)
-    assert adopt(plan, PUBLISHED) == len(plan.runs) - len(SEEDS)
+    adopted = adopt(plan, PUBLISHED)
+    assert adopted.runs == len(plan.runs) - len(SEEDS)
+    (told,) = adopted.lacking
+    assert told.startswith("sigreg with ") and told.endswith("/run.json is missing)")
     assert not list(LAYOUT.runs().glob("*-sigreg-*"))
     assert not list(LAYOUT.evaluations().glob("*-sigreg-*"))
 
@@ -122,7 +130,7 @@ def test_runs_that_belong_together_are_adopted_together(published: Layout) -> No
     assert not LAYOUT.run(second).exists()
     study = LAYOUT.params / "studies" / f"{STUDY}.yaml"
     edit(study, "seeds", [*SEEDS, 7])  # no published measurement covers these seeds
-    assert adopt(plan_of(LAYOUT, STUDY), PUBLISHED) == 0
+    assert adopt(plan_of(LAYOUT, STUDY), PUBLISHED).runs == 0
 
 
 def test_what_is_damaged_or_of_another_study_is_not_adopted(published: Layout) -> None:
@@ -134,7 +142,7 @@ def test_what_is_damaged_or_of_another_study_is_not_adopted(published: Layout) -
         with pytest.raises(UserError, match=path.name):
             adopt(plan, PUBLISHED)
         path.write_bytes(whole_bytes)
-    assert not LAYOUT.run(last).exists()
+        assert not list(LAYOUT.runs().glob("*"))
     with pytest.raises(UserError, match=f"is a publication of the study '{STUDY}', not of"):
         adopt(plan_of(LAYOUT, f"{STUDY}_controls"), PUBLISHED)
     with pytest.raises(UserError, match="nowhere holds no published study"):

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hamjepa_audit.bookkeeping.measurements import require_origin
 from hamjepa_audit.bookkeeping.records import read_record
@@ -63,19 +63,29 @@ def publish(plan: StudyPlan, target: Path) -> Path:
     return target
 
 
-def adopt(plan: StudyPlan, source: Path) -> int:
+class Adoption(NamedTuple):
+    """What was adopted.
+
+    Attributes:
+        runs: number of runs that were adopted; they have no checkpoints.
+        lacking: for each arm and number of epochs that the study has and the publication has not,
+            one line that names a missing file.
+    """
+
+    runs: int
+    lacking: list[str]
+
+
+def adopt(plan: StudyPlan, source: Path) -> Adoption:
     """Copies published runs and their measurements into the results, where the study has none.
 
     All seeds of an arm and number of epochs are adopted together, and only if all of them were
     published with every measurement that the parameters ask for: without weights, nothing else can
-    be measured.
+    be measured. Nothing is copied before everything has been checked.
 
     Args:
         plan: the plan of the study.
         source: the folder that `publish` wrote.
-
-    Returns:
-        The number of runs that were adopted; they have no checkpoints.
 
     Raises:
         UserError: the folder is not a publication, or is of another study or damaged; or some of
@@ -93,35 +103,57 @@ def adopt(plan: StudyPlan, source: Path) -> int:
             f"{source} is a publication of the study '{study}', not of '{plan.study.name}'; "
             f"correct --study or --from"
         )
-    return sum(_adopt_batch(batch, published) for batch in plan.batches.values())
+    wanted = [batch for batch in plan.batches.values() if not batch.adopted]
+    missing = {batch.name: _missing(replace(batch, layout=published)) for batch in wanted}
+    whole = [batch for batch in wanted if not missing[batch.name]]
+    for batch in whole:
+        _require_untrained(batch)
+        _require_sound(replace(batch, layout=published))
+    for batch in whole:
+        _copy_batch(batch, published)
+    lacking = [
+        f"{batch.arm} with {batch.epochs} epochs ({missing[batch.name][0]} is missing)"
+        for batch in wanted
+        if missing[batch.name]
+    ]
+    return Adoption(sum(len(batch.run_ids) for batch in whole), lacking)
 
 
-def _adopt_batch(batch: Batch, published: Layout) -> int:
-    """Adopts one batch of runs; records are copied last, because they mark a run as complete."""
-    layout, theirs = batch.layout, replace(batch, layout=published)
-    measurements = {theirs.measurement(step): batch.measurement(step) for step in batch.steps}
-    there = [*measurements, *(published.record(name) for name in batch.run_ids)]
-    if batch.adopted or not all(path.exists() for path in there):
-        return 0
-    records = [name for name in batch.run_ids if layout.record(name).exists()]
-    trained = [name for name in records if not layout.is_without_weights(name)]
-    if trained:
-        raise UserError(
-            f"{layout.run(trained[0])} was trained here, and runs of one arm are adopted together: "
-            f"delete its folder, or train the others here, too"
-        )
-    for file in measurements:
-        require_origin(published, file, read_parquet(file, sealed=True), batch.run_ids)
+def _missing(published: Batch) -> list[Path]:
+    """The records and measurements that a publication lacks of a batch."""
+    records = [published.layout.record(name) for name in published.run_ids]
+    files = [*records, *map(published.measurement, published.steps)]
+    return [path for path in files if not path.exists()]
+
+
+def _require_untrained(batch: Batch) -> None:
+    layout = batch.layout
     for name in batch.run_ids:
-        history = published.run_history(name)
-        recorded = read_record(published, name)["files"][history.name]
+        if layout.record(name).exists() and not layout.is_without_weights(name):
+            raise UserError(
+                f"{layout.run(name)} was trained here, and runs of one arm are adopted together: "
+                f"delete its folder, or train the others here, too"
+            )
+
+
+def _require_sound(published: Batch) -> None:
+    """Checks a batch's measurements and histories against its runs' records."""
+    layout = published.layout
+    for file in map(published.measurement, published.steps):
+        require_origin(layout, file, read_parquet(file, sealed=True), published.run_ids)
+    for name in published.run_ids:
+        history = layout.run_history(name)
+        recorded = read_record(layout, name)["files"][history.name]
         require_sha256(history, recorded, "its run's record", "fetch it again")
-    for file in measurements:
-        _copy(file, published, layout)
+
+
+def _copy_batch(batch: Batch, published: Layout) -> None:
+    """Copies a batch; records are copied last, because they mark a run as complete."""
+    for step in batch.steps:
+        _copy(replace(batch, layout=published).measurement(step), published, batch.layout)
     for name in batch.run_ids:
         for part in (published.without_weights, published.run_history, published.record):
-            _copy(part(name), published, layout)
-    return len(batch.run_ids)
+            _copy(part(name), published, batch.layout)
 
 
 def _require_tables_of(plan: StudyPlan) -> None:

@@ -42,7 +42,8 @@ def audit(
     from hamjepa_audit.params.audit import load_audit
     from hamjepa_audit.params.claims import load_claims
     from hamjepa_audit.reporting.audit_tables import audit_tables
-    from hamjepa_audit.statistics.audit import Audit, audit, untested_because, without_claims
+    from hamjepa_audit.statistics.audit import Audit, audit
+    from hamjepa_audit.statistics.metric_checks import hints
 
     layout = layout_of(context)
     params = load_audit(layout.params)
@@ -51,16 +52,10 @@ def audit(
     measured = pd.concat(
         [read_parquet(file, METRICS_SCHEMA).to_pandas() for file in files], ignore_index=True
     )
-    for study in without_claims(measured, claimed, params):
-        typer.echo(
-            f"no claim is tested on the study '{study}'; to test some, name the paper's study that "
-            f"it stands for in statistics.yaml, under stands_for",
-            err=True,
-        )
     names = [name for name in Audit._fields if with_consistency or name != "paper_consistency"]
     tables = audit(measured, claimed, params)
-    if reason := untested_because(tables, measured, claimed, params):
-        typer.echo(f"no claim is tested: {reason}; correct the metrics", err=True)
+    for hint in hints(tables[:3], measured, claimed, params):
+        typer.echo(hint, err=True)
     audit_tables(tables, out, names)
     for name in names:
         table = getattr(tables, name)

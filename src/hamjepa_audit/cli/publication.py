@@ -37,7 +37,9 @@ def adopt(
     before = sum(len(batch.run_ids) for batch in plan.batches.values() if batch.adopted)
     taken = adopt(plan, source or layout_of(context).results / "published" / study)
     earlier = f"; {before} had been adopted before" if before else ""
-    typer.echo(f"adopted {taken} of {len(plan.runs)} runs{earlier}", err=True)
+    typer.echo(f"adopted {taken.runs} of {len(plan.runs)} runs{earlier}", err=True)
+    for line in taken.lacking:
+        typer.echo(f"not published: {line}", err=True)
 
 
 COMMANDS = (publish, adopt)
