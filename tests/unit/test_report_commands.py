@@ -190,4 +190,4 @@ def test_a_study_without_the_arms_of_a_gain_is_refused(
 ) -> None:
     edit(place / f"params/studies/{STUDY}.yaml", "arms", ["sigreg", "hamjepa"])
     status, stderr = audit(monkeypatch, capsys, "gain", "--study", STUDY)
-    assert status == 2 and f"error: study '{STUDY}' lacks the arms that a gain lies" in stderr
+    assert status == 2 and f"error: study '{STUDY}' lacks the arms for a gain" in stderr

@@ -29,7 +29,7 @@ def audit(
         ),
     ] = True,
 ) -> None:
-    """Test the paper's claims on metrics, and the paper's numbers for consistency.
+    """Test the paper's claims on given metrics, and the paper's numbers for consistency.
 
     The metrics are a long table with one number per row and the columns study, dataset, arm,
     epochs, seed, checkpoint_epoch, readout, metric, value, unit and run_id, as in
@@ -85,7 +85,7 @@ def consistency(
 
 
 def audit_figures(context: typer.Context, study: Study) -> None:
-    """Draw the paper's claims beside a study's numbers, and the power of its seeds."""
+    """Draw the paper's claims against a study's numbers, and the power of its seeds."""
     import pandas as pd
 
     from hamjepa_audit.files import read_parquet

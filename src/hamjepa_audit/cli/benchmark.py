@@ -27,7 +27,7 @@ def bench(
         typer.Option("--preparation", help="Also time preparing a data set; takes minutes."),
     ] = False,
 ) -> None:
-    """Time the parts of a step beside a plain implementation; write the numbers and a figure."""
+    """Time the parts of a step against a plain implementation; write the numbers and a figure."""
     import itertools
 
     import torch

@@ -84,7 +84,7 @@ COMMANDS = (
     _on_device(
         "trajectory",
         "trajectory.measure_trajectory",
-        "Measure all of the above on intermediate checkpoints, without keeping their features.",
+        "Measure kNN, probe and geometry on intermediate checkpoints; keep no features.",
     ),
     _on_device(
         "dynamics",

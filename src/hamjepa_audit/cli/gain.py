@@ -7,7 +7,7 @@ from hamjepa_audit.errors import UserError
 
 
 def gain(context: typer.Context, study: Study) -> None:
-    """Compare every arm with the baseline and the method: a table, and figures."""
+    """Compare every arm with baseline and method (SIGReg and HamJEPA): table and figures."""
     from hamjepa_audit.bookkeeping.table_provenance import origin_of
     from hamjepa_audit.files import read_json, read_parquet
     from hamjepa_audit.metrics import METRICS_SCHEMA
@@ -23,8 +23,8 @@ def gain(context: typer.Context, study: Study) -> None:
     sides = params.statistics.gain
     if not has_gain(params):
         raise UserError(
-            f"study '{study}' lacks the arms that a gain lies between, '{sides.baseline}' and "
-            f"'{sides.method}', or any other beside them; name another study"
+            f"study '{study}' lacks the arms for a gain: '{sides.baseline}', '{sides.method}' and "
+            f"at least one other; name another study"
         )
     metrics = read_parquet(layout.study_table(study, "metrics"), METRICS_SCHEMA).to_pandas()
     arms, titles = params.arm_names, params.arm_titles

@@ -25,10 +25,10 @@ Run = Annotated[
 
 @app.command("list")
 def list_runs(context: typer.Context, study: AnyStudies = None) -> None:
-    """List runs and their evaluations, with their state.
+    """List runs and their measurements, with their state.
 
-    The state is "current" or "left over" (the parameters ask for it, or not), "incomplete",
-    "unknown study" (no parameter file) or "unknown data" (the study's data are not prepared).
+    The state is one of: "current" (the parameters ask for it), "left over" (they don't),
+    "incomplete", "unknown study" (no parameter file), "unknown data" (not prepared yet).
     """
     from hamjepa_audit.bookkeeping.inventory import take_inventory
 
@@ -68,12 +68,12 @@ def prune(
     context: typer.Context,
     study: AnyStudies = None,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Delete them; without this, only list.")
+        bool, typer.Option("--yes", help="Delete; otherwise only list what would be deleted.")
     ] = False,
 ) -> None:
     """Delete runs and measurements that the parameters do not ask for.
 
-    Those of a study without a parameter file, and its tables and figures, are deleted only if
+    Results of a study without a parameter file are deleted, with its tables and figures, only if
     --study names it.
     """
     from hamjepa_audit.bookkeeping.inventory import delete, prunable, take_inventory
@@ -116,7 +116,7 @@ def verify(context: typer.Context, study: AnyStudies = None) -> None:
 
 
 def restore(context: typer.Context) -> None:
-    """Set the modification times of fetched results to the order in which they were made."""
+    """Set the modification times of fetched results in the order of the workflow."""
     from hamjepa_audit.bookkeeping.restoration import restore_times
 
     typer.echo(f"set the times of {restore_times(layout_of(context))} files", err=True)

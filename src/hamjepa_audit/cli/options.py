@@ -11,14 +11,14 @@ from hamjepa_audit.plans.study import Batch, StudyPlan, plan_study
 MOST_THREADS = 1024
 """More than any machine's cores; far more would take the memory that the data need."""
 
-Study = Annotated[str, typer.Option(help="Name of a study below params/studies.")]
+Study = Annotated[str, typer.Option(help="Name of a study: a file in PARAMS/studies.")]
 Studies = Annotated[list[str], typer.Option("--study", help="Name of a study; may be repeated.")]
 Arm = Annotated[str, typer.Option(help="One of the study's arms.")]
-Epochs = Annotated[int, typer.Option(help="One of the study's numbers of epochs.")]
+Epochs = Annotated[int, typer.Option(help="Number of epochs; must be one of the study's.")]
 Seed = Annotated[int, typer.Option(help="Seed of the run, 0 or more.")]
 Device = Annotated[
     Literal["auto", "cpu", "cuda"],
-    typer.Option(help="Where to compute; auto: on a GPU if there is one."),
+    typer.Option(help="Where to compute; auto takes a GPU if there is one."),
 ]
 RunsPerGpu = Annotated[int, typer.Option(min=1, help="How many processes may share a GPU.")]
 Threads = Annotated[
@@ -26,7 +26,7 @@ Threads = Annotated[
     typer.Option(
         min=1,
         max=MOST_THREADS,
-        help="Number of CPU threads; more than the workflow's 1 round sums in another order.",
+        help="CPU threads; the workflow uses 1. More may change results by rounding.",
     ),
 ]
 

@@ -27,10 +27,10 @@ def adopt(
     study: Study,
     source: Annotated[
         Path | None,
-        typer.Option("--from", help="A published study; default: RESULTS/published/STUDY."),
+        typer.Option("--from", help="A published copy; default: RESULTS/published/STUDY."),
     ] = None,
 ) -> None:
-    """Copy published runs and measurements into the results, where the parameters ask for them."""
+    """Copy published runs and measurements into RESULTS, if the parameters ask for them."""
     from hamjepa_audit.bookkeeping.publication import adopt
 
     plan = plan_of(context, study)

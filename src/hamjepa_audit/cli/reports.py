@@ -8,7 +8,7 @@ from hamjepa_audit.cli.options import Studies, Study, layout_of, plan_of
 
 
 def collect(context: typer.Context, study: Study) -> None:
-    """Collect a study's measurements and histories in its long tables."""
+    """Collect a study's measurements and histories into its long tables."""
     from hamjepa_audit.bookkeeping.records import require_one_kind_of_device
     from hamjepa_audit.reporting.collect import collect_study
 
@@ -20,7 +20,7 @@ def collect(context: typer.Context, study: Study) -> None:
 
 
 def metrics(context: typer.Context, study: Studies) -> None:
-    """Join the metrics of studies in results/metrics.parquet, and write the main mean values."""
+    """Join the metrics of studies into metrics.parquet, and write the main means (JSON, CSV)."""
     from hamjepa_audit.files import read_parquet, write_json, write_text
     from hamjepa_audit.metrics import METRICS_SCHEMA
     from hamjepa_audit.reporting.collect import collect
@@ -60,12 +60,12 @@ def provenance(
     study: Studies,
     verdicts: Annotated[
         bool,
-        typer.Option("--verdicts", help="For the joint tables of these studies, not of each one."),
+        typer.Option("--verdicts", help="For the joint tables of claims, not each study's."),
     ] = False,
 ) -> None:
     """Write the provenance of tables: code, machines, parameters, runs and their times.
 
-    Tables and figures of a study that its parameters no longer ask for are deleted.
+    Deletes tables and figures that the parameters of a study no longer ask for.
     """
     from hamjepa_audit.bookkeeping.table_provenance import (
         write_audit_provenance,

@@ -21,7 +21,7 @@ def generate(
     context: typer.Context,
     folder: Annotated[Path, typer.Option(help="Folder to write, such as RAW/imagenet_smoke.")],
 ) -> None:
-    """Write generated images as in PARAMS/generated.yaml, to try the path for image folders."""
+    """Generate images to try out studies on image folders; settings in PARAMS/generated.yaml."""
     import numpy as np
 
     from hamjepa_audit.data.generated import write_image_folder
@@ -37,7 +37,7 @@ def prepare(
     context: typer.Context,
     study: Study,
     threads: Annotated[
-        int, typer.Option(min=1, help="Threads that decode images; results don't depend on it.")
+        int, typer.Option(min=1, help="Threads that decode images; they don't affect results.")
     ] = 1,
 ) -> None:
     """Convert a study's images into an immutable store of arrays with a manifest."""
@@ -59,12 +59,12 @@ def pretrain(
     runs_per_gpu: RunsPerGpu = 1,
     threads: Threads = 1,
     trial_steps: Annotated[
-        int | None, typer.Option(min=1, help="Only try this many steps, and write nothing.")
+        int | None, typer.Option(min=1, help="Run only this many steps and write nothing.")
     ] = None,
 ) -> None:
     """Train one run, resuming it if it was interrupted; write checkpoint, history and record.
 
-    If torchrun starts this command, its processes train the run together.
+    Under torchrun, all processes train the run together.
     """
     from hamjepa_audit.params import load_study, resolve_run
     from hamjepa_audit.plans.identity import run_id

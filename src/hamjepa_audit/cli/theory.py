@@ -23,7 +23,7 @@ def theory(
     threads: Threads = 1,
     verdict: Annotated[
         bool,
-        typer.Option(help="Exit with status 1 if a check fails; otherwise leave it to later."),
+        typer.Option(help="Exit with status 1 if a check fails, or leave that to theory-verdict."),
     ] = True,
 ) -> None:
     """Check the theorems on random instances, and repeat the paper's toy experiment.
@@ -48,7 +48,7 @@ def theory(
 
 
 def theory_report(context: typer.Context, claims: ClaimsFile = None) -> None:
-    """Write tables and figures of the numbers that `theory` wrote, and their provenance."""
+    """Write tables, figures and provenance from the numbers that `theory` wrote."""
     from hamjepa_audit.bookkeeping.table_provenance import write_theory_provenance
     from hamjepa_audit.files import read_parquet
     from hamjepa_audit.plans.theory import TheoryPlan
@@ -69,7 +69,7 @@ def theory_report(context: typer.Context, claims: ClaimsFile = None) -> None:
 
 
 def theory_verdict(context: typer.Context) -> None:
-    """Report whether every check of `theory` holds; if not, name them and exit with status 1."""
+    """Report whether all checks of `theory` hold; otherwise name the failed ones, exit status 1."""
     from hamjepa_audit.files import read_parquet
     from hamjepa_audit.theory_schemas import CHECKS_SCHEMA
 
