@@ -30,8 +30,8 @@ def put_overview(overview: Path) -> None:
     """Replaces the README's copy of an overview, if it has one."""
     begin, end = f"<!-- overview: {overview.as_posix()} -->\n", "<!-- end -->"
     block = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-    shown = f"{begin}{overview.read_text().strip()}\n{end}"
-    text, places = block.subn(lambda _: shown, README.read_text())
+    shown = begin + overview.read_text(encoding="utf-8").strip() + f"\n{end}"
+    text, places = block.subn(lambda _: shown, README.read_text(encoding="utf-8"))
     if places:
         write_text(README, text)
     else:

@@ -77,8 +77,8 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 
 def _discard(temporary: Path) -> None:
-    # If its folder could not be created, it doesn't exist either.
-    with contextlib.suppress(NotADirectoryError):
+    # If it can't be deleted, it couldn't be created either, and that error is the one to report.
+    with contextlib.suppress(OSError):
         temporary.unlink(missing_ok=True)
 
 
@@ -127,7 +127,7 @@ def read_json(source: Path) -> Any:
         UserError: the file is missing or is not JSON.
     """
     try:
-        return json.loads(source.read_text(), parse_constant=_refuse_constant)
+        return json.loads(source.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError as error:
         raise UserError(f"missing file {source}; run the step that makes it") from error
     except OSError as error:
@@ -163,7 +163,7 @@ def read_sealed_json(source: Path) -> dict[str, Any]:
         )
     rest = {key: value for key, value in content.items() if key != JSON_SEAL}
     # The text is compared as well: other whitespace gives the same JSON content.
-    if content[JSON_SEAL] != digest_of(rest) or source.read_text() != _json_text(content):
+    if content[JSON_SEAL] != digest_of(rest) or source.read_text("utf-8") != _json_text(content):
         raise UserError(
             f"{source} was changed or damaged since it was written: its content does not match "
             f"its digest; fetch it again, or delete it and run its step again"

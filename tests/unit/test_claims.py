@@ -84,6 +84,13 @@ BROKEN = {
     "n alone": (("differences", 0, "n"), 3, "give both or neither"),
     "statement": (("statements", 1, "id"), "cone", "statements has cone 2 times"),
     "version": (("schema",), 2, "schema is 2"),
+    "none": (("differences",), [], "differences is empty: give at least 1"),
+    "reference": (("toy_transport", "reference", "integrator"), "euler", "integrator is 'euler'"),
+    "model": (
+        ("toy_transport", "w1_over_directions"),
+        {},
+        "w1_over_directions is empty: give at least 2",
+    ),
 }
 
 

@@ -262,6 +262,17 @@ def test_power_agrees_with_statsmodels(n: int) -> None:
     assert np.isnan(detectable(one_sample(0.0, np.nan, 1), 0.05, 0.8)).all()
 
 
+def test_far_tails_that_scipy_cannot_compute_count_as_none() -> None:
+    """Its noncentral t distribution gives NaN for some of them."""
+    level = 0.01 / 70
+    critical = float(stats.t.ppf(1 - level / 2, 35))
+    with np.errstate(invalid="ignore"):
+        tails = [stats.nct.cdf(-critical, 35, x) for x in np.linspace(0, 5, 101)]
+    assert np.isnan(tails).any()
+    (found,) = detectable(one_sample(0.0, 6.0, 36), level, 0.8)  # whose standard error is 1
+    assert t_test_power(found, 35, level) == pytest.approx(0.8)
+
+
 def test_without_spread_the_exact_tests_smallest_p_has_to_be_below_the_level() -> None:
     truth = one_sample(1.0, 0.0, [4, 5, 6])
     assert power_to_show(truth, 1 / 2**5).tolist() == [0.0, 0.0, 1.0]

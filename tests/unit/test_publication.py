@@ -18,6 +18,7 @@ from hamjepa_audit.files import (
     atomic_folder,
     digest_of,
     read_parquet,
+    read_sealed_json,
     write_if_changed,
     write_json,
     write_sealed_json,
@@ -197,6 +198,11 @@ def test_only_whole_results_of_one_study_and_these_parameters_are_published(plac
     write_json(LAYOUT.studies_selection(), [STUDY, "cifar100"])
     refused("alone")
     write_json(LAYOUT.studies_selection(), [STUDY])
+    statistics = LAYOUT.params / "statistics.yaml"
+    as_published = statistics.read_text()
+    edit(statistics, "minimum_seeds", 6)
+    refused(f"{LAYOUT.claims_selection()} is not that of")
+    statistics.write_text(as_published)
     table = LAYOUT.audit_tables() / "claims.md"
     text = table.read_text()
     table.write_text(f"{text}more\n")
@@ -208,7 +214,51 @@ def test_only_whole_results_of_one_study_and_these_parameters_are_published(plac
     history.unlink()
     refused(f"{history.name} is missing; run: snakemake")
     edit(LAYOUT.params / "studies" / f"{STUDY}.yaml", "seeds", [0])
-    refused("alone with its current parameters")
+    refused("alone with the current parameters")
+
+
+@pytest.mark.parametrize(
+    ("figure", "source"),
+    [
+        ("seeds", LAYOUT.selection(STUDY)),
+        ("knn_sweep", LAYOUT.study_table(STUDY, "metrics")),
+        ("power", LAYOUT.claims_selection()),
+        ("seeds", None),
+        ("seeds", LAYOUT.claims_selection()),
+    ],
+)
+def test_figures_older_than_what_they_are_drawn_from_are_not_published(
+    place: Path, figure: str, source: Path | None
+) -> None:
+    """Figures of measurements alone don't depend on the claims."""
+    plan = plan_of(LAYOUT, STUDY)
+    path = LAYOUT.figures(STUDY) / f"{figure}_e{plan.study.epochs[0]}.png"
+    if source is not None:
+        for drawn in LAYOUT.figures(STUDY).iterdir():
+            os.utime(drawn)
+        older = source.stat().st_mtime_ns - 1
+        os.utime(path, ns=(older, older))
+    depends = source is not None and not (figure == "seeds" and "claims" in source.name)
+    if depends:
+        with pytest.raises(UserError, match=f"{path} is older than {source}, from which"):
+            publish(plan, PUBLISHED)
+    else:
+        publish(plan, PUBLISHED)
+    assert PUBLISHED.exists() != depends
+
+
+def test_a_publication_lists_its_files_and_nothing_else_is_published(published: Layout) -> None:
+    listed = read_sealed_json(published.publication())["files"]
+    assert set(listed) == files_below(PUBLISHED) - {published.publication().name}
+    figure = next(published.figures(STUDY).iterdir())
+    for path in (figure, published.metrics(), published.audit_tables() / "claims.md"):
+        content = path.read_bytes()
+        path.unlink()
+        assert any(f"missing file {path}" in line for line in verify_results(published).problems)
+        path.write_bytes(content + b" ")
+        assert any(str(path) in problem for problem in verify_results(published).problems)
+        path.write_bytes(content)
+    assert verify_results(published).problems == []
 
 
 def test_nothing_but_the_same_study_published_gives_way(place: Path) -> None:

@@ -9,10 +9,11 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from hamjepa_audit.files import read_parquet, write_parquet
+from hamjepa_audit.files import read_json, read_parquet, write_parquet
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
 from hamjepa_audit.params import load_study
+from hamjepa_audit.plans.audit import AuditPlan
 from hamjepa_audit.plans.gain import FACTORS, values_of
 from hamjepa_audit.reporting import audit_figures, figures, gain_figures
 from hamjepa_audit.statistics import summarise
@@ -86,6 +87,19 @@ def test_the_means_of_all_studies_are_joined(
     assert {run.split()[0] for run in rows["run"]} == set(names) and rows.notna().all(axis=None)
     assert set(json.loads(LAYOUT.headlines().read_text())) == set(names)
     assert len(read_parquet(LAYOUT.metrics())) == 2 * len(synthetic.metrics())
+    assert read_json(LAYOUT.studies_selection()) == sorted(names)
+
+
+def test_the_claims_that_the_tables_in_results_were_made_from_are_noted_beside_them(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So that their provenance can be written by hand."""
+    write(LAYOUT.metrics(), synthetic.metrics(), METRICS_SCHEMA)
+    command = ("audit", "--metrics", str(LAYOUT.metrics()), "--out")
+    assert audit(monkeypatch, capsys, *command, "elsewhere")[0] == 0
+    assert not LAYOUT.claims_selection().exists()
+    assert audit(monkeypatch, capsys, *command, str(LAYOUT.audit_tables()))[0] == 0
+    assert read_json(LAYOUT.claims_selection()) == AuditPlan.load(LAYOUT).selection()
 
 
 def test_figures_are_of_the_arms_that_the_study_draws(

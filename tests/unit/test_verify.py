@@ -143,7 +143,8 @@ def test_whole_results_verify(
     assert status == 2 and stderr.splitlines()[-1].startswith(
         "error: mismatches below results: 1; "
     )
-    assert audit(monkeypatch, capsys, "verify", "--study", "cifar100")[0] == 2
+    status, stderr = audit(monkeypatch, capsys, "verify", "--study", "cifar100")
+    assert status == 2 and "error: nothing was made of cifar100: run snakemake" in stderr
 
 
 def test_published_results_verify_without_their_runs(
@@ -156,6 +157,21 @@ def test_published_results_verify_without_their_runs(
     assert status == 0 and "not checked: the rows of published/studies" in stderr
     flip_bit(Path("published/metrics.parquet"), 1000, 3)
     assert audit(monkeypatch, capsys, "--results", "published", "verify")[0] == 2
+
+
+def test_data_that_are_not_prepared_are_not_checked(place: Path) -> None:
+    shutil.rmtree(LAYOUT.store(STUDY))
+    verified = verify_results(LAYOUT, [STUDY])
+    assert verified.problems == []
+    assert f"the data in {LAYOUT.store(STUDY)}, which are not prepared" in verified.unchecked
+
+
+def test_what_a_killed_process_left_unfinished_is_not_verified(place: Path) -> None:
+    left = LAYOUT.results / "published" / ".digits.host.1.x"
+    left.mkdir(parents=True)
+    for name in ("metrics.parquet", "provenance.json"):
+        (left / name).write_text("half")
+    assert verify_results(LAYOUT).problems == []
 
 
 def test_rows_of_other_runs_and_rows_that_are_missing(place: Path) -> None:

@@ -119,6 +119,23 @@ def test_two_simultaneous_make_tables(
     assert audit(monkeypatch, capsys, "verify")[0] == 0
 
 
+def test_a_second_call_in_the_same_folder_stops_and_changes_nothing(
+    finished: Path, without_a_run: Path
+) -> None:
+    """A call for other studies would write selections that jobs of the first one depend on."""
+    working, _, _ = training(without_a_run)
+    selections = without_a_run / "results/studies"
+    before = {path: path.read_bytes() for path in selections.rglob("*.json")}
+    others = ("--config", f"studies=[{STUDY}_controls]")
+    told = snakemake(without_a_run, "results/tables", *others, succeeds=False)
+    assert "this workflow: process " in told and "wait until that ends, or stop it" in told
+    assert {path: path.read_bytes() for path in selections.rglob("*.json")} == before
+    snakemake(without_a_run, "-n", "results/tables")
+    working.communicate()
+    assert working.returncode == 0
+    assert tables_of(without_a_run) == tables_of(finished)
+
+
 def test_a_killed_job_is_named_and_the_next_call_goes_on(
     finished: Path, without_a_run: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """Code that the rules share: the studies' parameters and plans."""
 
+import contextlib
 import functools
 import tempfile
 from pathlib import Path
@@ -12,6 +13,7 @@ from hamjepa_audit.errors import UserError
 from hamjepa_audit.plans.figures import has_trajectories, measured_figures
 from hamjepa_audit.files import canonical_json, read_json, write_if_changed
 from hamjepa_audit.layout import PROVENANCE, Layout
+from hamjepa_audit.locking import sole_process
 from hamjepa_audit.machine import gpu_count
 from hamjepa_audit.metrics import LONG_TABLES
 from hamjepa_audit.plans.page import page_selection as selected_for_page
@@ -73,6 +75,21 @@ TABLE_FILES = [f"{name}.{ending}" for name in TABLES for ending in TABLE_FORMS]
 ASIDE = tempfile.TemporaryDirectory(prefix="hamjepa-audit-")
 
 
+# Held until Snakemake ends.
+LOCKS = contextlib.ExitStack()
+
+
+@functools.cache
+@reporting_user_errors
+def lock_selections():
+    """Stops this call if another one is running in this folder.
+
+    Snakemake's own lock comes too late: selections are written while the graph is built.
+    """
+    if workflow.is_main_process and workflow.execution_settings.lock:
+        LOCKS.enter_context(sole_process(Path(".snakemake/selections.lock"), "this workflow"))
+
+
 def noted(path, content):
     """Writes a JSON file that lists what outputs depend on, only if the content changes.
 
@@ -82,6 +99,8 @@ def noted(path, content):
     """
     runs_jobs = workflow.executor_plugin is not None and not workflow.dryrun
     if runs_jobs or (path.exists() and canonical_json(read_json(path)) == canonical_json(content)):
+        if runs_jobs:
+            lock_selections()
         return write_if_changed(path, content)
     return write_if_changed(Path(ASIDE.name) / path.relative_to(path.anchor), content)
 

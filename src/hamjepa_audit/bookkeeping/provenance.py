@@ -49,7 +49,7 @@ def _checkout() -> Path | None:
     project = folder / "pyproject.toml"
     if not (project.is_file() and (folder / LOCK).is_file()):
         return None
-    named = tomllib.loads(project.read_text()).get("project", {}).get("name")
+    named = tomllib.loads(project.read_text(encoding="utf-8")).get("project", {}).get("name")
     return folder if named == "hamjepa-audit" else None
 
 

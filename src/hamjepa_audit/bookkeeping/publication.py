@@ -1,7 +1,7 @@
 """Publishes a study's results without weights: small enough for git, sufficient for its tables."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,12 +18,14 @@ from hamjepa_audit.files import (
     read_parquet,
     read_sealed_json,
     require_sha256,
+    sha256_file,
     write_sealed_json,
 )
-from hamjepa_audit.layout import Layout
+from hamjepa_audit.layout import PROVENANCE, Layout
 from hamjepa_audit.metrics import LONG_TABLES
-from hamjepa_audit.plans.audit import AuditPlan
+from hamjepa_audit.plans.audit import AuditPlan, joint_tables
 from hamjepa_audit.plans.figures import figure_files
+from hamjepa_audit.plans.gain import gain_figures
 from hamjepa_audit.plans.study import ALL_STEPS, Batch, StudyPlan
 
 
@@ -42,19 +44,22 @@ def publish(plan: StudyPlan, target: Path) -> Path:
         UserError: the tables belong to other studies or parameters, a file is missing or damaged,
             or the folder contains anything but a publication of this study.
     """
-    layout, name = plan.layout, plan.study.name
-    _require_tables_of(plan)
+    layout, name, audit = plan.layout, plan.study.name, AuditPlan.load(plan.layout)
+    figures = [path for path in figure_files(plan.study, audit) if path.suffix == ".png"]
+    _require_tables_of(plan, audit)
+    _require_current(plan, audit, figures)
     _require_replaceable(target, name)
     with atomic_folder(target.absolute()) as folder:
         # The data are not published, so they must not be verified.
         published = replace(layout, results=folder, data=folder / "no data")
-        for path in _published(plan):
-            if not path.exists():
-                raise UserError(f"'{name}' can't be published: {path} is missing; {_again(name)}")
+        for path in (*_published(plan), *figures):
             _copy(path, layout, published)
         for run in plan.runs:
             write_sealed_json(published.without_weights(run), {"run_id": run})
-        write_sealed_json(published.publication(), {"study": name, "runs": sorted(plan.runs)})
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        digests = {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
+        content = {"study": name, "runs": sorted(plan.runs), "files": digests}
+        write_sealed_json(published.publication(), content)
         problems = verify_results(published).problems
         if problems:
             # The copy is deleted; what is wrong with it is wrong with the original.
@@ -120,9 +125,11 @@ def adopt(plan: StudyPlan, source: Path) -> Adoption:
 
 
 def _missing(published: Batch) -> list[Path]:
-    """The records and measurements that a publication lacks of a batch."""
-    records = [published.layout.record(name) for name in published.run_ids]
-    files = [*records, *map(published.measurement, published.steps)]
+    """The files that a publication lacks of a batch."""
+    layout = published.layout
+    marks = (layout.record, layout.run_history, layout.without_weights)
+    of_runs = (file(name) for name in published.run_ids for file in marks)
+    files = [*of_runs, *map(published.measurement, published.steps)]
     return [path for path in files if not path.exists()]
 
 
@@ -156,18 +163,41 @@ def _copy_batch(batch: Batch, published: Layout) -> None:
             _copy(part(name), published, batch.layout)
 
 
-def _require_tables_of(plan: StudyPlan) -> None:
+def _require_tables_of(plan: StudyPlan, audit: AuditPlan) -> None:
     """Refuses tables that were made from other studies or from other parameters than the plan's."""
     layout, name = plan.layout, plan.study.name
     expected: dict[Path, Any] = {
         layout.studies_selection(): [name],
         layout.selection(name): plan.selection(),
+        layout.claims_selection(): audit.selection(),
     }
     for path, content in expected.items():
         if digest_of(read_json(path)) != digest_of(content):
             raise UserError(
-                f"{path} is not for '{name}' alone with its current parameters; {_again(name)}"
+                f"{path} is not that of '{name}' alone with the current parameters; {_again(name)}"
             )
+
+
+def _require_current(plan: StudyPlan, audit: AuditPlan, figures: Sequence[Path]) -> None:
+    """Refuses missing files, and figures older than what the workflow draws them from."""
+    layout, name = plan.layout, plan.study.name
+    for path in (*_published(plan), *figures):
+        if not path.exists():
+            raise UserError(f"'{name}' can't be published: {path} is missing; {_again(name)}")
+    of_claims = {
+        f"{figure}_e{epochs}"
+        for epochs in plan.study.epochs
+        for figure in (*audit.figures(name, epochs), *gain_figures(plan.study))
+    }
+    for path in figures:
+        sources = [layout.selection(name), layout.study_table(name, "metrics")]
+        sources += [layout.claims_selection()] if path.stem in of_claims else []
+        for source in sources:
+            if source.stat().st_mtime_ns > path.stat().st_mtime_ns:
+                raise UserError(
+                    f"'{name}' can't be published: {path} is older than {source}, from which it is "
+                    f"drawn; {_again(name)}"
+                )
 
 
 def _require_replaceable(target: Path, study: str) -> None:
@@ -194,11 +224,9 @@ def _published(plan: StudyPlan) -> Iterator[Path]:
     yield from plan.measurements(*ALL_STEPS)
     yield from (layout.selection(name), layout.studies_selection(), layout.claims_selection())
     yield from (layout.study_table(name, kind) for kind in LONG_TABLES)
-    yield from (layout.metrics(), layout.headlines(), layout.accuracies())
-    for folder in (layout.audit_tables(), layout.tables(name)):
-        yield from sorted(path for path in folder.glob("*.*") if path.is_file())
-    figures = figure_files(plan.study, AuditPlan.load(layout))
-    yield from (path for path in figures if path.suffix == ".png")
+    yield layout.metrics()
+    yield from (*joint_tables(layout), layout.audit_tables() / PROVENANCE)
+    yield from (*plan.tables(), layout.tables(name) / PROVENANCE)
 
 
 def _copy(path: Path, source: Layout, target: Layout) -> None:

@@ -26,7 +26,7 @@ from hamjepa_audit.bookkeeping.table_provenance import (
 )
 from hamjepa_audit.data.store import images_file, verify_store
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.files import read_json, read_parquet, read_sealed_json
+from hamjepa_audit.files import read_json, read_parquet, read_sealed_json, require_sha256
 from hamjepa_audit.layout import CHECKPOINT_SUFFIX, PROVENANCE, Layout
 from hamjepa_audit.metrics import CURVES_SCHEMA, LONG_TABLES, METRICS_SCHEMA
 from hamjepa_audit.params import load_study
@@ -75,7 +75,10 @@ def verify_results(layout: Layout, studies: Sequence[str] | None = None) -> Veri
     """
     result = Verification()
     for folder in _stores(layout, studies):
-        result.check("stores", verify_store, folder)
+        if folder.exists():
+            result.check("stores", verify_store, folder)
+        else:
+            result.unchecked.append(f"the data in {folder}, which are not prepared")
     runs = list(_of_studies(layout.runs(), studies))
     for folder in runs:
         _verify_run(result, layout, folder)
@@ -93,13 +96,13 @@ def verify_results(layout: Layout, studies: Sequence[str] | None = None) -> Veri
             _verify_study_tables(result, layout, folder.name)
     if studies is None:
         _verify_joint_metrics(result, layout)
-    for file in sorted(layout.results.rglob(PROVENANCE)):
+    for file in _below(layout.results, PROVENANCE):
         if studies is None or file.parent.name in studies:
             result.check("provenances", check_table_provenance, file)
             if file in layout.provenances():
                 result.check("selections", check_selections, layout, file)
     if layout.publication().exists():
-        result.check("publications", read_sealed_json, layout.publication())
+        _verify_publication(result, layout)
     result.unchecked += _unsealed(layout, studies)
     for file in _other_tables(layout, studies):
         result.check("tables", _read_sealed, file)
@@ -288,12 +291,34 @@ def _sorted(table: pa.Table) -> pa.Table:
     return table.sort_by(order).combine_chunks()
 
 
+def _verify_publication(result: Verification, layout: Layout) -> None:
+    """Checks the digests of all files of a publication, figures included."""
+    mark = layout.publication()
+    published = result.check("publications", read_sealed_json, mark)
+    if published is None:
+        return
+    if "files" not in published:
+        result.unchecked.append(f"files of a publication: {mark} lists none; publish it again")
+    for name, recorded in published.get("files", {}).items():
+        path, remedy = layout.results / name, "fetch it again, or publish the study again"
+        result.check("published files", require_sha256, path, recorded, mark, remedy)
+
+
+def _below(root: Path, pattern: str) -> list[Path]:
+    """The files below a folder, not counting hidden ones, which are temporary."""
+    return [
+        path
+        for path in sorted(root.rglob(pattern))
+        if not any(part.startswith(".") for part in path.relative_to(root).parts)
+    ]
+
+
 def _other_tables(layout: Layout, studies: Sequence[str] | None) -> list[Path]:
     """The Parquet files outside runs and evaluation; of `studies`, only those in their folders."""
     above = (layout.runs(), layout.evaluations())
     return [
         path
-        for path in sorted(layout.results.rglob("*.parquet"))
+        for path in _below(layout.results, "*.parquet")
         if not any(path.is_relative_to(root) for root in above)
         and (studies is None or path.parent.name in studies)
     ]

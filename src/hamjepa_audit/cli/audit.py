@@ -41,6 +41,7 @@ def audit(
     from hamjepa_audit.metrics import METRICS_SCHEMA
     from hamjepa_audit.params.audit import load_audit
     from hamjepa_audit.params.claims import load_claims
+    from hamjepa_audit.plans.audit import AuditPlan
     from hamjepa_audit.reporting.audit_tables import audit_tables
     from hamjepa_audit.statistics.audit import Audit, audit
     from hamjepa_audit.statistics.metric_checks import hints
@@ -56,6 +57,8 @@ def audit(
     tables = audit(measured, claimed, params)
     for hint in hints(tables[:3], measured, claimed, params):
         typer.echo(hint, err=True)
+    if claims is None and out.resolve() == layout.audit_tables().resolve():
+        AuditPlan(layout, claimed, params).write_selection()
     audit_tables(tables, out, names)
     for name in names:
         table = getattr(tables, name)

@@ -105,13 +105,18 @@ def verify(context: typer.Context, study: AnyStudies = None) -> None:
     for line in verified.problems:
         typer.echo(line)
     counts = ", ".join(f"{count} {name}" for name, count in verified.checked.items())
-    typer.echo(f"checked {counts}", err=True)
+    typer.echo(f"checked {counts or 'nothing'}", err=True)
     for line in verified.unchecked:
         typer.echo(f"not checked: {line}", err=True)
     if verified.problems:
         raise UserError(
             f"mismatches below {layout_of(context).results}: {len(verified.problems)}; fetch or "
             f"remake the files listed above"
+        )
+    if study and not verified.checked:
+        raise UserError(
+            f"nothing was made of {', '.join(study)}: run snakemake --cores all results/tables "
+            f"--config studies='[{','.join(study)}]'"
         )
 
 

@@ -21,12 +21,13 @@ def collect(context: typer.Context, study: Study) -> None:
 
 def metrics(context: typer.Context, study: Studies) -> None:
     """Join the metrics of studies into metrics.parquet, and write the main means (JSON, CSV)."""
-    from hamjepa_audit.files import read_parquet, write_json, write_text
+    from hamjepa_audit.files import read_parquet, write_if_changed, write_json, write_text
     from hamjepa_audit.metrics import METRICS_SCHEMA
     from hamjepa_audit.reporting.collect import collect
     from hamjepa_audit.reporting.headlines import accuracies, headlines
 
     layout = layout_of(context)
+    write_if_changed(layout.studies_selection(), sorted(study))
     files = [layout.study_table(name, "metrics") for name in study]
     collect(files, METRICS_SCHEMA, layout.metrics())
     joined = read_parquet(layout.metrics(), METRICS_SCHEMA).to_pandas()

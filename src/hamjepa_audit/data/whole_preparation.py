@@ -145,10 +145,10 @@ def _forget_unless(scratch: Path, settings: dict[str, object]) -> None:
     """Discards work that was done under other settings, because they give other pixels."""
     path = scratch / "settings.json"
     text = json.dumps(settings)
-    if not path.exists() or path.read_text() != text:
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
         for split in SPLITS:
             SplitWork(scratch, split, []).journal.unlink(missing_ok=True)
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
 
 
 def _is_whole(scratch: Path, works: list[SplitWork]) -> bool:

@@ -145,7 +145,7 @@ class Rollout(Params):
 class ReferenceRollout(Rollout):
     """The trajectory that the others are compared with."""
 
-    integrator: Literal["leapfrog", "euler"]
+    integrator: Literal["leapfrog"]
 
 
 class Distances(Params):
@@ -161,7 +161,9 @@ class ToyTransport(Params):
     horizon: Spread
     reference: ReferenceRollout
     models: Rollout
-    w1_over_directions: dict[Literal["euler", "leapfrog"], Distances]
+    w1_over_directions: Annotated[
+        dict[Literal["euler", "leapfrog"], Distances], Field(min_length=2)
+    ]
 
 
 class Claims(Params):
@@ -170,9 +172,9 @@ class Claims(Params):
     schema_version: Literal[1] = Field(alias="schema")
     paper: Paper
     unit_default: Unit
-    measurements: tuple[MeasurementClaim, ...]
-    differences: tuple[DifferenceClaim, ...]
-    statements: tuple[StatementClaim, ...]
+    measurements: Annotated[tuple[MeasurementClaim, ...], Field(min_length=1)]
+    differences: Annotated[tuple[DifferenceClaim, ...], Field(min_length=1)]
+    statements: Annotated[tuple[StatementClaim, ...], Field(min_length=1)]
     toy_transport: ToyTransport | None = None
 
     @model_validator(mode="after")

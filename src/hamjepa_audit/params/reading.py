@@ -40,7 +40,7 @@ def read_yaml(path: Path, loader: type[UniqueKeyLoader] = UniqueKeyLoader) -> Tr
         UserError: the file is missing, is not YAML, has a duplicate key, or is not a mapping.
     """
     try:
-        tree = yaml.load(path.read_text(), Loader=loader)
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
     except FileNotFoundError as error:
         raise UserError(f"missing parameter file {path}; create it or correct its name") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -24,6 +24,7 @@ def page_selection(layout: Layout) -> dict[str, Any]:
         "studies": {name: study.title for name, study in studies.items()},
         "arms": {name: study.arm_titles for name, study in studies.items()},
         "captions": {
-            path.stem: " ".join(path.read_text().split()) for path in sorted(CAPTIONS.glob("*.rst"))
+            path.stem: " ".join(path.read_text(encoding="utf-8").split())
+            for path in sorted(CAPTIONS.glob("*.rst"))
         },
     }

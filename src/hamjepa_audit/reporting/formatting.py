@@ -42,6 +42,8 @@ LATEX = str.maketrans(
         "±": r"$\pm$",
         "∞": r"$\infty$",
         "–": "--",
+        "−": "$-$",
+        "λ": r"$\lambda$",
         "[": "{[}",  # first in a row it would be an argument of the line break before it
     }
 )
@@ -158,9 +160,10 @@ def mean_sd_n(mean: float, sd: float, n: int, unit: str) -> str:
         return centre
     if math.isnan(sd):
         return f"{centre} ({n})"
-    # As many decimals as the mean: more would say nothing.
+    # As many decimals as the mean: more would say nothing, except that there is a spread at all.
     decimals = len(centre.partition(".")[2])
     spread = number(sd, unit) if "e" in centre else f"{sd:.{decimals}f}"
+    spread = f"{sd:.1g}" if sd > 0 and float(spread) == 0 else spread
     return f"{centre} ± {spread} ({n})"
 
 

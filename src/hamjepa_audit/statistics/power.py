@@ -22,9 +22,10 @@ def t_test_power(noncentrality: float, df: float, alpha: float) -> float:
     """
     critical = stats.t.ppf(1 - alpha / 2, df)
     beyond = stats.nct.sf(critical, df, noncentrality)
-    # Where the noncentral distribution is hard to compute, the far tail is below rounding error.
-    below = stats.nct.cdf(-critical, df, noncentrality) if noncentrality < 5 else 0.0
-    return float(beyond + below)
+    with np.errstate(invalid="ignore"):
+        below = stats.nct.cdf(-critical, df, noncentrality)
+    # scipy can't compute some far tails (NaN), which are below rounding error.
+    return float(beyond + np.nan_to_num(below))
 
 
 def power_to_show(truth: Estimate, level: float, few_values: bool = False) -> Array:
