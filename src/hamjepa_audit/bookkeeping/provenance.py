@@ -15,8 +15,7 @@ CODE = ("src", "params", "workflow", "Snakefile", LOCK)
 """The files that determine results; other files of a checkout may differ from the commit."""
 
 PACKAGES = (
-    "numpy", "pandas", "pyarrow", "safetensors", "scikit-learn", "scipy", "statsmodels", "torch",
-    "torchvision",
+    "numpy", "pandas", "pyarrow", "safetensors", "scikit-learn", "scipy", "torch", "torchvision",
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from hamjepa_audit.statistics.comparison import (
     equivalence,
     summary,
     with_families,
+    with_intervals,
 )
 from hamjepa_audit.statistics.consistency import stated_values
 from hamjepa_audit.statistics.effect_size import (
@@ -40,7 +41,6 @@ from hamjepa_audit.statistics.planning import (
     with_seeds_needed,
 )
 from hamjepa_audit.statistics.seeds import Pairs, SeedTable
-from hamjepa_audit.statistics.summaries import interval
 from hamjepa_audit.statistics.verdicts import (
     difference_verdicts,
     direction_verdicts,
@@ -268,15 +268,9 @@ def difference_evidence(table: pd.DataFrame, params: AuditParams) -> pd.DataFram
     mean, sd, n, paper = (table[name].to_numpy(dtype=float) for name in names)
     zero = one_sample(mean, sd, n)
     fixed, new = against_paper(table, "mean_difference", ARMS)
-    low, high = interval(mean, sd, n, params.confidence)
-    reach = (high - low) / 2 * np.sqrt(1 + n)
     g_low, g_high = effect_size_interval(mean, sd, n, params.confidence)
     gain = one_sample(np.sign(paper) * mean, sd, n)
-    return table.assign(
-        ci_low=low,
-        ci_high=high,
-        new_seed_low=mean - reach,
-        new_seed_high=mean + reach,
+    return with_intervals(table, "mean_difference", params.confidence).assign(
         t=statistic(zero),
         p=two_sided(zero),
         hedges_g=hedges_g(mean, sd, n),

@@ -17,6 +17,7 @@ from hamjepa_audit.statistics.comparison import (
     equivalence,
     summary,
     with_families,
+    with_intervals,
 )
 from hamjepa_audit.statistics.equivalence import beyond_margin
 from hamjepa_audit.statistics.hypothesis_tests import Array, statistic, two_sided
@@ -28,7 +29,6 @@ from hamjepa_audit.statistics.planning import (
     with_seeds_needed,
 )
 from hamjepa_audit.statistics.seeds import SeedTable
-from hamjepa_audit.statistics.summaries import interval
 from hamjepa_audit.statistics.verdicts import measurement_verdicts
 
 NEAR_ZERO = "the margin is not below the paper's value: equal within it says no more than near zero"
@@ -128,16 +128,8 @@ def measurement_evidence(table: pd.DataFrame, params: AuditParams) -> pd.DataFra
         deviation the prediction test, because a single run is not exact) and `p_equivalence` (TOST
         around the printed value).
     """
-    mean, sd, n = (table[name].to_numpy(dtype=float) for name in ("mean", "sd", "n"))
     fixed, new = against_paper(table, "mean")
-    low, high = interval(mean, sd, n, params.confidence)
-    # The interval of the mean, sqrt(1 + n) times as wide: a new seed has its own scatter, too.
-    reach = (high - low) / 2 * np.sqrt(1 + n)
-    return table.assign(
-        ci_low=low,
-        ci_high=high,
-        new_seed_low=mean - reach,
-        new_seed_high=mean + reach,
+    return with_intervals(table, "mean", params.confidence).assign(
         deviation=fixed.value,
         test=np.where(table["paper_sd"].notna(), "Welch", "one-sample t"),
         t=statistic(fixed),

@@ -17,6 +17,7 @@ from hamjepa_audit.statistics.hypothesis_tests import (
     prediction_test,
     welch,
 )
+from hamjepa_audit.statistics.summaries import interval
 
 ARMS = ("sd_minuend", "sd_subtrahend")
 """Columns of differences: the standard deviations of our two arms over seeds (n - 1)."""
@@ -73,6 +74,23 @@ def prediction(
 
 def _chosen(first: NDArray[np.bool_], one: Estimate, other: Estimate) -> Estimate:
     return Estimate(*(np.where(first, a, b) for a, b in zip(one, other, strict=True)))
+
+
+def with_intervals(table: pd.DataFrame, mean: str, confidence: float) -> pd.DataFrame:
+    """Adds `ci_low`, `ci_high` (of our mean), `new_seed_low`, `new_seed_high` (of one more seed).
+
+    Args:
+        table: `mean`, `sd`, `n`.
+        mean: the name of the column of our means.
+        confidence: level, in (0, 1).
+    """
+    ours, sd, n = (table[name].to_numpy(dtype=float) for name in (mean, "sd", "n"))
+    low, high = interval(ours, sd, n, confidence)
+    # The interval of the mean, sqrt(1 + n) times as wide: a new seed has its own scatter, too.
+    reach = (high - low) / 2 * np.sqrt(1 + n)
+    return table.assign(
+        ci_low=low, ci_high=high, new_seed_low=ours - reach, new_seed_high=ours + reach
+    )
 
 
 def equivalence(table: pd.DataFrame, mean: str) -> Array:
