@@ -138,6 +138,35 @@ def test_an_edited_table_is_not_sealed_again(
 
 
 @pytest.mark.parametrize("engine_remembers", [True, False])
+def test_older_tables_that_were_fetched_are_made_again(
+    copy_of_finished: Path, monkeypatch: pytest.MonkeyPatch, engine_remembers: bool
+) -> None:
+    """With newer times than what they should be made from, as after `git checkout`."""
+    monkeypatch.chdir(copy_of_finished)
+    tables = Path("results/tables")
+    shutil.copytree(tables, "older")
+    edit(Path(STATISTICS), "confidence", 0.5)
+    snakemake(copy_of_finished, "results/tables")
+    current = (tables / "paper_consistency.csv").read_bytes()
+    assert current != Path("older/paper_consistency.csv").read_bytes()
+    shutil.copytree("older", tables, copy_function=shutil.copyfile, dirs_exist_ok=True)
+    if not engine_remembers:
+        shutil.rmtree(".snakemake")
+    assert planned(copy_of_finished)["audit"] == 1
+    snakemake(copy_of_finished, "results/tables")
+    assert (tables / "paper_consistency.csv").read_bytes() == current
+    assert verify_results(Layout()).problems == [] and planned(copy_of_finished) == {}
+    # Without their provenance nothing says that they are older, but they don't get one.
+    for path in Path("older").glob("paper_consistency.*"):
+        shutil.copyfile(path, tables / path.name)
+    told = snakemake(copy_of_finished, "results/tables", succeeds=False)
+    assert (
+        f"{tables / 'paper_consistency.parquet'} says that it is made from studies/claims.json"
+        in told
+    )
+
+
+@pytest.mark.parametrize("engine_remembers", [True, False])
 def test_a_changed_arm_runs_again_with_what_depends_on_it(
     copy_of_finished: Path, engine_remembers: bool
 ) -> None:

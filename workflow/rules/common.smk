@@ -8,10 +8,11 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
+from hamjepa_audit.bookkeeping.table_provenance import made_from_another
 from hamjepa_audit.plans.audit import CONSISTENCY, VERDICTS, AuditPlan, joint_tables
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.plans.figures import has_trajectories, measured_figures
-from hamjepa_audit.files import canonical_json, read_json, write_if_changed
+from hamjepa_audit.files import canonical_json, read_json, write_json
 from hamjepa_audit.layout import PROVENANCE, Layout
 from hamjepa_audit.locking import sole_process
 from hamjepa_audit.machine import gpu_count
@@ -75,6 +76,9 @@ TABLE_FILES = [f"{name}.{ending}" for name in TABLES for ending in TABLE_FORMS]
 ASIDE = tempfile.TemporaryDirectory(prefix="hamjepa-audit-")
 
 
+# Where each selection is, by its path in results/ and its content: there, or in ASIDE.
+CHECKED = {}
+
 # Held until Snakemake ends.
 LOCKS = contextlib.ExitStack()
 
@@ -90,19 +94,28 @@ def lock_selections():
         LOCKS.enter_context(sole_process(Path(".snakemake/selections.lock"), "this workflow"))
 
 
+@reporting_user_errors
 def noted(path, content):
-    """Writes a JSON file that lists what outputs depend on, only if the content changes.
+    """Writes a JSON file that lists what outputs depend on, if its content or the outputs changed.
 
-    Rules take it as input, so that they don't rely on Snakemake's metadata. If no job will run
-    (`-n`, `--dag`, `--summary`), changed content is written to a temporary folder, so that the same
-    jobs are announced but nothing is modified. Returns the path.
+    Rules take it as input, so that they don't rely on Snakemake's metadata. Tables made from other
+    content, such as older ones fetched from git, may be newer than the file: it is then written
+    again, once per call. If no job will run (`-n`, `--dag`, `--summary`), it is written to a
+    temporary folder, so that the same jobs are announced but nothing is modified. Returns the path.
     """
     runs_jobs = workflow.executor_plugin is not None and not workflow.dryrun
-    if runs_jobs or (path.exists() and canonical_json(read_json(path)) == canonical_json(content)):
-        if runs_jobs:
-            lock_selections()
-        return write_if_changed(path, content)
-    return write_if_changed(Path(ASIDE.name) / path.relative_to(path.anchor), content)
+    if runs_jobs:
+        lock_selections()
+    known = (path, canonical_json(content))
+    if known not in CHECKED:
+        same = path.exists() and canonical_json(read_json(path)) == canonical_json(content)
+        outdated = workflow.is_main_process and made_from_another(LAYOUT, path, content)
+        CHECKED[known] = path
+        if outdated or not same:
+            if not runs_jobs:
+                CHECKED[known] = Path(ASIDE.name) / path.relative_to(path.anchor)
+            write_json(CHECKED[known], content)
+    return CHECKED[known]
 
 
 @functools.cache

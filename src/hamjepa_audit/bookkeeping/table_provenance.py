@@ -4,9 +4,10 @@ Times and machines are recorded here and not in the tables, so that the same run
 tables.
 """
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,9 @@ SCHEMA = 2
 FORMS = b"hamjepa-audit-forms"
 """The key of a table's Parquet metadata that holds the SHA-256 of its other formats, as JSON."""
 
+ORIGIN = b"origin"
+"""The key of a table's Parquet metadata that holds the line of `origin_of`, if it has one."""
+
 ENVIRONMENT = (
     "version", "commit", "uncommitted_changes", "lock_sha256", "python", "packages", "platform",
     "device", "determinism", "training_numerics",
@@ -43,13 +47,14 @@ OF_RUN = ("study", "arm", "epochs", "seed", "data_digest", "started", "ended", "
 """What is listed for each run; the rest is in its record."""
 
 
-def origin_of(selection: Any) -> str:
-    """A line for the foot of a table that changes exactly when the runs or the statistics do.
+def origin_of(path: Path, selection: Any) -> str:
+    """A line for the foot of a table that changes exactly when what it is made from does.
 
     Args:
-        selection: what `StudyPlan.selection` returns.
+        path: the file of the selection, from which the table is made.
+        selection: its content.
     """
-    return f"made of the runs in {PROVENANCE}, selection {digest_of(selection)[:12]}"
+    return f"made from {path.parent.name}/{path.name} {digest_of(selection)[:12]}"
 
 
 def write_study_provenance(plan: StudyPlan, audit: AuditPlan) -> Path:
@@ -126,9 +131,10 @@ def _write(
                 f"{path} does not match the current parameters, so the tables in {folder} may be "
                 f"of earlier ones; make results/tables again"
             )
+    origins = {origin_of(path, selection) for path, selection in selections.items()}
     for path in files:
         if path.suffix == ".parquet":
-            _require_forms(path)
+            _require_forms(path, origins)
     content = {
         "schema": SCHEMA,
         "made_with": code_and_environment(),
@@ -146,9 +152,18 @@ def _write(
     return target
 
 
-def _require_forms(path: Path) -> None:
-    """Checks that no format of a table was edited, so that an edited one never gets a digest."""
+def _require_forms(path: Path, origins: Collection[str]) -> None:
+    """Checks that a table is of one of the origins, and that none of its formats was edited.
+
+    An outdated or edited table must not get a digest.
+    """
     metadata = read_parquet(path, sealed=True).schema.metadata or {}
+    origin = metadata.get(ORIGIN, b"").decode()
+    if origin and origin not in origins:
+        raise UserError(
+            f"{path} says that it is {origin}, but the current one is another; delete it and give "
+            f"the same command again"
+        )
     for name, recorded in json.loads(metadata.get(FORMS, "{}")).items():
         remedy = "delete it and give the same command again"
         require_sha256(path.with_name(name), recorded, path, remedy)
@@ -192,6 +207,22 @@ def check_table_provenance(path: Path) -> None:
     for name, recorded in read_sealed_json(path)["files"].items():
         table = Path(os.path.normpath(path.parent / name))
         require_sha256(table, recorded, path, "fetch it again, or delete it and make it again")
+
+
+def made_from_another(layout: Layout, selection: Path, content: Any) -> bool:
+    """Whether existing tables were made from a selection with other content.
+
+    A provenance that can't be read says nothing.
+    """
+    digest = digest_of(content)
+    for path in layout.provenances():
+        with contextlib.suppress(UserError):  # `verify` reports it
+            recorded = read_sealed_json(path).get("selections", {})
+            if any(
+                layout.results / name == selection for name in recorded if recorded[name] != digest
+            ):
+                return True
+    return False
 
 
 def check_selections(layout: Layout, path: Path) -> None:

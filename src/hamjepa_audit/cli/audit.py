@@ -37,6 +37,7 @@ def audit(
     """
     import pandas as pd
 
+    from hamjepa_audit.bookkeeping.table_provenance import origin_of
     from hamjepa_audit.files import read_parquet
     from hamjepa_audit.metrics import METRICS_SCHEMA
     from hamjepa_audit.params.audit import load_audit
@@ -57,9 +58,11 @@ def audit(
     tables = audit(measured, claimed, params)
     for hint in hints(tables[:3], measured, claimed, params):
         typer.echo(hint, err=True)
-    if claims is None and out.resolve() == layout.audit_tables().resolve():
-        AuditPlan(layout, claimed, params).write_selection()
-    audit_tables(tables, out, names)
+    plan = AuditPlan(layout, claimed, params)
+    if claims in (None, layout.claims()) and out.resolve() == layout.audit_tables().resolve():
+        plan.write_selection()
+    origin = origin_of(layout.claims_selection(), plan.selection())
+    audit_tables(tables, out, names, origin)
     for name in names:
         table = getattr(tables, name)
         if "by_construction" in table:  # rows that are no evidence about the paper
@@ -76,14 +79,18 @@ def consistency(
     out: Annotated[Path, typer.Option(help="Folder for the table.", metavar="DIR")],
 ) -> None:
     """Test whether the paper's numbers agree with each other; needs no runs."""
+    from hamjepa_audit.bookkeeping.table_provenance import origin_of
     from hamjepa_audit.params.audit import load_audit
     from hamjepa_audit.params.claims import load_claims
+    from hamjepa_audit.plans.audit import AuditPlan
     from hamjepa_audit.reporting.audit_tables import audit_table
     from hamjepa_audit.statistics.consistency import paper_consistency
 
-    confidence = load_audit(layout_of(context).params).confidence
-    table = paper_consistency(load_claims(claims), confidence)
-    audit_table("paper_consistency", table, out)
+    layout = layout_of(context)
+    plan = AuditPlan(layout, load_claims(claims), load_audit(layout.params))
+    table = paper_consistency(plan.claims, plan.params.confidence)
+    origin = origin_of(layout.claims_selection(), plan.selection())
+    audit_table("paper_consistency", table, out, origin)
     typer.echo(out)
 
 

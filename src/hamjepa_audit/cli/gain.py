@@ -33,7 +33,8 @@ def gain(context: typer.Context, study: Study) -> None:
     equivalence = Equivalence(margins, audit.minimum_seeds)
     table = gain_of(metrics, arms, sides, params.statistics.confidence, equivalence)
     write_gain_figures(metrics, table, params, margins, layout.figures(study))
-    origin = origin_of(read_json(layout.selection(study)))
+    selection = layout.selection(study)
+    origin = origin_of(selection, read_json(selection))
     write_gain_table(table, titles, sides, layout.tables(study), origin)
     typer.echo(layout.tables(study))
 

@@ -50,7 +50,8 @@ def tables(context: typer.Context, study: Study) -> None:
     layout = layout_of(context)
     params = load_study(layout.params, study)
     source = read_parquet(layout.study_table(study, "metrics"), METRICS_SCHEMA).to_pandas()
-    origin = origin_of(read_json(layout.selection(study)))
+    selection = layout.selection(study)
+    origin = origin_of(selection, read_json(selection))
     arms = params.arm_names
     study_tables(source, arms, params.statistics.confidence, layout.tables(study), origin)
     typer.echo(layout.tables(study))

@@ -20,13 +20,21 @@ from hamjepa_audit.reporting.tables import write_displayed
 from hamjepa_audit.statistics.audit import Audit
 
 
-def audit_tables(audit: Audit, folder: Path, names: Sequence[str] = Audit._fields) -> list[Path]:
+def audit_tables(
+    audit: Audit, folder: Path, names: Sequence[str] = Audit._fields, origin: str | None = None
+) -> list[Path]:
     """Writes `claims`, `claim_differences`, `statements` and `paper_consistency`, or some of them.
 
     CSV and Parquet contain every column in full precision, Markdown and LaTeX the columns on which
     the verdicts rest, rounded (see `formatting.number`). P-values in the latter are Holm-adjusted,
     and their headings name the null hypothesis (H0) that a small p-value speaks against; those on
     which no verdict rests have none.
+
+    Args:
+        audit: the tables.
+        folder: where the files go.
+        names: the tables to write.
+        origin: a line that says which claims they are made from.
 
     Returns:
         The files written, four per table.
@@ -35,12 +43,14 @@ def audit_tables(audit: Audit, folder: Path, names: Sequence[str] = Audit._field
         UserError: a file can't be written.
     """
     tables = audit._asdict()
-    return [file for name in names for file in audit_table(name, tables[name], folder)]
+    return [file for name in names for file in audit_table(name, tables[name], folder, origin)]
 
 
-def audit_table(name: str, frame: pd.DataFrame, folder: Path) -> list[Path]:
+def audit_table(
+    name: str, frame: pd.DataFrame, folder: Path, origin: str | None = None
+) -> list[Path]:
     """Writes one of the tables of `audit_tables`, in its four forms."""
-    return write_displayed(frame, Display.of(frame, READ[name]), folder, name)
+    return write_displayed(frame, Display.of(frame, READ[name]), folder, name, origin)
 
 
 def seeds_text(row: Row) -> str:
