@@ -1,4 +1,4 @@
-"""Constant tensors, made once for each device, because making one on a GPU waits for it."""
+"""Numbers from the host on a device, without waiting for it: constants, and drawn tensors."""
 
 import functools
 from typing import Any
@@ -11,5 +11,19 @@ from torch import Tensor
 def device_constant(
     values: tuple[Any, ...], device: torch.device, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """Numbers, or tuples of them as rows, on a device; not to be changed in place."""
+    """Numbers, or tuples of them as rows, on a device; not to be changed in place.
+
+    Made once for each device, because making one on a GPU waits for it.
+    """
     return torch.tensor(values, dtype=dtype, device=device)
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A copy of a tensor of the host on a device, or on a CPU the tensor itself.
+
+    It goes through page-locked memory: from any other, even a copy that is not blocking waits
+    until a GPU has finished its work.
+    """
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)

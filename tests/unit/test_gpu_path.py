@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from hamjepa_audit.data.streaming import BatchImages
 from hamjepa_audit.data.whole_images import WholeImages
@@ -35,8 +36,15 @@ WITHOUT_CHECKS = {"aten.linalg_cholesky_ex.default", "aten.linalg_solve_triangul
 """Decompositions that leave their error codes on the device; others wait for it to read theirs."""
 
 
+REDRAW = 16
+"""A step in which the log-det floors draw new directions."""
+
+
 class Operations(TorchDispatchMode):
-    """Records the names of operations, and blocking copies between host and device."""
+    """Records the device's operations by name, and copies that wait for it.
+
+    A copy to the device does not wait if it comes from page-locked memory and is not blocking.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,21 +55,33 @@ class Operations(TorchDispatchMode):
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        self.names.add(str(function))
-        if str(function).startswith("aten._to_copy") and not kwargs.get("non_blocking"):
+        if str(function).startswith("aten._to_copy"):
             source, target = args[0].device.type, kwargs.get("device", args[0].device)
-            if source != torch.device(target).type:
+            free = kwargs.get("non_blocking") and hasattr(args[0], "page_locked")
+            if source != torch.device(target).type and not (source == "cpu" and free):
                 self.waited_for.append(f"{tuple(args[0].shape)} from {source} to {target}")
-        return function(*args, **kwargs)
+        result = function(*args, **kwargs)
+        if any(isinstance(x, Tensor) and x.device.type == "cuda" for x in tree_leaves(result)):
+            self.names.add(str(function))
+        return result
 
 
 @pytest.fixture
 def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Makes tensors fake, and replaces the device's generators, which don't exist without a GPU."""
+    """Makes tensors fake, and replaces what doesn't exist without a GPU.
+
+    That is the device's generators, and page-locked memory.
+    """
+
+    def page_locked(tensor: Tensor) -> Tensor:
+        copy = tensor.clone()
+        copy.page_locked = True  # type: ignore[attr-defined]
+        return copy
 
     def directions(dimension: int, count: int, _: object) -> Tensor:
         return torch.empty(dimension, count, device=CUDA)
 
+    monkeypatch.setattr(Tensor, "pin_memory", page_locked)
     monkeypatch.setattr(arms, "device_generator", lambda *_: None)
     monkeypatch.setattr(arms, "unit_directions", directions)
     device_constant.cache_clear()
@@ -91,14 +111,14 @@ def images_of(run: RunParams) -> BatchImages:
 
 
 def losses(run: RunParams) -> tuple[dict[str, Tensor], Operations]:
-    """Terms of a second step on fake CUDA tensors; the first step fills caches."""
+    """Terms of a later step on fake CUDA tensors; the first step fills caches."""
     small = run.optimisation.model_copy(update={"batch_size": BATCH})
     trainer, images = trainer_on_cuda(run.model_copy(update={"optimisation": small}))
     samples = torch.arange(BATCH, device=CUDA)
     objective = trainer.model.objective
     objective.terms(trainer._states(samples, images, 1), 0, 1)
     with Operations() as operations:
-        terms = objective.terms(trainer._states(samples, images, 1), 1, 1)
+        terms = objective.terms(trainer._states(samples, images, 1), REDRAW, 1)
         objective.total(terms)
     return terms, operations
 
@@ -151,4 +171,7 @@ def test_asking_a_fake_gpu_for_a_number_is_seen() -> None:
         bool(torch.ones(3, device=CUDA).any())
     with Operations() as operations:
         torch.ones(3).to(CUDA)
-    assert operations.waited_for == ["(3,) from cpu to cuda:0"]
+        torch.ones(4).to(CUDA, non_blocking=True)
+        torch.ones(5).pin_memory().to(CUDA)
+        torch.ones(6).pin_memory().to(CUDA, non_blocking=True)
+    assert operations.waited_for == [f"({rows},) from cpu to cuda:0" for rows in (3, 4, 5)]

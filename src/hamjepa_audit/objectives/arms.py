@@ -6,6 +6,7 @@ from typing import assert_never
 import torch
 from torch import Tensor, nn
 
+from hamjepa_audit.device_constants import sent
 from hamjepa_audit.models.predictors import build_predictor, residual_ramp
 from hamjepa_audit.objectives.floors import (
     energy_budget,
@@ -155,7 +156,7 @@ class RDMRegObjective(ArmObjective):
             params.scale,
             numpy_generator(Stream.RDMREG_TARGET, self.seed, step),
         )
-        target = target.to(states.device, states.dtype, non_blocking=True)
+        target = sent(target.to(states.dtype), states.device)
         distance = sliced_wasserstein(states, target, directions.to(states.dtype))
         return {"invariance": view_distance(states), "rdmreg": distance}
 
@@ -216,6 +217,6 @@ class PhaseSpaceObjective(ArmObjective):
                 )
                 for part in range(2)
             ]
-            matrix = torch.stack(drawn).to(states.device, states.dtype, non_blocking=True)
+            matrix = sent(torch.stack(drawn).to(states.dtype), states.device)
             self._directions = ((draw, k), matrix)
         return self._directions[1]
