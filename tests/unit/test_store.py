@@ -18,6 +18,7 @@ from hamjepa_audit.data.store import (
     open_store,
     verify_store,
 )
+from hamjepa_audit.errors import UserError
 from tests.unit import cats_and_dogs, preparing
 from tests.unit.cats_and_dogs import PARQUET
 from tests.unit.preparing import STORE_FILES, error_of
@@ -50,6 +51,22 @@ def test_a_store_file_that_is_truncated(store_folder: Path, name: str, kept: int
     content = path.read_bytes()[:-1] if name == "manifest.json" else path.read_bytes()
     path.write_bytes(content[:kept])
     error_of(lambda: open_store(store_folder), path, "again")
+
+
+def test_a_store_file_with_any_bit_of_its_header_flipped(store_folder: Path) -> None:
+    path = store_folder / "train_labels.npy"
+    content, header = path.read_bytes(), 128
+    refused = 0
+    for place in range(8 * header):
+        flipped = bytearray(content)
+        flipped[place // 8] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        try:
+            open_store(store_folder)  # bits between the tokens do not matter
+        except UserError as error:
+            assert str(path) in str(error)
+            refused += 1
+    assert refused > 0.9 * 8 * header
 
 
 def test_a_lack_of_memory_is_not_taken_for_a_damaged_file(

@@ -10,6 +10,7 @@ The store of a data set is the folder `<data root>/<dataset name>/`, which conta
 """
 
 import hashlib
+import tokenize
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -256,7 +257,8 @@ def _open_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDA
     try:
         # Not np.load, which would also accept archives of several arrays.
         array = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError) as error:
+    # NumPy parses the header as Python: damaged, it may not even consist of tokens.
+    except (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:
         raise unreadable(path, "a complete .npy file", error, "prepare the data again") from error
     if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
         raise UserError(
