@@ -282,3 +282,19 @@ def test_times_of_different_machines_are_not_compared(
     record = {key: value for key, value in read_json(path).items() if key != "sha256"}
     write_sealed_json(path, record | other)
     assert len(training_times(layout, plan.runs)) == 0
+
+
+def test_training_times_are_the_same_numbers_with_every_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    copy_params(tmp_path / "params")
+    layout = Layout()
+    plan = plan_of(layout, STUDY)
+    write_results(plan)
+    run = next(iter(plan.runs))
+    path = layout.record(run)
+    record = {key: value for key, value in read_json(path).items() if key != "sha256"}
+    write_sealed_json(path, record | {"epoch_seconds": [0.1] * 10})
+    # 1.0 as Python 3.12's `sum` has it.
+    assert training_times(layout, [run])["value"].to_pylist() == [0.9999999999999999]

@@ -1,6 +1,8 @@
 """Measurement files: long tables that name their measurement and the checkpoints measured."""
 
+import functools
 import json
+import operator
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -52,7 +54,10 @@ def training_times(layout: Layout, run_ids: Iterable[str]) -> pa.Table:
     for run_id in run_ids:
         record = read_record(layout, run_id)
         key = RunKey(*(record[name] for name in RunKey._fields))
-        seconds = Measurement("all", TRAINING_SECONDS, sum(record["epoch_seconds"]), "seconds")
+        # Added from left to right. From Python 3.12 on, `sum` rounds in another way, and a table
+        # made with one Python would not verify with another.
+        total = functools.reduce(operator.add, record["epoch_seconds"], 0.0)
+        seconds = Measurement("all", TRAINING_SECONDS, total, "seconds")
         table = metrics_table(key, key.epochs, [seconds])
         times.setdefault((key.study, key.epochs), []).append((_machine(record), table))
     comparable = [group for group in times.values() if len({machine for machine, _ in group}) == 1]
