@@ -53,6 +53,7 @@ def copy_params(target: Path) -> Path:
     edit(folder / "studies" / f"{STUDY}.yaml", "epochs", [EPOCHS])
     edit(folder / "studies" / f"{STUDY}.yaml", "seeds", list(SEEDS))
     edit(folder / "studies" / f"{STUDY}.yaml", "evaluation.probe.epochs", 2)
+    edit(folder / "studies" / f"{STUDY}.yaml", "resumption.epoch_end_after_seconds", 0.0)
     for keys, value in TINY_THEORY.items():
         edit(folder / "theory.yaml", keys, value)
     return folder

@@ -19,20 +19,37 @@ from tests.unit.ranks import run_of
 pytestmark = pytest.mark.faults
 
 
-def test_at_most_the_set_minutes_are_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("epoch_length", "epoch_end_after", "expected"),
+    [
+        (1000, 0, [0, 0, 3, 3, 3, 6, 6, 6, 9, 9]),
+        (2, 0, [0, 2, 2, 4, 4, 6, 6, 8, 8, 10]),
+        (1, 0, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]),
+        (1, 150, [0, 2, 2, 4, 4, 6, 6, 8, 8, 10]),  # not after each of the epochs of 100 seconds
+        (4, 150, [0, 0, 3, 3, 3, 6, 6, 8, 8, 8]),
+        (1, 1e9, [0, 0, 3, 3, 3, 6, 6, 6, 9, 9]),
+    ],
+)
+def test_at_most_the_set_minutes_are_lost(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    epoch_length: int,
+    epoch_end_after: float,
+    expected: list[int],
+) -> None:
     clock = [1000.0]
     monkeypatch.setattr(state.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(state, "capture", lambda trainer: ({"step": trainer.steps_done}, {}))
     code = dict.fromkeys(CODE)
     folder = tmp_path / "a-run"
-    states = States(folder, {}, code, datetime.now(UTC), every_seconds=300)
+    states = States(folder, {}, code, datetime.now(UTC), 300, epoch_end_after)
     kept = []
     for step in range(1, 11):
         clock[0] += 100
-        position = SimpleNamespace(index=step)
+        position = SimpleNamespace(index=step % epoch_length)
         states.keep(cast(Trainer, SimpleNamespace(steps_done=step, position=position)), {})
-        kept.append([saved.step for saved in saved_states(folder)][:1])
-    assert kept == [[], [], [3], [3], [3], [6], [6], [6], [9], [9]]
+        kept.append(max((saved.step for saved in saved_states(folder)), default=0))
+    assert kept == expected
 
 
 def test_a_run_that_went_on_twice_says_when_it_began_and_what_trained_it(tmp_path: Path) -> None:

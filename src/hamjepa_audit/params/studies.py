@@ -196,9 +196,15 @@ class StatisticsParams(Params):
 
 
 class ResumptionParams(Params):
-    """How often a run saves a state to resume from; neither numbers nor run ids depend on it."""
+    """How often a run saves a state to resume from; neither numbers nor run ids depend on it.
+
+    Attributes:
+        state_every_minutes: a state older than this is followed by another one.
+        epoch_end_after_seconds: at the end of an epoch, a state older than this is.
+    """
 
     state_every_minutes: Positive
+    epoch_end_after_seconds: NonNegative
 
 
 class StreamingParams(Params):

@@ -69,6 +69,7 @@ def train_run(
             code=code,
             started=started,
             every_seconds=60 * study.resumption.state_every_minutes,
+            epoch_end_after_seconds=study.resumption.epoch_end_after_seconds,
         )
         images = training_images(layout, run, device, ranks)
         along = CheckpointsAlong(layout, name, study.checkpoints.epochs_before(run.epochs))

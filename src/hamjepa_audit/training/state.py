@@ -55,6 +55,7 @@ class States:
         code: dict[str, Any],
         started: datetime,
         every_seconds: float,
+        epoch_end_after_seconds: float = 0.0,
     ) -> None:
         self.started = started.isoformat(timespec="seconds")
         self.resumed: list[dict[str, Any]] = []
@@ -62,6 +63,7 @@ class States:
         self._conditions = conditions
         self._code = {name: code[name] for name in CODE}
         self._every_seconds = every_seconds
+        self._epoch_end_after_seconds = epoch_end_after_seconds
         self._last = time.monotonic()
 
     def restore(self, trainer: Trainer) -> dict[str, str]:
@@ -98,14 +100,15 @@ class States:
         return None
 
     def keep(self, trainer: Trainer, checkpoints: Mapping[str, str]) -> None:
-        """Writes a state at the end of an epoch, and when the last one has become too old.
+        """Writes a state when the last one has become too old; at the end of an epoch, sooner.
 
         Args:
             trainer: between two steps.
             checkpoints: SHA-256 of the intermediate checkpoints so far, by file name.
         """
         at_epoch_end = trainer.position.index == 0
-        if at_epoch_end or time.monotonic() - self._last >= self._every_seconds:
+        oldest = self._epoch_end_after_seconds if at_epoch_end else self._every_seconds
+        if time.monotonic() - self._last >= min(oldest, self._every_seconds):
             content, tensors = capture(trainer)
             content |= {
                 "conditions": self._conditions,
