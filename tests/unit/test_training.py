@@ -106,6 +106,25 @@ def test_arms_of_one_seed_start_alike_and_see_the_same_views(
         assert all(map(torch.equal, seen[arm], seen[ARMS[0]]))
 
 
+def test_views_drawn_for_a_whole_epoch_are_those_drawn_for_a_step(
+    params: Path, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[bool] = []
+
+    def compare(*arguments: object) -> torch.Tensor:
+        *before, draws = arguments
+        views = random_views(*arguments)  # type: ignore[arg-type]
+        alone = random_views(*before)  # type: ignore[arg-type]
+        compared.append(draws is not None and torch.equal(views, alone))
+        return views
+
+    monkeypatch.setattr(loop, "random_views", compare)
+    run = run_of(params, "sigreg")
+    pretrain(run, images, CPU, "x")
+    steps = len(images) // run.optimisation.batch_size
+    assert steps > 1 and EPOCHS > 1 and compared == [True] * (EPOCHS * steps)
+
+
 def test_another_seed_draws_weights_order_and_views_anew(
     params: Path, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,6 +61,7 @@ def stand_in_views(
     seed: int,
     epoch: int,
     views: torch.Tensor,
+    draws: object,
 ) -> torch.Tensor:
     """Views (B, 3, S, S) float64 that differ by sample, view and epoch, in exact arithmetic."""
     x = images.double() / 256

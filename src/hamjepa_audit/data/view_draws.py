@@ -52,6 +52,10 @@ class ViewDraws:
     solarize: Tensor
     """(B,) bool."""
 
+    def __getitem__(self, rows: Tensor) -> "ViewDraws":
+        """The parameters of some of the views, (R,) int64."""
+        return ViewDraws(**{name: values[rows] for name, values in vars(self).items()})
+
 
 def draw_views(
     samples: Tensor,

@@ -30,6 +30,7 @@ def random_views(
     seed: int,
     epoch: int,
     views: Tensor,
+    draws: ViewDraws | None = None,
 ) -> Tensor:
     """One normalised random view per row. Rows may be several views of the same images.
 
@@ -40,6 +41,7 @@ def random_views(
         seed: the run's seed.
         epoch: from 1.
         views: (B,) int64, index of each row's view of its image, on the same device.
+        draws: the rows' draws if they are known already; only for images of one shape.
 
     Returns:
         (B, 3, size, size) float32.
@@ -48,7 +50,7 @@ def random_views(
         rows, columns = images.sizes.float().unbind(1)
         draws = draw_views(samples, (rows, columns), params, seed, epoch, views)
         images, draws = _cut_out(images, draws, params)
-    else:
+    elif draws is None:
         draws = draw_views(samples, images.shape[-2:], params, seed, epoch, views)
     return normalise(apply_views(images, draws, params), params)
 
