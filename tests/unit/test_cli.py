@@ -382,3 +382,12 @@ def test_a_manifest_that_can_not_be_read(
     manifest.mkdir()
     status, stderr = audit(monkeypatch, capsys, "pretrain", *RUN, "--arm", "sigreg", "--seed", "0")
     assert status == 2 and f"can't read data/{STUDY}/manifest.json: Is a directory" in stderr
+
+
+def test_a_checkout_that_is_not_installed_has_the_same_commands() -> None:
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "hamjepa_audit", "params", "--help"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "Usage: python -m hamjepa_audit params" in found.stdout

@@ -51,6 +51,12 @@ def test_provenance_says_what_tables_are_made_of(place: Path) -> None:
         write_study_provenance(plan, AuditPlan.load(LAYOUT))
 
 
+def test_a_package_that_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "PACKAGES", ("torch", "no-such-package"))
+    found = provenance.code_and_environment()["packages"]
+    assert found["torch"] and found["no-such-package"] is None
+
+
 def test_provenance_names_every_selection_that_tables_are_made_of(place: Path) -> None:
     of_study = {f"studies/{STUDY}/selection.json"}
     joint = {"studies/selection.json", "studies/claims.json"}

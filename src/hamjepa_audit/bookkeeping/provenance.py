@@ -22,8 +22,9 @@ PACKAGES = (
 def code_and_environment() -> dict[str, Any]:
     """The version of the code (commit, uncommitted changes), digest of the lock, and packages.
 
-    The commit, changes and lock are None if the package is not in a checkout of this project; the
-    commit and changes also if git is missing or the checkout is not a repository.
+    The version of a package that is not installed is None: no step needs all of them. The commit,
+    changes and lock are None if the package is not in a checkout of this project; the commit and
+    changes also if git is missing or the checkout is not a repository.
     """
     checkout = _checkout()
     changed = checkout and _git(checkout, "status", "--porcelain", "--", *CODE)
@@ -33,9 +34,17 @@ def code_and_environment() -> dict[str, Any]:
         "uncommitted_changes": None if changed is None else bool(changed),
         "lock_sha256": checkout and hashlib.sha256((checkout / LOCK).read_bytes()).hexdigest(),
         "python": platform.python_version(),
-        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "packages": {name: _installed(name) for name in PACKAGES},
         "platform": platform.platform(),
     }
+
+
+def _installed(package: str) -> str | None:
+    """The installed version of a package, if any."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _checkout() -> Path | None:
