@@ -53,7 +53,7 @@ class AdamW:
             torch._foreach_add_(steps, 1)
             torch._fused_adamw_(
                 params,
-                [parameter.grad for parameter in params],
+                [_gradient(parameter) for parameter in params],
                 [state["exp_avg"] for state in states],
                 [state["exp_avg_sq"] for state in states],
                 [],  # the maxima of AMSGrad
@@ -75,3 +75,15 @@ class AdamW:
                 "step": torch.zeros((), device=parameter.device),
             }
         return self.state[parameter]
+
+
+def _gradient(parameter: Tensor) -> Tensor:
+    """The gradient with the parameter's strides, which the fused kernel relies on.
+
+    They may differ where a dimension has one entry, as in 1x1 convolutions: a GPU refuses that.
+    """
+    gradient = parameter.grad
+    assert gradient is not None
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)

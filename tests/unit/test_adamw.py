@@ -23,7 +23,7 @@ def test_it_is_pytorchs_to_the_last_bit() -> None:
     for step in range(5):
         for index, (a, b) in enumerate(zip(ours, theirs, strict=True)):
             missing = index == 1 and step < 2  # a parameter whose gradients start later
-            a.grad = None if missing else torch.randn(a.shape, generator=source)
+            a.grad = None if missing else torch.empty_like(a).normal_(generator=source)
             b.grad = None if a.grad is None else a.grad.clone()
         for group in (*mine.param_groups, *reference.param_groups):
             group["lr"] *= 0.9
@@ -36,6 +36,18 @@ def test_it_is_pytorchs_to_the_last_bit() -> None:
             assert torch.equal(mine.state[a][name], reference.state[b][name])
     mine.zero_grad()
     assert all(tensor.grad is None for tensor in ours)
+
+
+def test_a_gradient_with_other_strides_is_that_of_the_same_entries() -> None:
+    gradient = torch.arange(8.0 * 3 * 9).view(8, 3, 3, 3) - 100
+    ours = torch.zeros(8, 3, 3, 3).to(memory_format=torch.channels_last)
+    theirs = torch.zeros(8, 3, 3, 3)
+    ours.grad, theirs.grad = gradient, gradient
+    assert ours.grad.stride() != ours.stride()
+    settings = {"lr": 0.1, "betas": (0.8, 0.99), "weight_decay": 0.1}
+    AdamW([{"params": [ours], "lr": 0.1}], betas=(0.8, 0.99), weight_decay=0.1).step()
+    torch.optim.AdamW([theirs], foreach=False, **settings).step()
+    torch.testing.assert_close(ours, theirs)
 
 
 def test_a_step_does_not_import_the_compiler() -> None:
