@@ -209,7 +209,7 @@ def read_parquet(
         table = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
     except FileNotFoundError as error:
         raise UserError(
-            f"missing file {source}; correct its name, or make it: snakemake --cores all {source}"
+            f"missing file {source}; correct its name, or run the step that makes it"
         ) from error
     except (pa.ArrowInvalid, OSError) as error:
         remedy = "fetch it again, or delete it and make it again"

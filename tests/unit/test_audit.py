@@ -229,6 +229,7 @@ def test_arms_that_seem_mistyped_and_copied_seeds_are_told(
 
     rows = metrics[metrics["study"] == "cifar100"]
     assert told_of(rows) == []
+    assert told_of(rows.iloc[:0]) == ["no claim is tested: the metrics have no rows"]
     mistyped = rows.assign(arm=rows["arm"].replace("hamjepa", "HamJPEA"))
     (told,) = told_of(mistyped)
     assert told.startswith("no claim names the arm 'HamJPEA' of the study 'cifar100'; if it is")

@@ -113,6 +113,20 @@ def test_a_class_that_one_split_lacks(animals: Path) -> None:
     rejects(FOLDER, animals, "class 'cat'", "test split", "data.classes")
 
 
+def test_a_class_alone(animals: Path) -> None:
+    for part in ("train.X1", "train.X2", "val"):
+        for folder in (animals / "animals" / part).glob("*"):
+            if folder.name != "cat":
+                shutil.rmtree(folder)
+    rejects(FOLDER, animals, "has only the class 'cat': accuracies need at least two")
+
+
+def test_images_in_a_folder_within_that_of_their_class(animals: Path) -> None:
+    nested = animals / "animals/val/dog/images"
+    nested.mkdir()
+    rejects(FOLDER, animals, f"{nested} is a folder: images must lie in the folder of their class")
+
+
 def test_a_file_that_is_no_image(animals: Path) -> None:
     broken = animals / "animals/val/dog/dog0.png"
     broken.write_text("a dog")

@@ -15,9 +15,9 @@ from hamjepa_audit.params.audit import AuditParams
 from hamjepa_audit.params.base import Params
 from hamjepa_audit.params.config import ConfigParams
 from hamjepa_audit.params.generated import GeneratedParams
-from hamjepa_audit.params.loading import merge, validate
+from hamjepa_audit.params.loading import merge, require_own_data, validate
 from hamjepa_audit.params.reading import read_yaml
-from hamjepa_audit.params.sources import ImageFolderParams
+from hamjepa_audit.params.sources import ImageFolderParams, ParquetParams
 from hamjepa_audit.params.theory import TheoryParams
 from hamjepa_audit.plans.identity import run_id, study_runs
 from tests.tiny import ARMS, edit
@@ -201,6 +201,18 @@ def test_ablations_differ_from_hamjepa_in_the_predictor_alone(
         ("studies/digits.yaml", "arms", ["hamjpea"], "did you mean 'hamjepa'?"),
         ("studies/digits.yaml", "extends", "cifar10", "study 'digits' extends another: no"),
         ("arms/sigreg.yaml", "objective.kind", "phase_space", "objective"),
+        ("arms/sigreg.yaml", "title", "Cost $x_$", "title: 'Cost $x_$' has 9 characters: give a"),
+        ("arms/sigreg.yaml", "title", "_hidden", "not beginning with _"),
+        ("arms/sigreg.yaml", "title", "long" * 11, "has 44 characters: give a title of 1 to 40"),
+        ("arms/identity.yaml", "title", "HamJEPA",
+         "the arms identity, hamjepa have the same title 'HamJEPA': give each its own"),
+        ("studies/digits.yaml", "views.mean", [129, 120, 110], "views.mean.0 is 129: input should"),
+        ("studies/digits.yaml", "data.name", "raw", "data.name: 'raw' is the folder of raw data"),
+        ("studies/digits.yaml", "data.source", "digit", "data.source is 'digit': did you mean"),
+        ("protocol.yaml", "statistics.gain.baseline", "sigrag",
+         "statistics.gain.baseline: no arm 'sigrag'"),
+        ("protocol.yaml", "evaluation.knn.neighbours", [5, 20, 5],
+         "evaluation.knn.neighbours has 5 twice"),
         ("arms/hamjepa.yaml", "extends", "mlp", "extends itself"),
         ("arms/hamjepa.yaml", "state", "joint", "needs state 'phase_space'"),
     ],
@@ -250,6 +262,13 @@ def test_what_is_no_yaml_file_is_no_study(folder: Path) -> None:
                              "source": "image_folder", "train": ["train"], "test": ["val"],
                              "classes": ["cat", "dog", "cat"]},
          "the class 'cat' is listed twice"),
+        (ImageFolderParams, {"name": "x", "image_size": 8, "digest": None, "folder": "x",
+                             "source": "image_folder", "train": ["train"], "test": ["./train"]},
+         "the part './train' is listed twice: test images must not be trained on"),
+        (ParquetParams, {"name": "x", "image_size": 8, "digest": None, "source": "parquet",
+                         "train": [{"path": "a.parquet", "sha256": None}] * 2,
+                         "test": [{"path": "b.parquet", "sha256": None}]},
+         "the file 'a.parquet' is listed twice"),
     ],
 )  # fmt: skip
 def test_what_contradicts_itself_is_refused(
@@ -278,7 +297,19 @@ def test_no_hint_leads_to_the_next_error(folder: Path, keys: str, value: str) ->
 
 def test_images_that_are_trained_on_are_no_test(folder: Path) -> None:
     edit(folder / "studies/imagenet100.yaml", "data.test", ["val.X", "train.X1"])
-    assert "test has the part 'train.X1', which is trained on" in message(folder, "imagenet100")
+    assert "the part 'train.X1' is listed twice" in message(folder, "imagenet100")
+
+
+def test_data_that_another_study_describes_otherwise_are_refused(folder: Path) -> None:
+    require_own_data(folder, load_study(folder, "digits"))
+    copy = folder / "studies/copy.yaml"
+    copy.write_text("extends: digits\ntitle: Copy\ndata: {split_seed: 5}\n")
+    (folder / "studies/broken.yaml").write_text("extends: nothing\n")
+    for study in ("digits", "copy"):
+        with pytest.raises(UserError, match="describe the data set 'digits' differently; give one"):
+            require_own_data(folder, load_study(folder, study))
+    copy.write_text("extends: digits\ntitle: Copy\ndata: {split_seed: 5, name: another}\n")
+    require_own_data(folder, load_study(folder, "digits"))
 
 
 def test_missing_key_file_and_study(folder: Path) -> None:

@@ -88,8 +88,8 @@ def test_an_interrupt_leaves_nothing_behind(
         yield np.zeros((1, 3, 16, 16), dtype=np.uint8)
         raise KeyboardInterrupt
 
-    split = SplitImages(labels=np.array([0, 0]), blocks=blocks)
-    opened = SourceImages(classes=("0",), train=split, test=split, library_versions={})
+    split = SplitImages(labels=np.array([0, 1]), blocks=blocks)
+    opened = SourceImages(classes=("0", "1"), train=split, test=split, library_versions={})
     monkeypatch.setattr(preparation, "open_source", lambda *_: opened)
     with pytest.raises(KeyboardInterrupt):
         prepare(DIGITS, tmp_path, tmp_path / "prepared")
@@ -100,8 +100,8 @@ def test_raw_data_that_change_while_they_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     block = np.zeros((1, 3, 16, 16), dtype=np.uint8)
-    split = SplitImages(labels=np.array([0, 0]), blocks=lambda: iter([block]))
-    opened = SourceImages(classes=("0",), train=split, test=split, library_versions={})
+    split = SplitImages(labels=np.array([0, 1]), blocks=lambda: iter([block]))
+    opened = SourceImages(classes=("0", "1"), train=split, test=split, library_versions={})
     monkeypatch.setattr(preparation, "open_source", lambda *_: opened)
     rejects(DIGITS, tmp_path / "raw", "1 images for 2 labels")
 

@@ -39,7 +39,7 @@ def reporting_user_errors(function):
     return wrapped
 
 
-CONFIG = reporting_user_errors(validate)(ConfigParams, dict(config), "configuration")
+CONFIG = reporting_user_errors(validate)(ConfigParams, dict(config), "params/config.yaml, --config")
 LAYOUT = Layout(raw=Path(CONFIG.raw))
 STUDIES = CONFIG.studies
 

@@ -1,8 +1,7 @@
 """Measurement files: long tables that name their measurement and the checkpoints measured."""
 
-import functools
 import json
-import operator
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -54,9 +53,9 @@ def training_times(layout: Layout, run_ids: Iterable[str]) -> pa.Table:
     for run_id in run_ids:
         record = read_record(layout, run_id)
         key = RunKey(*(record[name] for name in RunKey._fields))
-        # Added from left to right. From Python 3.12 on, `sum` rounds in another way, and a table
-        # made with one Python would not verify with another.
-        total = functools.reduce(operator.add, record["epoch_seconds"], 0.0)
+        # Not `sum`, which rounds differently from Python 3.12 on, so that a table made with one
+        # Python would not verify with another.
+        total = math.fsum(record["epoch_seconds"])
         seconds = Measurement("all", TRAINING_SECONDS, total, "seconds")
         table = metrics_table(key, key.epochs, [seconds])
         times.setdefault((key.study, key.epochs), []).append((_machine(record), table))

@@ -43,10 +43,12 @@ def prepare(
     """Convert a study's images into an immutable store of arrays with a manifest."""
     from hamjepa_audit.data.preparation import prepare
     from hamjepa_audit.params import load_study
+    from hamjepa_audit.params.loading import require_own_data
 
     layout = layout_of(context)
-    source = load_study(layout.params, study).data
-    typer.echo(prepare(source, layout.raw, layout.data, threads=threads))
+    params = load_study(layout.params, study)
+    require_own_data(layout.params, params)
+    typer.echo(prepare(params.data, layout.raw, layout.data, threads=threads))
 
 
 def pretrain(

@@ -47,13 +47,18 @@ COMPLETION = {
 def require_all_classes(
     source: Source, classes: tuple[str, ...], labels: Mapping[SplitName, Labels]
 ) -> None:
-    """Raises UserError if a split has no image of some class.
+    """Raises UserError if there are fewer than two classes, or a split lacks images of one.
 
     Args:
         source: named in the message.
         classes: all class names.
         labels: int64 (N,) of each split, indices into `classes`.
     """
+    if len(classes) < 2:
+        raise UserError(
+            f"'{source.name}' has only the class '{classes[0]}': accuracies need at least two; "
+            f"add images of another class"
+        )
     for split, values in labels.items():
         empty = np.flatnonzero(np.bincount(values, minlength=len(classes)) == 0)
         if len(empty) > 0:

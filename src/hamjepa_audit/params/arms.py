@@ -12,6 +12,7 @@ from hamjepa_audit.params.base import (
     NonNegative,
     Params,
     Positive,
+    Title,
 )
 
 Readout = Literal["q", "p", "qp", "all"]
@@ -216,7 +217,7 @@ class ArmParams(Params):
     """One arm of the comparison."""
 
     name: Name
-    title: str
+    title: Title
     state: State
     objective: Objective
     clipping: ClippingParams | None

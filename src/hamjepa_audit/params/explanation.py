@@ -14,6 +14,8 @@ Schema = dict[str, Any]
 Place = Callable[[list[str]], list[str]]
 """Maps the keys of a value in the merged tree to the keys in the file that it comes from."""
 
+_TAG = ("discriminator", "expected_tags")
+
 
 def explain(
     model: type[Params], tree: dict[str, Any], invalid: ValidationError, place: Place = list
@@ -44,6 +46,10 @@ def explain(
             return f"{path}: {error['ctx']['error']}"
         case "too_short":
             return f"{path} is empty: give at least {error['ctx']['min_length']}"
+        case "union_tag_invalid":
+            key, tags = (error["ctx"][name].replace("'", "") for name in _TAG)
+            hint = nearest(error["ctx"]["tag"], tags.split(", "))
+            return f"{path}.{key} is '{error['ctx']['tag']}': {hint}"
         case "tuple_type" | "list_type":
             return f"{path} is {error['input']!r}: write a list, [{error['input']}]"
         case _:

@@ -89,6 +89,9 @@ def load_study(folder: Path, name: str) -> StudyParams:
     tree["arms"] = [_numbered(arm, words.get(arm["name"])) for arm in trees]
     place = partial(_as_written, folder, overrides)
     study = validate(StudyParams, tree | {"name": name}, where, place)
+    for key in ("baseline", "method"):
+        known = getattr(study.statistics.gain, key)
+        _file_of(folder, "arm", known, f"{where}: statistics.gain.{key}: ")
     if not words:
         return study
     followed = validate(
@@ -98,6 +101,27 @@ def load_study(folder: Path, name: str) -> StudyParams:
         lambda keys: place(["arms", FOLLOWED, *keys]),
     )
     return _with_widths(study, words, followed)
+
+
+def require_own_data(folder: Path, study: StudyParams) -> None:
+    """Checks that no other study describes the same data set differently.
+
+    Otherwise preparing the data of one would replace those of the other.
+
+    Raises:
+        UserError: one does.
+    """
+    own = study.data.model_dump(exclude={"digest"})
+    for name in study_names(folder):
+        try:
+            other = load_study(folder, name).data.model_dump(exclude={"digest"})
+        except UserError:  # reported when that study is used
+            continue
+        if other["name"] == own["name"] and other != own:
+            raise UserError(
+                f"the studies '{study.name}' and '{name}' describe the data set '{own['name']}' "
+                f"differently; give one of the two another data.name"
+            )
 
 
 def resolve_run(study: StudyParams, arm: str, epochs: int, seed: int) -> RunParams:

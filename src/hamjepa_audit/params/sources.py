@@ -1,5 +1,7 @@
 """Sources of a study's images. Paths are relative to the folder of raw data."""
 
+import posixpath
+from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -15,6 +17,25 @@ class SourceParams(Params):
     name: Name
     image_size: Count
     digest: Sha256 | None
+
+    @field_validator("name")
+    @classmethod
+    def _store_is_not_among_raw_data(cls, name: str) -> str:
+        if name == "raw":
+            raise ValueError("'raw' is the folder of raw data: give the prepared data another name")
+        return name
+
+
+def _refuse_repeated(train: Iterable[str], test: Iterable[str], kind: str) -> None:
+    """Raises ValueError if a part or file is listed twice; its path may be written in two ways."""
+    seen: set[str] = set()
+    for path in (*train, *test):
+        if posixpath.normpath(path) in seen:
+            raise ValueError(
+                f"the {kind} '{path}' is listed twice: test images must not be trained on, and no "
+                f"image may count twice"
+            )
+        seen.add(posixpath.normpath(path))
 
 
 class DigitsParams(SourceParams):
@@ -57,10 +78,8 @@ class ImageFolderParams(SourceParams):
         return classes
 
     @model_validator(mode="after")
-    def _test_images_are_not_trained_on(self) -> Self:
-        for part in self.test:
-            if part in self.train:
-                raise ValueError(f"test has the part '{part}', which is trained on: name another")
+    def _parts_are_distinct(self) -> Self:
+        _refuse_repeated(self.train, self.test, "part")
         return self
 
 
@@ -77,6 +96,12 @@ class ParquetParams(SourceParams):
     source: Literal["parquet"]
     train: tuple[ParquetFile, ...] = Field(min_length=1)
     test: tuple[ParquetFile, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _files_are_distinct(self) -> Self:
+        train, test = ([file.path for file in files] for files in (self.train, self.test))
+        _refuse_repeated(train, test, "file")
+        return self
 
 
 Source = Annotated[

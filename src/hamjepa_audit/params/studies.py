@@ -19,7 +19,9 @@ from hamjepa_audit.params.base import (
 )
 from hamjepa_audit.params.sources import Source
 
-ColourTriple = tuple[float, float, float]
+ColourTriple = tuple[Probability, Probability, Probability]
+"""Of the channels, whose values are from 0 to 1."""
+
 StrengthRange = tuple[Positive, Positive]
 
 _P = TypeVar("_P", bound=Params)
@@ -90,7 +92,7 @@ class ViewParams(Params):
     blur: BlurParams
     solarize: SolarizeParams
     mean: ColourTriple
-    std: tuple[Positive, Positive, Positive]
+    std: tuple[Fraction, Fraction, Fraction]
 
     @model_validator(mode="after")
     def _ranges_are_ordered(self) -> Self:
@@ -276,10 +278,22 @@ class StudyParams(Params):
                 f"(data.image_size): views can't be larger"
             )
         arms = self.arm_names
-        for key, values in (("arms", arms), ("epochs", self.epochs), ("seeds", self.seeds)):
+        listed = {
+            "arms": arms,
+            "epochs": self.epochs,
+            "seeds": self.seeds,
+            "evaluation.knn.neighbours": self.evaluation.knn.neighbours,
+        }
+        for key, values in listed.items():
             twice = [value for value, count in Counter(values).items() if count > 1]
             if twice:
                 raise ValueError(f"{key} has {twice[0]!r} twice: remove one of them")
+        titles = [title for title, count in Counter(self.arm_titles.values()).items() if count > 1]
+        if titles:
+            alike = [name for name, title in self.arm_titles.items() if title == titles[0]]
+            raise ValueError(
+                f"the arms {', '.join(alike)} have the same title '{titles[0]}': give each its own"
+            )
         for arm in self.figure_arms or ():
             if arm not in arms:
                 raise ValueError(f"figure_arms has '{arm}': {nearest(arm, arms)}")
@@ -288,7 +302,7 @@ class StudyParams(Params):
             if accuracy.startswith("knn_top1@") and accuracy not in measured:
                 raise ValueError(
                     f"statistics.gain.accuracies has '{accuracy}', which evaluation.knn.neighbours "
-                    f"don't give: {nearest(accuracy, measured)}"
+                    f"don't give: add it there, or name another; {nearest(accuracy, measured)}"
                 )
         return self
 

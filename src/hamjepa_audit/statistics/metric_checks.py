@@ -59,6 +59,8 @@ def hints(
         claims: the paper's.
         params: which of our metrics and studies stand for which.
     """
+    if metrics.empty:
+        yield "no claim is tested: the metrics have no rows"
     for study in without_claims(metrics, claims, params):
         yield (
             f"no claim is tested on the study '{study}'; to test some, name the paper's study that "

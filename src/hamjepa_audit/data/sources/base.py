@@ -80,6 +80,10 @@ def decode_rgb(image: Path | IO[bytes], where: str) -> Image.Image:
         with Image.open(image) as opened:
             _require_8_bits(opened.mode, where)
             return opened.convert("RGB")
+    except IsADirectoryError as error:
+        raise UserError(
+            f"{where} is a folder: images must lie in the folder of their class"
+        ) from error
     except UnidentifiedImageError as error:
         raise UserError(f"{where} is not an image that Pillow can read; {advice}") from error
     except DAMAGED as error:
