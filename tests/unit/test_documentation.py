@@ -4,8 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from hamjepa_audit.params import load_study
+from hamjepa_audit.params.audit import load_audit
 from tests.conftest import REPOSITORY
 from tests.tiny import copy_params, edit
 
@@ -54,7 +56,7 @@ def test_the_studies_that_are_named_exist() -> None:
 
 
 def test_the_study_and_the_arm_of_the_docs_are_ones(tmp_path: Path) -> None:
-    study, arm = re.findall(r"```yaml\n(.*?)```", STUDIES, re.DOTALL)
+    study, parquet, stands_for, arm = re.findall(r"```yaml\n(.*?)```", STUDIES, re.DOTALL)
     params = tmp_path / "params"
     copy_params(params)
     (params / "studies" / "mine.yaml").write_text(study)
@@ -62,10 +64,14 @@ def test_the_study_and_the_arm_of_the_docs_are_ones(tmp_path: Path) -> None:
     edit(params / "studies" / "mine.yaml", "arms", ["my_arm"])
     (found,) = load_study(params, "mine").arms
     assert found.model_dump()["objective"]["predictor"]["steps"] == 3
+    edit(params / "studies" / "mine.yaml", "data", yaml.safe_load(parquet)["data"])
+    assert load_study(params, "mine").data.source == "parquet"
+    edit(params / "statistics.yaml", "stands_for", yaml.safe_load(stands_for)["stands_for"])
+    assert load_audit(params).stands_for["NAME"].study == "cifar100"
 
 
 def test_the_setting_for_few_images_is_one(tmp_path: Path) -> None:
-    study, _ = re.findall(r"```yaml\n(.*?)```", STUDIES, re.DOTALL)
+    study, *_ = re.findall(r"```yaml\n(.*?)```", STUDIES, re.DOTALL)
     copy_params(tmp_path / "params")
     path = tmp_path / "params" / "studies" / "mine.yaml"
     path.write_text(study.replace("# evaluation:", "evaluation:"))
