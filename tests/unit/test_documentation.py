@@ -66,8 +66,12 @@ def test_the_study_and_the_arm_of_the_docs_are_ones(tmp_path: Path) -> None:
     assert found.model_dump()["objective"]["predictor"]["steps"] == 3
     edit(params / "studies" / "mine.yaml", "data", yaml.safe_load(parquet)["data"])
     assert load_study(params, "mine").data.source == "parquet"
-    edit(params / "statistics.yaml", "stands_for", yaml.safe_load(stands_for)["stands_for"])
-    assert load_audit(params).stands_for["NAME"].study == "cifar100"
+    edit(
+        params / "statistics.yaml",
+        "stands_for",
+        yaml.safe_load(stands_for.replace("NAME", "mine"))["stands_for"],
+    )
+    assert load_audit(params).stands_for["mine"].study == "cifar100"
 
 
 def test_the_setting_for_few_images_is_one(tmp_path: Path) -> None:
