@@ -44,7 +44,7 @@ def claims_of(values: dict[str, str], difference: dict[str, Any]) -> Claims:
         "unit_default": "percent",
         "measurements": measurements,
         "differences": [stated | sides | difference],
-        "statements": [],
+        "statements": [{"id": "x", "study": "s", "epochs": 1, "says": "x", "source": "text"}],
     }
     return validate(Claims, tree, "claims")
 
