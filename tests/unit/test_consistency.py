@@ -127,14 +127,14 @@ def test_best_is_the_best_of_the_stated_readouts() -> None:
     best = {"minuend": {"arm": "x", "readout": "best"}}
     row = only(paper_consistency(claims_of(values, best | {"value": "3.2"}), 0.95), "difference")
     assert row["verdict"] == "agrees"
-    assert "best of the stated readouts of x: q, p" in row["note"]
+    assert "x: best of the stated readouts (q, p)" in row["note"]
 
 
 def test_a_side_that_is_not_stated_is_named() -> None:
     claims = claims_of({"x_q": "12.3"}, {"value": "2.2"})
     row = only(paper_consistency(claims, 0.95), "difference")
     assert row["verdict"] == "not recomputable"
-    assert "y_all is not stated" in row["note"]
+    assert "not stated for y_all" in row["note"]
 
 
 # --- findings in the paper
@@ -186,8 +186,8 @@ def test_what_table_1_implies(table: pd.DataFrame) -> None:
     assert row["ci_low"] == pytest.approx(4.89 - stats.t.ppf(0.975, df) * error, abs=1e-3)
     assert row["ci_high"] == pytest.approx(4.89 + stats.t.ppf(0.975, df) * error, abs=1e-3)
     # 0.27^2 + 0.18^2 - 2 r 0.27 0.18 = 0.11^2
-    assert "correlate over seeds by 0.96" in row["note"]
-    assert "correlate" not in rows.iloc[0]["note"]
+    assert "a correlation of about 0.96" in row["note"]
+    assert "correlation" not in rows.iloc[0]["note"]
 
 
 def test_claims_without_an_error_bar(table: pd.DataFrame) -> None:

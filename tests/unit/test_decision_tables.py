@@ -170,7 +170,7 @@ def test_the_reason_names_the_opposite_sign_first() -> None:
     """An opposite sign is below the margin in the paper's direction, too."""
     table = row(p=YES, p_h0_margin_or_more=YES, mean=-4.0)
     for decide in (difference_verdicts, direction_verdicts):
-        assert decide(table, 0.05, 3)["reason"].item() == "the sign is the opposite"
+        assert decide(table, 0.05, 3)["reason"].item() == "the sign is opposite to the paper's"
 
 
 @given(st.lists(st.floats(0, 1), min_size=6, max_size=6), st.integers(0, 2), st.floats(-9, 9))

@@ -85,11 +85,11 @@ def test_other_readings_of_the_mlp_are_told_and_do_not_decide(
     ]
     found = statement("symplectic-drives-knn", rows, claims, params)
     assert found["verdict"] == "reproduced"
-    assert "place" not in found["found"]
+    assert "instead" not in found["found"]
     told, missing = found["other_readings"].split(BETWEEN_READINGS)
-    said = "With mlp_dt_scaled in its place, p = 1 against the hypothesis that it does not hold, "
-    assert told.startswith(said) and " against the hypothesis that it holds: " in told
-    assert missing == "Not run in its place: mlp_parameter_matched"
+    said = "With mlp_dt_scaled instead: p = 1 (H0: does not hold), p = "
+    assert told.startswith(said) and " (H0: holds), both unadjusted; " in told
+    assert missing == "Not run: mlp_parameter_matched"
     without = [entry for entry in rows if entry["arm"] != "mlp_dt_scaled"]
     alone = statement("symplectic-drives-knn", without, claims, params)
     assert alone["p_h0_fails"] == found["p_h0_fails"]
@@ -184,7 +184,7 @@ def test_from_four_checkpoints_on_ranks_are_correlated(params: AuditParams) -> N
 
 
 def test_a_rank_that_never_changes_can_not_be_correlated(params: AuditParams) -> None:
-    with pytest.raises(NotMeasured, match="the same value at every checkpoint"):
+    with pytest.raises(NotMeasured, match="at every checkpoint, so rho is undefined"):
         rank_tracks_accuracy(Runs(along_training(4, base=1.0), "s", 30, params))
 
 

@@ -202,7 +202,7 @@ def wrong_signs(table: pd.DataFrame, truth: float) -> pd.Series:
     """Frequency of verdicts with a wrong sign, by claim."""
     told = difference_verdicts(table, 0.05, 3)
     same = told["verdict"].isin(SAME_SIGN)
-    opposite = told["reason"] == "the sign is the opposite"
+    opposite = told["reason"] == "the sign is opposite to the paper's"
     return (same if truth < 0 else opposite).groupby(table["claim"]).mean()
 
 

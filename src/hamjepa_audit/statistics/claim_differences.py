@@ -212,13 +212,13 @@ def _note(claim: DifferenceClaim) -> str:
     notes = []
     if claim.negligible:
         notes.append(
-            "the paper treats this difference as negligible: its size is judged, by the metric's "
-            "margin, not its sign"
+            "by our reading, the paper treats this difference as negligible: its size is tested, "
+            "with the metric's margin, and not its sign"
         )
     if len(best) == 1:
         notes.append(
-            f"the largest of several values is too large by chance alone: "
-            f"the best of the readouts against a single one favours {best[0].arm}"
+            f"the best of several readouts is biased upwards: comparing it with a single "
+            f"readout favours {best[0].arm}"
         )
     return "; ".join(notes)
 

@@ -31,7 +31,7 @@ from hamjepa_audit.statistics.planning import (
 from hamjepa_audit.statistics.seeds import SeedTable
 from hamjepa_audit.statistics.verdicts import measurement_verdicts
 
-NEAR_ZERO = "the margin is not below the paper's value: equal within it says no more than near zero"
+NEAR_ZERO = "the margin is not below the paper's value: within the margin only means near zero"
 """The note on a claim whose value is so small that its margin says little."""
 
 

@@ -143,12 +143,12 @@ def _differences(claims: Claims) -> Iterator[Row]:
     for name, claim in zip(claim_names(claims.differences), claims.differences, strict=True):
         sides = [stated_values(claims, claim, side) for side in (claim.minuend, claim.subtrahend)]
         missing = [
-            f"{side} is not stated"
+            str(side)
             for side, values in zip((claim.minuend, claim.subtrahend), sides, strict=True)
             if not values
         ]
         if missing:
-            note = f"{claim.metric} of {', of '.join(missing)}"
+            note = f"{claim.metric} is not stated for {' and '.join(missing)}"
             yield _row("difference", name, claim, verdict=UNCHECKABLE, note=note)
             continue
         minuend, subtrahend = (largest(Rounded.printed(v.value) for v in side) for side in sides)
@@ -160,7 +160,7 @@ def _differences(claims: Claims) -> Iterator[Row]:
             compared_source="; ".join(dict.fromkeys(v.source for side in sides for v in side)),
             note=f"{minuend.value} - {subtrahend.value}"
             + "".join(
-                f"; best of the stated readouts of {side.arm}: {_readouts(values)}"
+                f"; {side.arm}: best of the stated readouts ({_readouts(values)})"
                 for side, values in zip((claim.minuend, claim.subtrahend), sides, strict=True)
                 if side.readout == "best"
             ),
@@ -216,7 +216,7 @@ def _as_new_seed(claim: Numeric, other: Numeric) -> Row:
         return {}
     new = prediction_test(float(other.value), float(other.std), other.n, float(claim.value), 1)
     p = float(two_sided(new))
-    note = f"H0: a single run is one more seed of {other.value} ± {other.std} ({other.n} seeds)"
+    note = f"H0: the single run is one more seed of {other.value} ± {other.std} ({other.n} seeds)"
     return {"p": p, "note": note}
 
 
@@ -262,7 +262,10 @@ def _pairing(claim: DifferenceClaim, one: float, other: float) -> str:
     if claim.std is None:
         return ""
     correlation = (one**2 + other**2 - float(claim.std) ** 2) / (2 * one * other)
-    return f"; the stated {claim.std} needs arms that correlate over seeds by {correlation:.2f}"
+    return (
+        f"; the stated {claim.std} implies a correlation of about {correlation:.2f} between the "
+        f"arms over seeds"
+    )
 
 
 def _welch(minuend: MeasurementClaim, subtrahend: MeasurementClaim, confidence: float) -> Row:
@@ -283,7 +286,7 @@ def _welch(minuend: MeasurementClaim, subtrahend: MeasurementClaim, confidence: 
         "verdict": SIGNIFICANT if p < 1 - confidence else NOT_SIGNIFICANT,
         "note": (
             f"H0: no difference. Welch t = {float(statistic(found)):.3g}, "
-            f"df = {float(found.df):.3g}; differences of unrelated seeds would have a standard "
+            f"df = {float(found.df):.3g}; differences of independent runs would have a standard "
             f"deviation of {unpaired:.2g}"
         ),
     }

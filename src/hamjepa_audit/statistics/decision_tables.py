@@ -37,14 +37,14 @@ class Line(NamedTuple):
 FIRST_LINES = (
     Line(
         ("no seeds",),
-        "whatever it is",
+        "anything",
         Verdict.NOT_RUN,
-        "no seed has what the claim needs",
+        "no seed has the measurements that the claim needs",
         seeds="none",
     ),
     Line(
         ("too few seeds",),
-        "whatever it is",
+        "anything",
         Verdict.INCONCLUSIVE,
         "fewer than {minimum} seeds",
         seeds="too few",
@@ -81,69 +81,69 @@ class Decisions(NamedTuple):
 
 MEASUREMENTS = Decisions(
     "A number that the paper reports",
-    "There is no direction to reproduce, only a value.",
+    "A number has no direction, so its value is tested.",
     (
         Line(
             ("equal",),
-            "equal within the margin",
+            "within the margin",
             Verdict.REPRODUCED,
             "our mean is within the margin of the paper's value",
         ),
         Line(
             ("beyond",),
-            "further from the paper's than the margin",
+            "beyond the margin",
             Verdict.NOT_REPRODUCED,
-            "our value is further from the paper's than the margin",
+            "our mean and the paper's differ by more than the margin",
         ),
         Line(
             ("interval beyond",),
             "",
             Verdict.INCONCLUSIVE,
-            "our interval is beyond the margin, but the paper's seeds may differ from ours as much "
-            "by chance",
+            "our interval is beyond the margin, but the scatter of the paper's runs or the number "
+            "of claims may explain this",
         ),
         Line(
             (),
             "neither",
             Verdict.INCONCLUSIVE,
-            "neither within the margin nor beyond it is shown",
+            "not shown to be within the margin or beyond it",
         ),
     ),
 )
 
 DIFFERENCES = Decisions(
     "A difference between arms, on the paper's own study",
-    "Both its direction and its size are judged.",
+    "Its direction and its size are tested.",
     (
         Line(
             ("same", "equal"),
-            "same sign, equal within the margin",
+            "same sign, and size within the margin",
             Verdict.REPRODUCED,
-            "same sign, and equal within the margin",
+            "same sign, and size within the margin of the paper's",
         ),
         Line(
             ("opposite",),
-            "the opposite sign",
+            "opposite sign",
             Verdict.NOT_REPRODUCED,
-            "the sign is the opposite",
+            "the sign is opposite to the paper's",
         ),
         Line(
             ("below",),
-            "any difference in the paper's direction is below the margin",
+            "less than the margin in the paper's direction",
             Verdict.NOT_REPRODUCED,
-            "any such difference is below the margin",
+            "any difference in the paper's direction is below the margin",
         ),
         Line(
             ("same", "beyond"),
-            "same sign, further from the paper's than the margin",
+            "same sign, but size beyond the margin",
             Verdict.SIZE_DIFFERS,
-            "same sign, but further from the paper's than the margin",
+            "same sign, but the sizes differ by more than the margin",
         ),
         Line(
             ("same",),
-            "same sign, its size is open",
+            "same sign only",
             Verdict.INCONCLUSIVE,
-            "the sign is the paper's, its size is open",
+            "same sign as the paper's, but the size is undecided",
         ),
         Line((), "none of these", Verdict.INCONCLUSIVE, "not even the sign is shown"),
     ),
@@ -154,16 +154,22 @@ can have the paper's size and be below its margin, which is below half of that s
 
 CARRIED = Decisions(
     "A difference between arms, on a study that the paper does not have",
-    "Other images give other sizes: the direction alone is judged, and whether it counts.",
+    "Other images give other sizes, so only the direction is tested, and whether the difference is "
+    "large enough to count.",
     (
-        Line(("opposite",), "the opposite sign", Verdict.NOT_CARRIED, "the sign is the opposite"),
+        Line(
+            ("opposite",),
+            "opposite sign",
+            Verdict.NOT_CARRIED,
+            "the sign is opposite to the paper's",
+        ),
         Line(
             ("below",),
-            "any difference in the paper's direction is below the margin",
+            "less than the margin in the paper's direction",
             Verdict.NOT_CARRIED,
-            "any such difference is below the margin",
+            "any difference in the paper's direction is below the margin",
         ),
-        Line(("same",), "same sign", Verdict.CARRIES_OVER, "the sign is the paper's"),
+        Line(("same",), "same sign", Verdict.CARRIES_OVER, "same sign as the paper's"),
         Line((), "none of these", Verdict.INCONCLUSIVE, "not even the sign is shown"),
     ),
 )
@@ -174,18 +180,18 @@ def _of_negligible(title: str, introduction: str, held: Verdict, failed: Verdict
         title,
         introduction,
         (
-            Line(("equal",), "equal within the margin", held, "within the margin of the paper's"),
+            Line(("equal",), "within the margin", held, "within the margin of the paper's value"),
             Line(
                 ("beyond",),
-                "further from the paper's than the margin",
+                "beyond the margin",
                 failed,
-                "further from the paper's than the margin",
+                "our mean and the paper's differ by more than the margin",
             ),
             Line(
                 (),
                 "neither",
                 Verdict.INCONCLUSIVE,
-                "neither within the margin nor beyond it is shown",
+                "not shown to be within the margin or beyond it",
             ),
         ),
     )
@@ -193,15 +199,15 @@ def _of_negligible(title: str, introduction: str, held: Verdict, failed: Verdict
 
 NEGLIGIBLE = _of_negligible(
     "A difference that the paper treats as negligible, on its own study",
-    "It is smaller than the metric's margin, so that its sign says nothing: its size is judged, by "
-    "that margin.",
+    "By our reading, the paper's point is that the difference is small. So its size is tested, "
+    "with the metric's margin, and not its sign.",
     Verdict.REPRODUCED,
     Verdict.NOT_REPRODUCED,
 )
 
 CARRIED_NEGLIGIBLE = _of_negligible(
-    "A difference that the paper treats as negligible, on a study that it does not have",
-    "As on the paper's own study: what is negligible there should be so here.",
+    "A difference that the paper treats as negligible, on a study that the paper does not have",
+    "Tested as on the paper's own study.",
     Verdict.CARRIES_OVER,
     Verdict.NOT_CARRIED,
 )
@@ -212,23 +218,28 @@ def _of_statements(title: str, introduction: str, held: Verdict, failed: Verdict
         title,
         introduction,
         (
-            Line(("holds",), "every part holds", held, "every part of it is shown"),
-            Line(("fails",), "some part fails", failed, "a part of it is shown to be wrong"),
-            Line((), "neither", Verdict.INCONCLUSIVE, "some part is neither shown nor refuted"),
+            Line(("holds",), "every part holds", held, "every part is shown to hold"),
+            Line(("fails",), "some part does not hold", failed, "some part is refuted"),
+            Line(
+                (),
+                "neither",
+                Verdict.INCONCLUSIVE,
+                "not every part is shown to hold, but none is refuted",
+            ),
         ),
     )
 
 
 STATEMENTS = _of_statements(
-    "What the paper says in words, on its own study",
-    "A statement is cut into parts, each of which says in which range some mean lies.",
+    "A statement in words, on the paper's own study",
+    "A statement is divided into parts. Each part says in which range a mean lies.",
     Verdict.REPRODUCED,
     Verdict.NOT_REPRODUCED,
 )
 
 CARRIED_STATEMENTS = _of_statements(
-    "What the paper says in words, on a study that it does not have",
-    "The same parts.",
+    "A statement in words, on a study that the paper does not have",
+    "Tested as on the paper's own study.",
     Verdict.CARRIES_OVER,
     Verdict.NOT_CARRIED,
 )

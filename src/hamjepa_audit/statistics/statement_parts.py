@@ -98,7 +98,7 @@ def symplectic_drives_knn(runs: Runs, mlp_arm: str = "mlp") -> list[Part]:
         # hamjepa - mlp - share (hamjepa - sigreg) as one difference of accuracies.
         left = ((1 - share) * hamjepa + share * sigreg).dropna()
         beyond = _array(minus(left, mlp))
-        what = f"{name} gain lost with the mlp beyond {share:.3g} of it"
+        what = f"{name} gain lost with the mlp, minus {share:.3g} of the gain"
         parts.append(Part(what, beyond, *((0, INFINITY) if name == "kNN" else (-INFINITY, 0))))
     return parts
 
@@ -107,8 +107,10 @@ def q_is_content(runs: Runs) -> list[Part]:
     """HamJEPA's kNN@20: q is at most negligibly below qp, and qp is above p."""
     q, p, qp = (runs.of("hamjepa", part, "knn_top1@20") for part in ("q", "p", "qp"))
     return [
-        Part("hamjepa q - qp", _array(minus(q, qp)), low=-runs.thresholds.negligible_accuracy),
-        Part("hamjepa qp - p", _array(minus(qp, p)), low=0),
+        Part(
+            "kNN of hamjepa q - qp", _array(minus(q, qp)), low=-runs.thresholds.negligible_accuracy
+        ),
+        Part("kNN of hamjepa qp - p", _array(minus(qp, p)), low=0),
     ]
 
 
@@ -120,11 +122,11 @@ def knn_decays_for_sigreg(runs: Runs) -> list[Part]:
     small = [k for k in ks if k <= limit]
     large = [k for k in ks if k > limit]
     if sweep.empty or not small or not large:
-        raise NotMeasured(f"no kNN accuracy of sigreg on both sides of k = {limit}")
+        raise NotMeasured(f"no kNN accuracies of sigreg both at k <= {limit} and at larger k")
     peak = minus(sweep[small].max(axis=1), sweep[large].max(axis=1))
-    what = f"best sigreg kNN at k <= {limit} - best at larger k"
+    what = f"best kNN of sigreg at k <= {limit} - best at larger k"
     return [Part(what, _array(peak), low=0)] + [
-        Part(f"sigreg kNN@{one} - kNN@{next_}", _array(minus(sweep[one], sweep[next_])), low=0)
+        Part(f"sigreg, kNN@{one} - kNN@{next_}", _array(minus(sweep[one], sweep[next_])), low=0)
         for one, next_ in itertools.pairwise(large)
     ]
 
@@ -144,11 +146,15 @@ def cone(runs: Runs) -> list[Part]:
     near = runs.thresholds.cosine_near_zero
     strong = runs.thresholds.cosine_strongly_positive
     hamjepa = [
-        Part(f"cosine of hamjepa {part}", _array(runs.of("hamjepa", part, "cosine_mean")), strong)
+        Part(
+            f"mean cosine of hamjepa {part}",
+            _array(runs.of("hamjepa", part, "cosine_mean")),
+            strong,
+        )
         for part in ("q", "p", "qp")
     ]
     sigreg = _array(runs.of("sigreg", "all", "cosine_mean"))
-    return [*hamjepa, Part("cosine of sigreg", sigreg, -near, near)]
+    return [*hamjepa, Part("mean cosine of sigreg", sigreg, -near, near)]
 
 
 def norm_pythagoras(runs: Runs) -> list[Part]:
@@ -156,7 +162,11 @@ def norm_pythagoras(runs: Runs) -> list[Part]:
     q, p, qp = (runs.of("hamjepa", part, "feature_norm_mean") for part in ("q", "p", "qp"))
     ratio = (qp**2 / (q**2 + p**2)).dropna()
     tolerance = runs.thresholds.pythagoras_tolerance
-    return [Part("hamjepa qp^2 / (q^2 + p^2)", _array(ratio), 1 - tolerance, 1 + tolerance)]
+    return [
+        Part(
+            "mean norms of hamjepa, qp^2 / (q^2 + p^2)", _array(ratio), 1 - tolerance, 1 + tolerance
+        )
+    ]
 
 
 def rank_tracks_accuracy(runs: Runs) -> list[Part]:
@@ -177,10 +187,13 @@ def _rank_correlations(runs: Runs, arm: str) -> Array:
     if found.empty:
         raise NotMeasured(
             f"no run of {arm} has {' and '.join(metrics)} of readout q at "
-            f"{FEWEST_CHECKPOINTS} checkpoints"
+            f"{FEWEST_CHECKPOINTS} checkpoints or more"
         )
     if found.isna().any():
-        raise NotMeasured(f"a run of {arm} has the same value at every checkpoint")
+        raise NotMeasured(
+            f"a run of {arm} has the same {' or '.join(metrics)} at every checkpoint, so rho is "
+            f"undefined"
+        )
     return _array(found)
 
 
@@ -208,12 +221,12 @@ def same_wall_clock(runs: Runs) -> list[Part]:
         hamjepa, sigreg = (runs.of(arm, "all", TRAINING_SECONDS) for arm in arms)
     except NotMeasured as error:
         raise NotMeasured(
-            f"no {TRAINING_SECONDS} of {' and '.join(arms)} at {runs.epochs} epochs, all of which "
-            f"one kind of machine must have trained"
+            f"no {TRAINING_SECONDS} of {' and '.join(arms)} at {runs.epochs} epochs: times are "
+            f"compared only if one kind of machine trained all runs"
         ) from error
     tolerance = runs.thresholds.wall_clock_tolerance
     ratio = (hamjepa / sigreg).dropna()
-    return [Part("training time of hamjepa / sigreg", _array(ratio), 1 - tolerance, 1 + tolerance)]
+    return [Part("training time, hamjepa / sigreg", _array(ratio), 1 - tolerance, 1 + tolerance)]
 
 
 def _array(values: "pd.Series[float]") -> Array:
@@ -234,8 +247,8 @@ STATEMENTS: dict[str, Callable[..., list[Part]]] = {
 """The test of each statement of claims.yaml, by its id."""
 
 BY_CONSTRUCTION = {
-    "norm-pythagoras": "it holds by construction, whatever was trained: for every image the "
-    "squared norm of qp is the sum of those of q and p, which only the averaging of norms blurs"
+    "norm-pythagoras": "it holds by construction for every encoder: the squared norm of qp is the "
+    "sum of those of q and p for each image, and only averaging the norms causes a deviation"
 }
 """By id the statements whose verdict says nothing about the paper, and the reason."""
 

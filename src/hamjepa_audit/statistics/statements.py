@@ -148,11 +148,11 @@ def _other_readings(statement: str, runs: Runs) -> list[str]:
             continue
         against_failing, against_holding = statement_evidence(parts)
         told.append(
-            f"With {arm} in its place, p = {against_failing:.2g} against the hypothesis that it "
-            f"does not hold, p = {against_holding:.2g} against the hypothesis that it holds: "
+            f"With {arm} instead: p = {against_failing:.2g} (H0: does not hold), "
+            f"p = {against_holding:.2g} (H0: holds), both unadjusted; "
             f"{_found(parts, runs.params.confidence)}"
         )
-    return told + ([f"Not run in its place: {', '.join(missing)}"] if missing else [])
+    return told + ([f"Not run: {', '.join(missing)}"] if missing else [])
 
 
 def _found(parts: list[Part], confidence: float) -> str:
@@ -160,7 +160,7 @@ def _found(parts: list[Part], confidence: float) -> str:
 
 
 def _told(part: Part, confidence: float) -> str:
-    """The result of one part as text: 'hamjepa q - qp: 0.57 [0.21, 0.93], claimed above -0.5'."""
+    """The result of one part as text: 'kNN of hamjepa qp - p: 0.57 [0.2, 0.9], claimed above 0'."""
     found = summary(part.values, "mean")
     low, high = interval([found["mean"]], [found["sd"]], [found["n"]], confidence)
     if np.isinf(part.high):
