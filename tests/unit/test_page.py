@@ -72,7 +72,7 @@ def test_the_counts_are_those_of_the_tables(audited: PageContent, page: str) -> 
         expected = [int(((f["verdict"] == verdict) & ~f["carried"]).sum()) for f in frames]
         assert found == expected
     assert sum(map(sum, numbers.values())) == 20 + 8 + 93
-    assert "Not counted, because by construction it holds: mean norm of qp squared" in page
+    assert "Not counted, because it holds by construction: mean norm of qp squared" in page
 
 
 def test_repeated_differences_are_told_from_comparisons(embedded: PageContent) -> None:
@@ -125,7 +125,7 @@ def test_how_the_paper_words_a_number_stands_beside_it(audited: PageContent, pag
 
 def test_the_best_of_several_readouts_is_noted_where_it_is_one_sided(page: str) -> None:
     entries = page.split('<details class="claim"')[1:]
-    noted = [entry for entry in entries if "the largest of several values is too large" in entry]
+    noted = [entry for entry in entries if "the best of several readouts is biased" in entry]
     assert len(noted) == 3 + 3  # on CIFAR-100, and on the study that stands for it
     assert all("-best-sigreg-all" in entry.split('"')[1] for entry in noted)
     assert "Best of the readouts" in page[page.index('id="method"') :]
@@ -139,7 +139,7 @@ def test_other_readings_of_a_statement_have_a_list_of_their_own(
     where = (table["statement"] == "symplectic-drives-knn") & (table["n"] > 0)
     table = table[where].iloc[:1]
     parts = table["found"].item().split("; ")
-    readings = [f"With mlp_dt_scaled in its place, p = 1: {'; '.join(parts)}", "Not run: frozen"]
+    readings = [f"With mlp_dt_scaled instead: p = 1; {'; '.join(parts)}", "Not run: frozen"]
     tables = audited.tables._replace(statements=table.assign(other_readings=" | ".join(readings)))
     text = write_page(audited._replace(tables=tables), tmp_path / "index.html").read_text()
     entry = html.unescape(text[text.index(f">{table['says'].item()}<") :]).split("</details>")[0]
@@ -154,14 +154,14 @@ def test_a_page_without_the_papers_studies_says_so_first(
     embedded: PageContent, page: str, tmp_path: Path
 ) -> None:
     text = write_page(embedded, tmp_path / "index.html").read_text()
-    words = "The paper's own claims were not run."
+    words = "The paper's own studies were not run."
     assert words in text and words not in page
     assert text.index(words) < text.index('id="study-digits"') < text.index('id="claims"')
     assert page.index('id="claims"') < page.index('id="study-cifar100"')
     rows = embedded.studies[0].differences
     sides = ["minuend_arm", "minuend_readout", "subtrahend_arm", "metric"]
     row = rows[(rows[sides] == ["hamjepa", "q", "sigreg", "knn_top1@20"]).all(axis=1)].iloc[0]
-    assert f"HamJEPA q is {row['mean_difference']:.2f} above it" in text
+    assert f"HamJEPA q is {row['mean_difference']:.2f} points above SIGReg" in text
     assert text.count("data:image/png;base64,") == len(embedded.studies[0].figures) == 2
     assert "Which of the paper's statements carry over" in text
 
@@ -179,7 +179,7 @@ def test_differences_that_are_not_shown_have_no_row(embedded: PageContent) -> No
 
 def test_runs_without_a_record_are_said_to_have_none(embedded: PageContent, tmp_path: Path) -> None:
     text = write_page(embedded._replace(records={}), tmp_path / "index.html").read_text()
-    assert text.count("There is no record of these runs here.") == 4
+    assert text.count("The records of these runs are missing.") == 4
     assert "not recorded" in text
 
 

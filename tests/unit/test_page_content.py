@@ -46,25 +46,25 @@ def test_the_evidence_of_a_claim_is_that_of_its_row(audited: PageContent, kind: 
     for row, entry in found:
         shown, unit = dict(entry.evidence), row["unit"]
         assert shown["95% interval of our mean"] == interval(row)
-        assert shown["95% interval of one more seed"] == interval(
+        assert shown["95% prediction interval of one more seed"] == interval(
             row, "new_seed_low", "new_seed_high"
         )
         assert shown["Ours minus the paper's"] == number(row["deviation"], unit)
         margin = f"±{number(row['margin'], unit)}"
         size = {
-            f"H0: outside {margin} of the paper's value (TOST): p": "p_equivalence",
-            f"H0: within {margin} of the paper's runs: p": "p_h0_within_margin",
+            f"outside margin, {margin} around the paper's value (TOST)": "p_equivalence",
+            f"inside margin, {margin} around the mean of the paper's runs": "p_h0_within_margin",
         }
         judged = kind == "numbers" or not row["carried"] or row["negligible"]
         for test, column in size.items():
-            assert shown.get(test) == (holm(row, column) if judged else None)
+            assert shown.get(f"H0: {test}, p") == (holm(row, column) if judged else None)
         sized = kind == "numbers" or row["negligible"]
-        shown_by = "show beyond the margin" if sized else "find"
-        detectable = f"Smallest difference that {row['n']} seeds can {shown_by}, 80% power"
+        smallest = "deviation shown to exceed the margin" if sized else "difference detected"
+        detectable = f"Smallest {smallest} with {row['n']} seeds, 80% power"
         assert shown[detectable] == number(row["detectable"], unit)
-        test = "H0: no difference: paired t-test"
+        test = "H0: arms equal (paired t-test)"
         if kind == "numbers":
-            test = f"H0: our mean is the paper's value: {row['test']}"
+            test = f"H0: our mean equals the paper's ({row['test']})"
         assert shown[test].startswith(f"t = {number(row['t'], '')}, p ")
         assert shown[test].endswith(holm(row, "p"))
 
@@ -72,14 +72,14 @@ def test_the_evidence_of_a_claim_is_that_of_its_row(audited: PageContent, kind: 
 def test_a_difference_shows_the_other_tests_of_it_and_its_size(audited: PageContent) -> None:
     for row, entry in entries(audited, "differences"):
         shown = dict(entry.evidence)
-        zero = "H0: no difference: exact"
-        assert shown[f"{zero} sign-flip test: p"] == p_value(row["p_sign_flip"])
-        assert shown[f"{zero} Wilcoxon signed-rank test: p"] == p_value(row["p_wilcoxon"])
-        assert shown["H0: our mean is the paper's value: p"] == p_value(row["p_paper"])
-        below = shown.get("H0: the margin or more in the paper's direction: p")
+        equal = "H0: arms equal (exact"
+        assert shown[f"{equal} sign-flip test), p"] == p_value(row["p_sign_flip"])
+        assert shown[f"{equal} Wilcoxon signed-rank test), p"] == p_value(row["p_wilcoxon"])
+        assert shown["H0: our mean equals the paper's, p"] == p_value(row["p_paper"])
+        below = shown.get("H0: gain of margin or more, p")
         assert below == (None if row["negligible"] else holm(row, "p_h0_margin_or_more"))
         g, low, high = (number(row[name], "") for name in ("hedges_g", "g_low", "g_high"))
-        assert shown["Effect size, Hedges g"] == (g if low == ABSENT else f"{g} [{low}, {high}]")
+        assert shown["Effect size, Hedges' g"] == (g if low == ABSENT else f"{g} [{low}, {high}]")
         improvement = number(row["probability_of_improvement"], "")
         assert shown["Probability of improvement"] == improvement
 
@@ -89,8 +89,8 @@ def test_a_statement_shows_both_its_tests(audited: PageContent) -> None:
     assert found
     for row, entry in found:
         assert entry.evidence == (
-            ("H0: some part does not hold: p", holm(row, "p_h0_fails")),
-            ("H0: every part holds: p", holm(row, "p_h0_holds")),
+            ("H0: does not hold (some part), p", holm(row, "p_h0_fails")),
+            ("H0: holds (every part), p", holm(row, "p_h0_holds")),
         )
 
 
@@ -142,16 +142,16 @@ DIFFERENCE = {
 @pytest.mark.parametrize(
     ("change", "shown", "told"),
     [
-        ({}, "2.50 [1.25, 3.75], p 0.0100", "HamJEPA q is 2.50 above it"),
-        ({"p": 0.06}, "2.50 [1.25, 3.75], p 0.0600", "no arm is shown to differ from it"),
+        ({}, "2.50 [1.25, 3.75], p 0.0100", "HamJEPA q is 2.50 points above SIGReg"),
+        ({"p": 0.06}, "2.50 [1.25, 3.75], p 0.0600", "no arm is shown to differ from SIGReg"),
         ({"p": 0.04, "confidence": 0.99}, "2.50 [1.25, 3.75], p 0.0400",
-         "no arm is shown to differ from it"),
+         "no arm is shown to differ from SIGReg"),
         ({"n": 2, "p": 0.5, "ci_low": np.nan, "ci_high": np.nan}, "2.50 –, p 0.500",
-         "no arm is shown to differ from it"),
+         "no arm is shown to differ from SIGReg"),
         ({"n": 1, "p": np.nan, "ci_low": np.nan, "ci_high": np.nan}, "2.50 (1)",
-         "no arm is shown to differ from it"),
+         "no arm is shown to differ from SIGReg"),
         ({"n": 0, "p": np.nan, "mean_difference": np.nan}, "–",
-         "no arm is shown to differ from it"),
+         "no arm is shown to differ from SIGReg"),
     ],
 )  # fmt: skip
 def test_a_difference_to_the_baseline_in_numbers_and_in_words(
@@ -162,7 +162,14 @@ def test_a_difference_to_the_baseline_in_numbers_and_in_words(
     table = to_baseline(frame, ARMS, embedded.titles)
     assert table.rows == [["HamJEPA q", "12", shown]]
     (line,) = findings(frame, ARMS, embedded.titles)
-    assert line == f"kNN@20 top-1, against SIGReg: {told}."
+    assert line == f"kNN@20 top-1: {told}."
+
+
+def test_findings_name_the_epochs_of_a_study_with_several(embedded: PageContent) -> None:
+    later = DIFFERENCE | {"epochs": 30, "checkpoint_epoch": 30, "mean_difference": -3.0}
+    (line,) = findings(pd.DataFrame([DIFFERENCE, later]), ARMS, embedded.titles)
+    told = "HamJEPA q is 2.50 points above SIGReg at 12 epochs"
+    assert line == f"kNN@20 top-1: {told}; HamJEPA q is 3.00 points below SIGReg at 30 epochs."
 
 
 def test_a_run_says_what_it_was_made_on_and_how_long_it_took(embedded: PageContent) -> None:

@@ -28,8 +28,8 @@ from hamjepa_audit.statistics.summaries import interval
 
 KINDS = {
     "difference": "Differences between arms",
-    "statement": "What the paper says in words",
-    "number": "Numbers that the paper reports",
+    "statement": "Statements in words",
+    "number": "Reported numbers",
 }
 """The kinds of claims with their headings, the most important first."""
 

@@ -24,9 +24,9 @@ def of_number(row: Row, params: AuditParams) -> Iterator[tuple[str, str]]:
     if not row["n"]:
         return
     yield from _intervals(row, params)
-    yield f"H0: our mean is the paper's value: {row['test']}", _statistic(row, "p")
+    yield f"H0: our mean equals the paper's ({row['test']})", _statistic(row, "p")
     yield from _size(row)
-    yield from _needed(row, "show beyond the margin", params)
+    yield from _needed(row, params, to_margin=True)
 
 
 def of_difference(row: Row, params: AuditParams) -> Iterator[tuple[str, str]]:
@@ -34,35 +34,37 @@ def of_difference(row: Row, params: AuditParams) -> Iterator[tuple[str, str]]:
     if not row["n"]:
         return
     yield from _intervals(row, params)
-    yield "H0: no difference: paired t-test", _statistic(row, "p")
-    yield "H0: no difference: exact sign-flip test: p", p_value(row["p_sign_flip"])
-    yield "H0: no difference: exact Wilcoxon signed-rank test: p", p_value(row["p_wilcoxon"])
-    yield "H0: our mean is the paper's value: p", p_value(row["p_paper"])
+    yield "H0: arms equal (paired t-test)", _statistic(row, "p")
+    yield "H0: arms equal (exact sign-flip test), p", p_value(row["p_sign_flip"])
+    yield "H0: arms equal (exact Wilcoxon signed-rank test), p", p_value(row["p_wilcoxon"])
+    yield "H0: our mean equals the paper's, p", p_value(row["p_paper"])
     if not np.isnan(row["p_h0_margin_or_more_holm"]):
         yield (
-            "H0: the margin or more in the paper's direction: p",
+            "H0: gain of margin or more, p",
             _with_holm(row, "p_h0_margin_or_more"),
         )
     yield from _size(row)
     bounds = "" if np.isnan(row["g_low"]) else f" {interval_text(row['g_low'], row['g_high'], '')}"
-    yield "Effect size, Hedges g", f"{number(row['hedges_g'], '')}{bounds}"
+    yield "Effect size, Hedges' g", f"{number(row['hedges_g'], '')}{bounds}"
     yield "Probability of improvement", number(row["probability_of_improvement"], "")
-    shown = "show beyond the margin" if row["negligible"] else "find"
-    yield from _needed(row, shown, params)
+    yield from _needed(row, params, to_margin=row["negligible"])
 
 
 def of_statement(row: Row) -> Iterator[tuple[str, str]]:
     """Yields the evidence for a row of the table `statements`; nothing if there are no runs."""
     if not row["n"]:
         return
-    yield "H0: some part does not hold: p", _with_holm(row, "p_h0_fails")
-    yield "H0: every part holds: p", _with_holm(row, "p_h0_holds")
+    yield "H0: does not hold (some part), p", _with_holm(row, "p_h0_fails")
+    yield "H0: holds (every part), p", _with_holm(row, "p_h0_holds")
 
 
 def _intervals(row: Row, params: AuditParams) -> Iterator[tuple[str, str]]:
     share = f"{100 * params.confidence:g}%"
     yield f"{share} interval of our mean", _interval(row, "ci_low", "ci_high")
-    yield f"{share} interval of one more seed", _interval(row, "new_seed_low", "new_seed_high")
+    yield (
+        f"{share} prediction interval of one more seed",
+        _interval(row, "new_seed_low", "new_seed_high"),
+    )
     yield "Ours minus the paper's", number(row["deviation"], row["unit"])
 
 
@@ -72,21 +74,21 @@ def _size(row: Row) -> Iterator[tuple[str, str]]:
         return
     margin = f"±{number(row['margin'], row['unit'])}"
     yield (
-        f"H0: outside {margin} of the paper's value (TOST): p",
+        f"H0: outside margin, {margin} around the paper's value (TOST), p",
         _with_holm(row, "p_equivalence"),
     )
     yield (
-        f"H0: within {margin} of the paper's runs: p",
+        f"H0: inside margin, {margin} around the mean of the paper's runs, p",
         _with_holm(row, "p_h0_within_margin"),
     )
 
 
-def _needed(row: Row, shown: str, params: AuditParams) -> Iterator[tuple[str, str]]:
-    power = f"{100 * params.power:g}%"
-    what = f"Smallest difference that {quantity(row['n'], 'seed')} can {shown}, {power} power"
-    yield what, number(row["detectable"], row["unit"])
+def _needed(row: Row, params: AuditParams, to_margin: bool) -> Iterator[tuple[str, str]]:
+    power, seeds = f"{100 * params.power:g}%", quantity(row["n"], "seed")
+    size = "deviation shown to exceed the margin" if to_margin else "difference detected"
+    yield f"Smallest {size} with {seeds}, {power} power", number(row["detectable"], row["unit"])
     if text := seeds_text(row):
-        yield f"Seeds that would settle it with {power} power, if our mean is right", text
+        yield f"Seeds needed, {power} power", text
 
 
 def _interval(row: Row, low: str, high: str) -> str:

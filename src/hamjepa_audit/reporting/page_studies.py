@@ -173,6 +173,7 @@ def findings(differences: pd.DataFrame, arms: Sequence[str], titles: Titles) -> 
     """A sentence per metric on the differences from the baseline that the paired test shows."""
     rows = _last_against(differences, arms)
     baseline = titles.arm(arms[0])
+    several = rows["epochs"].nunique() > 1
     for metric in LEADING:
         of_metric = rows[rows["metric"] == metric]
         if of_metric.empty:
@@ -182,11 +183,13 @@ def findings(differences: pd.DataFrame, arms: Sequence[str], titles: Titles) -> 
             if not row["p"] < 1 - row["confidence"]:
                 continue
             size = number(abs(row["mean_difference"]), row["unit"])
+            size += " points" if row["unit"] == "percent" else ""
             direction = "above" if row["mean_difference"] > 0 else "below"
             side = titles.side(row["minuend_arm"], row["minuend_readout"])
-            told.append(f"{side} is {size} {direction} it")
-        text = "; ".join(told) if told else "no arm is shown to differ from it"
-        yield f"{metric_title(metric)}, against {baseline}: {text}."
+            at = f" at {row['epochs']} epochs" if several else ""
+            told.append(f"{side} is {size} {direction} {baseline}{at}")
+        text = "; ".join(told) if told else f"no arm is shown to differ from {baseline}"
+        yield f"{metric_title(metric)}: {text}."
 
 
 def conditions(
