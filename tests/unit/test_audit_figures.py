@@ -107,7 +107,7 @@ def test_one_arm_or_one_seed_can_be_drawn(metrics: pd.DataFrame, plan: AuditPlan
     assert seed_figures.seed_dots(one_seed, ARMS, 0.95).axes
     forest = seed_figures.difference_forest(table, ARMS)
     assert len(forest.axes) == 6
-    assert forest.get_supxlabel() == "Difference to SIGReg, paired by seed: mean (1 seed)"
+    assert forest.get_supxlabel() == "Difference from SIGReg, paired by seed: mean (1 seed)"
     assert audit_figures.power_curves(table, ARMS, plan.params).legends
 
 
@@ -134,14 +134,14 @@ def test_each_accuracy_has_its_row_and_its_margin(metrics: pd.DataFrame, plan: A
     ]  # fmt: skip
     assert [rows_of(axis) for axis in figure.axes] == [0, 0, 1, 1]
     assert [bool(axis.get_ylabel()) for axis in figure.axes] == [True, False, True, False]
-    assert "a difference of 1 point to Identity" in figure.legends[0].get_title().get_text()
+    assert "a difference of 1 point from Identity" in figure.legends[0].get_title().get_text()
     margins = [
         MarginParams(metrics=("linear*",), absolute=2.0),
         *plan.params.margins,
     ]
     other = plan.params.model_copy(update={"margins": tuple(margins)})
     note = audit_figures.power_curves(table, arms, other).legends[0].get_title().get_text()
-    assert "of 1 point (kNN@20 top-1) or 2 points (Linear probe top-1) to Identity" in note
+    assert "of 1 point (kNN@20 top-1) or 2 points (Linear probe top-1) from Identity" in note
 
 
 def rows_of(axis: Axes) -> int:

@@ -124,8 +124,8 @@ def claim_forest(claims: pd.DataFrame, arms: Arms, confidence: float) -> Figure:
     figure, axis = _one_panel(len(table))
     axis.axvspan(-1, 1, color="0.9", zorder=0)
     _draw_claims(axis, table, (-FURTHEST, FURTHEST))
-    axis.set_xlabel("Ours minus the paper's, in units of the claim's margin")
-    legend(figure, f"{_bars(table, confidence)}Grey band: equal within the margin")
+    axis.set_xlabel("Ours minus the paper's, in units of the margin")
+    legend(figure, f"{_bars(table, confidence)}Grey band: within the margin")
     return figure
 
 
@@ -153,10 +153,9 @@ def claim_difference_forest(claims: pd.DataFrame, arms: Arms, confidence: float)
     unit = "percentage points" if (claims["unit"] == "percent").all() else "unit of the metric"
     axis.set_xlabel(f"Difference ({unit})")
     study, epochs = claims.iloc[0][["study", "epochs"]]
-    legend(
-        figure,
-        f"Ours: {study}, {epochs} epochs, paired by seed. {_bars(table, confidence)}".strip(),
-    )
+    note = f"Ours: {study}, {epochs} epochs, paired by seed. "
+    note += "In brackets: the paper's. " if claims["carried"].any() else ""
+    legend(figure, (note + _bars(table, confidence)).strip())
     return figure
 
 
@@ -168,7 +167,7 @@ def _bars(table: pd.DataFrame, confidence: float) -> str:
 
 def _difference_label(row: Row, arms: Arms) -> str:
     sides = f"{_named(arms, row['minuend'])} − {_named(arms, row['subtrahend'])}"
-    claimed = f" (of {row['paper_study']}, {row['paper_epochs']} ep.)" if row["carried"] else ""
+    claimed = f" ({row['paper_study']}, {row['paper_epochs']} ep.)" if row["carried"] else ""
     return f"{metric_title(row['metric'])}: {sides}{claimed}"
 
 
@@ -253,11 +252,11 @@ def power_curves(differences: pd.DataFrame, arms: Arms, params: AuditParams) -> 
         of_panel = rows[(rows["metric"] == metric) & rows["readout"].isin([readout, "all"])]
         _draw_power(axis, of_panel, arms, params)
         axis.set_title(f"{metric_title(metric)}, {readout_title(readout).lower()}")
-    label_axes(axes, "Seeds", "Power (%)")
+    label_axes(axes, "Number of seeds", "Power (%)")
     against = arms.titles[arms.order[0]]
     size = _margins({metric: params.absolute_margin(metric) for metric in metrics})
-    note = f"Chance of showing a difference of {size} to {against}. Dots: our seeds"
-    legend(figure, note if drawn else f"No differences to {against} that vary from seed to seed")
+    note = f"Power to show a difference of {size} from {against}. Dots: our numbers of seeds"
+    legend(figure, note if drawn else f"No differences from {against} that vary between seeds")
     return figure
 
 

@@ -154,8 +154,8 @@ def what_carries_the_gain(
     axes[0].set_ylim(len(rows) - 0.4, -0.6)
     bounds = [name for name in rows.columns if name.endswith("_ci_low")]
     interval = f", {100 * confidence:g}% t intervals" if rows[bounds].notna().any(axis=None) else ""
-    note = f"Whole states. Paired differences over seeds{interval}. "
-    note += f"Green: means, below {EXACT:g} drawn there"
+    note = f"Whole states. Differences paired by seed{interval}. "
+    note += f"Green: means; below {EXACT:g} drawn at {EXACT:g}"
     legend(figure, note)
     return figure
 

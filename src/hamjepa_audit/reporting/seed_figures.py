@@ -137,7 +137,9 @@ def difference_forest(differences: pd.DataFrame, arms: Arms) -> Figure:
     interval = f", {100 * rows['confidence'].iloc[0]:g}% t interval"
     told = f"mean{interval if rows['ci_low'].notna().any() else ''}"
     told += f" ({quantity(rows['n'].min(), 'seed', rows['n'].max())})"
-    figure.supxlabel(f"Difference to {arms.titles[baseline]}, paired by seed: {told}", fontsize=10)
+    figure.supxlabel(
+        f"Difference from {arms.titles[baseline]}, paired by seed: {told}", fontsize=10
+    )
     return figure
 
 

@@ -25,9 +25,9 @@ from hamjepa_audit.statistics.summaries import side_by_side
 ROW = ["arm", "epochs", "readout"]
 
 OF_DIFFERENCES = (
-    "Each interval and each p (paired t-test, H0: no difference) is for its row by itself, not "
-    "corrected for the number of rows. They cover the choice of pretraining seeds, not that of "
-    "test images."
+    "Intervals and p-values (paired t-test, H0: arms equal) are for each row by itself, without a "
+    "correction for the number of rows. They cover the choice of pretraining seeds, not of test "
+    "images."
 )
 """The note below the table `differences`."""
 
