@@ -98,7 +98,7 @@ def toy_transport(states: pd.DataFrame, directions: pd.DataFrame, claim: ToyTran
     legend(
         figure,
         f"Nearest of the set-ups tried: {setup_title(states.iloc[0])}.\n"
-        "Right: ours by direction; dashed and dotted: the paper's mean and largest",
+        "Right: our distances by direction; dashed and dotted: the paper's mean and largest",
     )
     for handle in figure.legends[0].legend_handles:
         handle.set_sizes([30])  # type: ignore[union-attr]
@@ -156,7 +156,7 @@ def area_preservation(area: pd.DataFrame) -> Figure:
         axis.set_aspect("equal")
         _phase_plane(axis)
     figure.supxlabel(
-        f"In each outline: steps (dt = {area['step_size'].iloc[0]:g}), area over the disc's",
+        f"In each outline: steps (dt = {area['step_size'].iloc[0]:g}), area relative to the disc's",
         fontsize=9.5,
     )
     return figure
