@@ -117,8 +117,8 @@ def _writing_locks(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(
             f"can't write {error.filename or folder}, a lock of GPU leases: "
-            f"{error.strerror or error}; free its name and disk space, or name another folder in "
-            f"TMPDIR"
+            f"{error.strerror or error}; make it writable, free disk space, or set TMPDIR to "
+            f"another folder"
         ) from error
 
 

@@ -201,7 +201,7 @@ def test_only_whole_results_of_one_study_and_these_parameters_are_published(plac
     statistics = LAYOUT.params / "statistics.yaml"
     as_published = statistics.read_text()
     edit(statistics, "minimum_seeds", 6)
-    refused(f"{LAYOUT.claims_selection()} is not that of")
+    refused(f"{LAYOUT.claims_selection()} was not made from")
     statistics.write_text(as_published)
     table = LAYOUT.audit_tables() / "claims.md"
     text = table.read_text()

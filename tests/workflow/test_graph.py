@@ -276,7 +276,9 @@ def test_the_page_is_made_of_what_is_there(
     assert "Thin lines connect" in page and "Digits by another name" in page
     monkeypatch.chdir(copy_of_finished)
     status, stderr = audit(monkeypatch, capsys, "report", "--study", "cifar100")
-    assert status == 2 and "contains the studies ['digits'], not ['cifar100']" in stderr
+    assert (
+        status == 2 and "contains the studies ['digits'], but --study names ['cifar100']" in stderr
+    )
     Path("workflow/report/seeds.rst").unlink()
     status, stderr = audit(monkeypatch, capsys, "report", "--study", STUDY)
     assert status == 2 and "missing file workflow/report/seeds.rst" in stderr

@@ -174,7 +174,8 @@ def _require_tables_of(plan: StudyPlan, audit: AuditPlan) -> None:
     for path, content in expected.items():
         if digest_of(read_json(path)) != digest_of(content):
             raise UserError(
-                f"{path} is not that of '{name}' alone with the current parameters; {_again(name)}"
+                f"{path} was not made from '{name}' alone with the current parameters; "
+                f"{_again(name)}"
             )
 
 

@@ -40,8 +40,8 @@ def read_record(layout: Layout, run_id: str) -> Record:
     record = read_sealed_json(path)
     if recorded_run_id(record) != run_id or record["run_id"] != run_id:
         raise UserError(
-            f"{path} is the record of the run {recorded_run_id(record)}, going by its parameters "
-            f"and data; move it to that run's folder, or delete its folder and pretrain again"
+            f"{path} is the record of {recorded_run_id(record)}, according to its parameters and "
+            f"data; move it to that run's folder, or delete its folder and pretrain again"
         )
     return record
 

@@ -170,14 +170,17 @@ def _check_measurement(layout: Layout, file: Path) -> None:
     names = {batch_id([run["run_id"] for run in runs], *group) for group in groups}
     if names != {file.parent.name}:
         raise UserError(
-            f"{file} has rows of the batch {', '.join(sorted(names)) or 'of no runs'}, not of the "
-            f"one that its folder is named after; move it there, or measure again"
+            f"{file} has rows of {', '.join(sorted(names)) or 'no runs'}, but its folder has "
+            f"another name; move it to the folder of that name, or measure again"
         )
     require_origin(layout, file, table, [run["run_id"] for run in runs], whole=False)
     for run in runs:
         prefix = run_prefix(run["study"], run["arm"], run["epochs"], run["seed"])
         if not run["run_id"].startswith(f"{prefix}-"):
-            raise UserError(f"{file} labels rows of {run['run_id']} as {prefix}; measure again")
+            raise UserError(
+                f"{file}: the rows of {run['run_id']} have the study, arm, epochs and seed of "
+                f"{prefix}; measure again"
+            )
 
 
 def _verify_study_tables(result: Verification, layout: Layout, study: str) -> None:

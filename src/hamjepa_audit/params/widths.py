@@ -76,7 +76,10 @@ def with_width(arm: ArmParams, word: str, followed: ArmParams, state_dimension: 
         case AdditiveCouplingParams():
             network, ends = predictor.force, (half, half)
         case _:
-            raise UserError(f"arm '{arm.name}': '{word}' is for an MLP or coupling; give a number")
+            raise UserError(
+                f"arm '{arm.name}': hidden_width '{word}' is only for an MLP or a coupling; give a "
+                f"number"
+            )
     width = potential.hidden_width
     if word == PARAMETER_MATCHED:
         target = parameters((half, 1), potential.hidden_width, potential.hidden_layers)
@@ -109,7 +112,7 @@ def _potential(followed: ArmParams) -> PotentialParams:
     potential = getattr(predictor, "potential", None)
     if not isinstance(potential, PotentialParams):
         raise UserError(
-            f"arm '{followed.name}' has no potential whose width others could follow; "
-            f"give them a number each"
+            f"arm '{followed.name}' has no potential, so other arms can't take its width; give "
+            f"each a number as hidden_width"
         )
     return potential

@@ -113,7 +113,7 @@ def _refuse_duplicates(tables: Mapping[Path, pa.Table], table: pa.Table) -> None
         if _has_row(part.select(key).to_pandas(), first)
     ]
     raise UserError(
-        f"{len(repeated)} rows are there twice, the first: {first.to_dict()}, "
+        f"{len(repeated)} rows occur twice, the first: {first.to_dict()}, "
         f"in {', '.join(holders)}; keep one of them"
     )
 

@@ -33,8 +33,8 @@ def read_page_content(layout: Layout, studies: Sequence[str]) -> PageContent:
     held = sorted(set(metrics["study"]))
     if held != sorted(set(studies)):
         raise UserError(
-            f"{layout.metrics()} contains the studies {held}, not {sorted(set(studies))}; "
-            f"give --study for those, or make results/tables for these first"
+            f"{layout.metrics()} contains the studies {held}, but --study names "
+            f"{sorted(set(studies))}; name the former, or make results/tables for the latter"
         )
     runs = sorted(set(metrics["run_id"]))
     arms: dict[str, str] = {}

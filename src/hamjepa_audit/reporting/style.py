@@ -58,8 +58,8 @@ def colours(arm_order: Sequence[str]) -> dict[str, str]:
     """
     if len(arm_order) > len(COLOURS):
         raise UserError(
-            f"{len(arm_order)} arms, but figures tell {len(COLOURS)} apart: {list(arm_order)}; "
-            f"split the study"
+            f"figures have {len(COLOURS)} colours, too few for {len(arm_order)} arms: "
+            f"{list(arm_order)}; split the study"
         )
     return dict(zip(arm_order, COLOURS, strict=False))
 

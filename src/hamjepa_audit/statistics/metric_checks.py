@@ -31,7 +31,7 @@ def require_units(metrics: pd.DataFrame, claims: Claims, params: AuditParams) ->
         if unit != claimed.get(metric, unit):
             raise UserError(
                 f"the metrics give {metric} in '{unit}', but the paper's numbers are in "
-                f"'{claimed[metric]}': convert the values, and name that unit"
+                f"'{claimed[metric]}': convert the values, and correct the column unit"
             )
     odd = metrics[(metrics["unit"] == "percent") & ~metrics["value"].between(0, 100)]
     for row in odd.head(1).itertuples():
