@@ -18,7 +18,7 @@ from hamjepa_audit.evaluation.spectrum import (
     effective_rank,
     participation_ratio,
 )
-from hamjepa_audit.params.studies import ProbeParams
+from hamjepa_audit.params.evaluation import ProbeParams
 from tests.golden.harness import Case
 
 

@@ -147,7 +147,7 @@ def as_trained(folder: Path, ranks: Ranks) -> dict[str, list[Step]]:
 def states_at(folder: Path, name: str, conditions: str) -> States:
     """States of a run that are saved and resumed under the given conditions."""
     code = {"commit": "", "uncommitted_changes": False}
-    return States(folder / name, {"torch": conditions}, code, datetime.now(UTC), 0.0)
+    return States(folder / name, {"torch": conditions}, code, datetime.now(UTC), 0.0, 0.0)
 
 
 def resume(folder: Path, ranks: Ranks) -> dict[str, Any]:

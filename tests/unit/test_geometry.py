@@ -26,7 +26,7 @@ from hamjepa_audit.evaluation.spectrum import (
     effective_rank,
     lowrank_eigenvalues,
 )
-from hamjepa_audit.params.studies import GeometryParams
+from hamjepa_audit.params.evaluation import GeometryParams
 from hamjepa_audit.randomness import Stream, generator
 from tests.conftest import GOLDEN_CASES as GOLDEN
 from tests.unit.features import decaying, rotation, seeded

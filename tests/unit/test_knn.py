@@ -11,7 +11,7 @@ from torch import Tensor
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.evaluation.accuracy import Accuracies
 from hamjepa_audit.evaluation.knn import knn_accuracies, knn_measurements, nearest_rows
-from hamjepa_audit.params.studies import KNNParams
+from hamjepa_audit.params.evaluation import KNNParams
 from tests.unit.features import clusters, rotation, seeded
 
 KS = (50, 1, 10, 5, 5)

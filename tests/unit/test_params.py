@@ -201,9 +201,10 @@ def test_ablations_differ_from_hamjepa_in_the_predictor_alone(
         ("studies/digits.yaml", "arms", ["hamjpea"], "did you mean 'hamjepa'?"),
         ("studies/digits.yaml", "extends", "cifar10", "study 'digits' extends another: no"),
         ("arms/sigreg.yaml", "objective.kind", "phase_space", "objective"),
-        ("arms/sigreg.yaml", "title", "Cost $x_$", "title: 'Cost $x_$' has 9 characters: give a"),
-        ("arms/sigreg.yaml", "title", "_hidden", "not beginning with _"),
-        ("arms/sigreg.yaml", "title", "long" * 11, "has 44 characters: give a title of 1 to 40"),
+        *(("arms/sigreg.yaml", "title", title, f"title: {title!r} can't be shown in figures: give")
+          for title in ("Cost $x_$", "_hidden", "long" * 11, "", " ", "a\nb", "a\u2028b")),
+        ("arms/hamjepa.yaml", "objective.predictor.kind", "leapfro",
+         "arms.hamjepa.objective.predictor.kind is 'leapfro': did you mean 'leapfrog'?"),
         ("arms/identity.yaml", "title", "HamJEPA",
          "the arms identity, hamjepa have the same title 'HamJEPA': give each its own"),
         ("studies/digits.yaml", "views.mean", [129, 120, 110], "views.mean.0 is 129: input should"),

@@ -17,7 +17,7 @@ from hamjepa_audit.evaluation.probe import (
     probe_measurements,
     train_probe,
 )
-from hamjepa_audit.params.studies import ProbeParams
+from hamjepa_audit.params.evaluation import ProbeParams
 from hamjepa_audit.randomness import Stream, generator
 from tests.unit.features import clusters, seeded
 

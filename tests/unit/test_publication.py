@@ -129,6 +129,12 @@ def test_runs_that_belong_together_are_adopted_together(published: Layout) -> No
     with pytest.raises(UserError, match=f"{first} was trained here"):
         adopt(plan, PUBLISHED)
     assert not LAYOUT.run(second).exists()
+    # An arm that was trained here whole is left, and the others are adopted.
+    shutil.copytree(published.run(second), LAYOUT.run(second))
+    LAYOUT.without_weights(second).unlink()
+    adopted = adopt(plan, PUBLISHED)
+    assert adopted.runs == len(plan.runs) - len(SEEDS) and adopted.lacking == []
+    assert not LAYOUT.without_weights(first).exists()
     study = LAYOUT.params / "studies" / f"{STUDY}.yaml"
     edit(study, "seeds", [*SEEDS, 7])  # no published measurement covers these seeds
     assert adopt(plan_of(LAYOUT, STUDY), PUBLISHED).runs == 0

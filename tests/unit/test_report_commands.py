@@ -88,6 +88,8 @@ def test_the_means_of_all_studies_are_joined(
     assert set(json.loads(LAYOUT.headlines().read_text())) == set(names)
     assert len(read_parquet(LAYOUT.metrics())) == 2 * len(synthetic.metrics())
     assert read_json(LAYOUT.studies_selection()) == sorted(names)
+    assert audit(monkeypatch, capsys, "metrics", "--study", "absent")[0] == 2
+    assert read_json(LAYOUT.studies_selection()) == sorted(names)
 
 
 def test_the_claims_that_the_tables_in_results_were_made_from_are_noted_beside_them(
@@ -98,7 +100,8 @@ def test_the_claims_that_the_tables_in_results_were_made_from_are_noted_beside_t
     command = ("audit", "--metrics", str(LAYOUT.metrics()), "--out")
     assert audit(monkeypatch, capsys, *command, "elsewhere")[0] == 0
     assert not LAYOUT.claims_selection().exists()
-    assert audit(monkeypatch, capsys, *command, str(LAYOUT.audit_tables()))[0] == 0
+    claims = ("--claims", str(LAYOUT.claims().absolute()))
+    assert audit(monkeypatch, capsys, *command, str(LAYOUT.audit_tables()), *claims)[0] == 0
     assert read_json(LAYOUT.claims_selection()) == AuditPlan.load(LAYOUT).selection()
 
 

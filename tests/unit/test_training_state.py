@@ -61,7 +61,7 @@ def test_a_run_that_went_on_twice_says_when_it_began_and_what_trained_it(tmp_pat
         nonlocal seconds
         code = {"commit": f"commit {number}", "uncommitted_changes": False}
         began = datetime(2026, 1, number, tzinfo=UTC)
-        states = States(tmp_path / "a-run", {"torch": "2"}, code, began, every_seconds=0.0)
+        states = States(tmp_path / "a-run", {"torch": "2"}, code, began, 0.0, 0.0)
         trainer = Trainer(run_params, build_model(run_params), images, "a-run")
         states.restore(trainer)
         assert trainer.steps_done == number - 1 and trainer.position.seconds == seconds

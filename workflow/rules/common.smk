@@ -8,11 +8,11 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-from hamjepa_audit.bookkeeping.table_provenance import made_from_another
+from hamjepa_audit.bookkeeping.table_provenance import outdated_tables
 from hamjepa_audit.plans.audit import CONSISTENCY, VERDICTS, AuditPlan, joint_tables
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.plans.figures import has_trajectories, measured_figures
-from hamjepa_audit.files import canonical_json, read_json, write_json
+from hamjepa_audit.files import canonical_json, read_json, write_if_changed
 from hamjepa_audit.layout import PROVENANCE, Layout
 from hamjepa_audit.locking import sole_process
 from hamjepa_audit.machine import gpu_count
@@ -21,7 +21,7 @@ from hamjepa_audit.plans.page import page_selection as selected_for_page
 from hamjepa_audit.params import load_study
 from hamjepa_audit.plans.gain import gain_figures
 from hamjepa_audit.params.config import ConfigParams
-from hamjepa_audit.params.loading import validate
+from hamjepa_audit.params.loading import require_own_data, validate
 from hamjepa_audit.plans.study import ALL_STEPS, GAIN, TABLE_FORMS, TABLES, StudyPlan, data_digest
 from hamjepa_audit.plans.theory import TheoryPlan, theory_files, theory_numbers
 
@@ -91,17 +91,18 @@ def lock_selections():
     Snakemake's own lock comes too late: selections are written while the graph is built.
     """
     if workflow.is_main_process and workflow.execution_settings.lock:
-        LOCKS.enter_context(sole_process(Path(".snakemake/selections.lock"), "this workflow"))
+        LOCKS.enter_context(sole_process(Path(".snakemake/selections.lock"), "the workflow"))
 
 
 @reporting_user_errors
 def noted(path, content):
-    """Writes a JSON file that lists what outputs depend on, if its content or the outputs changed.
+    """Writes a JSON file that lists what outputs depend on, only if the content changes.
 
-    Rules take it as input, so that they don't rely on Snakemake's metadata. Tables made from other
-    content, such as older ones fetched from git, may be newer than the file: it is then written
-    again, once per call. If no job will run (`-n`, `--dag`, `--summary`), it is written to a
-    temporary folder, so that the same jobs are announced but nothing is modified. Returns the path.
+    Rules take it as input, so that they don't rely on Snakemake's metadata. Tables that say that
+    they were made from other content, such as older ones fetched from git, are deleted: Snakemake
+    would keep them. If no job will run (`-n`, `--dag`, `--summary`), the file is written to a
+    temporary folder instead, so that the same jobs are announced but nothing is modified. Returns
+    the path.
     """
     runs_jobs = workflow.executor_plugin is not None and not workflow.dryrun
     if runs_jobs:
@@ -109,12 +110,15 @@ def noted(path, content):
     known = (path, canonical_json(content))
     if known not in CHECKED:
         same = path.exists() and canonical_json(read_json(path)) == canonical_json(content)
-        outdated = workflow.is_main_process and made_from_another(LAYOUT, path, content)
+        # If the content changes now, Snakemake itself makes the tables again.
+        outdated = outdated_tables(LAYOUT, path, content) if same else []
         CHECKED[known] = path
-        if outdated or not same:
-            if not runs_jobs:
-                CHECKED[known] = Path(ASIDE.name) / path.relative_to(path.anchor)
-            write_json(CHECKED[known], content)
+        if not runs_jobs and (outdated or not same):
+            CHECKED[known] = Path(ASIDE.name) / path.relative_to(path.anchor)
+        write_if_changed(CHECKED[known], content)
+        if runs_jobs and workflow.is_main_process:
+            for table in outdated:
+                table.unlink()
     return CHECKED[known]
 
 

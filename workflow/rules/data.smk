@@ -4,11 +4,7 @@ SOURCES = {study(name).data.name: study(name).data for name in STUDIES}
 STUDY_OF_DATASET = {study(name).data.name: name for name in STUDIES}
 
 for name in STUDIES:
-    if study(name).data != SOURCES[study(name).data.name]:
-        raise WorkflowError(
-            f"studies {STUDIES}: two of them describe the data set '{study(name).data.name}' "
-            "differently; give one of the two another data.name"
-        )
+    reporting_user_errors(require_own_data)(LAYOUT.params, study(name))
 
 
 def source_description(wildcards):

@@ -24,7 +24,7 @@ from hamjepa_audit.files import (
 from hamjepa_audit.layout import PROVENANCE, Layout
 from hamjepa_audit.metrics import LONG_TABLES
 from hamjepa_audit.plans.audit import AuditPlan, joint_tables
-from hamjepa_audit.plans.figures import figure_files
+from hamjepa_audit.plans.figures import ALONG_TRAINING, figure_files
 from hamjepa_audit.plans.gain import gain_figures
 from hamjepa_audit.plans.study import ALL_STEPS, Batch, StudyPlan
 
@@ -108,7 +108,11 @@ def adopt(plan: StudyPlan, source: Path) -> Adoption:
             f"{source} is a publication of the study '{study}', not of '{plan.study.name}'; "
             f"correct --study or --from"
         )
-    wanted = [batch for batch in plan.batches.values() if not batch.adopted]
+    wanted = [
+        batch
+        for batch in plan.batches.values()
+        if not batch.adopted and len(_trained(batch)) < len(batch.run_ids)
+    ]
     missing = {batch.name: _missing(replace(batch, layout=published)) for batch in wanted}
     whole = [batch for batch in wanted if not missing[batch.name]]
     for batch in whole:
@@ -133,14 +137,22 @@ def _missing(published: Batch) -> list[Path]:
     return [path for path in files if not path.exists()]
 
 
+def _trained(batch: Batch) -> list[str]:
+    layout = batch.layout
+    return [
+        name
+        for name in batch.run_ids
+        if layout.record(name).exists() and not layout.is_without_weights(name)
+    ]
+
+
 def _require_untrained(batch: Batch) -> None:
     layout = batch.layout
-    for name in batch.run_ids:
-        if layout.record(name).exists() and not layout.is_without_weights(name):
-            raise UserError(
-                f"{layout.run(name)} was trained here, and runs of one arm are adopted together: "
-                f"delete its folder, or train the others here, too"
-            )
+    for name in _trained(batch):
+        raise UserError(
+            f"{layout.run(name)} was trained here, and runs of one arm are adopted together: "
+            f"delete its folder, or train the others here, too"
+        )
 
 
 def _require_sound(published: Batch) -> None:
@@ -180,7 +192,7 @@ def _require_tables_of(plan: StudyPlan, audit: AuditPlan) -> None:
 
 
 def _require_current(plan: StudyPlan, audit: AuditPlan, figures: Sequence[Path]) -> None:
-    """Refuses missing files, and figures older than what the workflow draws them from."""
+    """Refuses missing files, and figures older than the metrics and selections they show."""
     layout, name = plan.layout, plan.study.name
     for path in (*_published(plan), *figures):
         if not path.exists():
@@ -188,7 +200,7 @@ def _require_current(plan: StudyPlan, audit: AuditPlan, figures: Sequence[Path])
     of_claims = {
         f"{figure}_e{epochs}"
         for epochs in plan.study.epochs
-        for figure in (*audit.figures(name, epochs), *gain_figures(plan.study))
+        for figure in (*audit.figures(name, epochs), *gain_figures(plan.study), *ALONG_TRAINING)
     }
     for path in figures:
         sources = [layout.selection(name), layout.study_table(name, "metrics")]

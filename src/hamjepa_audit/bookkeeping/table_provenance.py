@@ -34,7 +34,7 @@ SCHEMA = 2
 FORMS = b"hamjepa-audit-forms"
 """The key of a table's Parquet metadata that holds the SHA-256 of its other formats, as JSON."""
 
-ORIGIN = b"origin"
+MADE_FROM = b"origin"
 """The key of a table's Parquet metadata that holds the line of `origin_of`, if it has one."""
 
 ENVIRONMENT = (
@@ -153,12 +153,12 @@ def _write(
 
 
 def _require_forms(path: Path, origins: Collection[str]) -> None:
-    """Checks that a table is of one of the origins, and that none of its formats was edited.
+    """Checks that a table is made from a current selection, and that no format of it was edited.
 
-    An outdated or edited table must not get a digest.
+    Otherwise it must not get a digest.
     """
     metadata = read_parquet(path, sealed=True).schema.metadata or {}
-    origin = metadata.get(ORIGIN, b"").decode()
+    origin = metadata.get(MADE_FROM, b"").decode()
     if origin and origin not in origins:
         raise UserError(
             f"{path} says that it is {origin}, but the current one is another; delete it and give "
@@ -209,20 +209,26 @@ def check_table_provenance(path: Path) -> None:
         require_sha256(table, recorded, path, "fetch it again, or delete it and make it again")
 
 
-def made_from_another(layout: Layout, selection: Path, content: Any) -> bool:
-    """Whether existing tables were made from a selection with other content.
+def outdated_tables(layout: Layout, selection: Path, content: Any) -> list[Path]:
+    """The existing tables that were made from a selection with other content.
 
-    A provenance that can't be read says nothing.
+    Args:
+        layout: the folders of the audit.
+        selection: the selection's file.
+        content: its content.
+
+    Returns:
+        The files that provenances with another digest of the selection name, and these provenances;
+        a provenance that can't be read is passed over.
     """
-    digest = digest_of(content)
+    files: list[Path] = []
     for path in layout.provenances():
         with contextlib.suppress(UserError):  # `verify` reports it
             recorded = read_sealed_json(path).get("selections", {})
-            if any(
-                layout.results / name == selection for name in recorded if recorded[name] != digest
-            ):
-                return True
-    return False
+            digests = {layout.results / name: digest for name, digest in recorded.items()}
+            if digests.get(selection, digest_of(content)) != digest_of(content):
+                files += [*sealed_files(path), path]
+    return [file for file in files if file.exists()]
 
 
 def check_selections(layout: Layout, path: Path) -> None:

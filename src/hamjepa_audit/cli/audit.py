@@ -59,7 +59,8 @@ def audit(
     for hint in hints(tables[:3], measured, claimed, params):
         typer.echo(hint, err=True)
     plan = AuditPlan(layout, claimed, params)
-    if claims in (None, layout.claims()) and out.resolve() == layout.audit_tables().resolve():
+    usual = claims is None or claims.resolve() == layout.claims().resolve()
+    if usual and out.resolve() == layout.audit_tables().resolve():
         plan.write_selection()
     origin = origin_of(layout.claims_selection(), plan.selection())
     audit_tables(tables, out, names, origin)

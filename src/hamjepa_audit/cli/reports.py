@@ -27,9 +27,9 @@ def metrics(context: typer.Context, study: Studies) -> None:
     from hamjepa_audit.reporting.headlines import accuracies, headlines
 
     layout = layout_of(context)
-    write_if_changed(layout.studies_selection(), sorted(study))
     files = [layout.study_table(name, "metrics") for name in study]
     collect(files, METRICS_SCHEMA, layout.metrics())
+    write_if_changed(layout.studies_selection(), sorted(study))
     joined = read_parquet(layout.metrics(), METRICS_SCHEMA).to_pandas()
     means = headlines(joined)
     write_json(layout.headlines(), means)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hamjepa_audit.data.philox import uniforms
 from hamjepa_audit.device_constants import device_constant
-from hamjepa_audit.params.studies import ViewParams
+from hamjepa_audit.params.studies import RunParams, ViewParams
 from hamjepa_audit.randomness import Stream, derived_seed
 
 CROP_ATTEMPTS = 10
@@ -18,6 +18,9 @@ CROP_ATTEMPTS = 10
 
 UNIFORMS_PER_VIEW = 2 * CROP_ATTEMPTS + 13
 """Area and ratio of each attempt, then the 13 numbers that `draw_views` unpacks."""
+
+DRAWN_AT_ONCE = 1 << 16
+"""Views whose draws are computed together: each takes about 1 kB of memory meanwhile."""
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 JITTER_ORDERS = tuple(permutations(range(4)))
@@ -55,6 +58,44 @@ class ViewDraws:
     def __getitem__(self, rows: Tensor) -> "ViewDraws":
         """The parameters of some of the views, (R,) int64."""
         return ViewDraws(**{name: values[rows] for name, values in vars(self).items()})
+
+
+class EpochDraws:
+    """The draws of all views of resident images, made at the first step of an epoch.
+
+    A step then only looks up its own, instead of starting a hundred small operations on a GPU.
+    """
+
+    def __init__(self, run: RunParams, images: Tensor, views: int) -> None:
+        """Draws nothing yet.
+
+        Args:
+            run: the run, for its seed and the distribution of views.
+            images: (N, 3, H, W), on any device.
+            views: number of views of each image.
+        """
+        self._run = run
+        self._images, self._size, self._device = len(images), images.shape[-2:], images.device
+        self._views = views
+        self._drawn: tuple[int, ViewDraws] | None = None
+
+    def of(self, samples: Tensor, epoch: int, views: Tensor) -> ViewDraws:
+        """What `draw_views` draws for views (R,) of samples (R,), both int64, in an epoch."""
+        if self._drawn is None or self._drawn[0] != epoch:
+            self._drawn = (epoch, self._draw(epoch))
+        return self._drawn[1][views * self._images + samples]
+
+    def _draw(self, epoch: int) -> ViewDraws:
+        samples = torch.arange(self._images, device=self._device).repeat(self._views)
+        views = torch.arange(self._views, device=self._device).repeat_interleave(self._images)
+        blocks = zip(samples.split(DRAWN_AT_ONCE), views.split(DRAWN_AT_ONCE), strict=True)
+        parts = [
+            draw_views(rows, self._size, self._run.views, self._run.seed, epoch, of_rows)
+            for rows, of_rows in blocks
+        ]
+        return ViewDraws(
+            **{name: torch.cat([vars(part)[name] for part in parts]) for name in vars(parts[0])}
+        )
 
 
 def draw_views(

@@ -16,7 +16,8 @@ from hamjepa_audit.models.predictors import (
 )
 from hamjepa_audit.objectives.prediction import phase_space_prediction
 from hamjepa_audit.params.arms import PhaseSpaceObjectiveParams, PredictionParams, Readout
-from hamjepa_audit.params.studies import DynamicsParams, RunParams
+from hamjepa_audit.params.evaluation import DynamicsParams
+from hamjepa_audit.params.studies import RunParams
 from hamjepa_audit.randomness import Stream, generator
 from hamjepa_audit.theory.symplectic import jacobian, log_abs_determinant, symplecticity_defect
 

@@ -16,7 +16,7 @@ from hamjepa_audit.evaluation.spectrum import (
 )
 from hamjepa_audit.metrics import Measurement, Point
 from hamjepa_audit.params.arms import Readout
-from hamjepa_audit.params.studies import GeometryParams
+from hamjepa_audit.params.evaluation import GeometryParams
 from hamjepa_audit.randomness import Stream, generator
 
 PAIR_BLOCK = 2048

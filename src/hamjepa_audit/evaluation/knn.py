@@ -10,7 +10,7 @@ from hamjepa_audit.evaluation.accuracy import TOP, Accuracies, accuracies, label
 from hamjepa_audit.evaluation.rows import require_labelled, unit_rows
 from hamjepa_audit.metrics import Measurement
 from hamjepa_audit.params.arms import Readout
-from hamjepa_audit.params.studies import KNNParams
+from hamjepa_audit.params.evaluation import KNNParams
 
 SIMILARITY_BYTES = 1 << 27
 """Bytes of one block of similarities; its masks and copies take at most twice as much again."""

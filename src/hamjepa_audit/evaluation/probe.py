@@ -13,7 +13,7 @@ from hamjepa_audit.evaluation.accuracy import TOP, Accuracies, accuracies, label
 from hamjepa_audit.evaluation.rows import require_labelled
 from hamjepa_audit.metrics import Measurement
 from hamjepa_audit.params.arms import Readout
-from hamjepa_audit.params.studies import ProbeParams
+from hamjepa_audit.params.evaluation import ProbeParams
 from hamjepa_audit.randomness import Stream, generator
 
 LAYER_NORM_EPSILON = 1e-5

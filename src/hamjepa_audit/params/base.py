@@ -1,6 +1,6 @@
 """The base class of all parameter models, and the types they share."""
 
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -14,14 +14,18 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 """Names occur in paths and run ids, which use '-' as separator."""
 
 
+Betas: TypeAlias = tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]]
+"""AdamW's decay rates of the running means of the gradient and of its square."""
+
 LONGEST_TITLE = 40
 
 
 def _shown_title(title: str) -> str:
-    if not 0 < len(title) <= LONGEST_TITLE or title[0] == "_" or {*"$\n"} & {*title}:
+    in_one_line = title.strip().splitlines() == [title]
+    if not in_one_line or len(title) > LONGEST_TITLE or title.startswith("_") or "$" in title:
         raise ValueError(
-            f"'{title}' has {len(title)} characters: give a title of 1 to {LONGEST_TITLE}, in one "
-            f"line, without $, not beginning with _ (figures can't show it)"
+            f"{title!r} can't be shown in figures: give 1 to {LONGEST_TITLE} characters in one "
+            f"line, without $, and not beginning with _ or a space"
         )
     return title
 

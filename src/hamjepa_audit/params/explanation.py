@@ -14,8 +14,6 @@ Schema = dict[str, Any]
 Place = Callable[[list[str]], list[str]]
 """Maps the keys of a value in the merged tree to the keys in the file that it comes from."""
 
-_TAG = ("discriminator", "expected_tags")
-
 
 def explain(
     model: type[Params], tree: dict[str, Any], invalid: ValidationError, place: Place = list
@@ -34,6 +32,8 @@ def explain(
     error = next((found for found in errors if found["type"] == "extra_forbidden"), errors[0])
     location = error["loc"]
     keys, _ = _find(model, location)
+    if error["type"] == "union_tag_invalid":
+        keys.append(error["ctx"]["discriminator"].strip("'"))
     path = ".".join(place(list(_named(tree, keys)))) or "parameters"
     match error["type"]:
         case "extra_forbidden":
@@ -47,9 +47,9 @@ def explain(
         case "too_short":
             return f"{path} is empty: give at least {error['ctx']['min_length']}"
         case "union_tag_invalid":
-            key, tags = (error["ctx"][name].replace("'", "") for name in _TAG)
-            hint = nearest(error["ctx"]["tag"], tags.split(", "))
-            return f"{path}.{key} is '{error['ctx']['tag']}': {hint}"
+            allowed = error["ctx"]["expected_tags"].replace("'", "").split(", ")
+            tag = error["ctx"]["tag"]
+            return f"{path} is '{tag}': {nearest(tag, allowed)}"
         case "tuple_type" | "list_type":
             return f"{path} is {error['input']!r}: write a list, [{error['input']}]"
         case _:

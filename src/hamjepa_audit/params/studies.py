@@ -1,13 +1,14 @@
 """Parameters of a study: data, encoder, views, optimisation, evaluation, arms, epochs, seeds."""
 
 from collections import Counter
-from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
 from hamjepa_audit.errors import nearest
 from hamjepa_audit.params.arms import ArmParams
 from hamjepa_audit.params.base import (
+    Betas,
     Count,
     Fraction,
     Name,
@@ -17,6 +18,7 @@ from hamjepa_audit.params.base import (
     Probability,
     Seed,
 )
+from hamjepa_audit.params.evaluation import EvaluationParams
 from hamjepa_audit.params.sources import Source
 
 ColourTriple = tuple[Probability, Probability, Probability]
@@ -112,10 +114,6 @@ def _ordered(params: _P, bounds: tuple[float, float], name: str) -> _P:
     return params
 
 
-Betas: TypeAlias = tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]]
-"""AdamW's decay rates of the running means of the gradient and of its square."""
-
-
 class OptimisationParams(Params):
     """AdamW with per-step linear warm-up and cosine decay."""
 
@@ -127,59 +125,6 @@ class OptimisationParams(Params):
     warmup_start_factor: Fraction
     final_factor: Annotated[float, Field(ge=0, le=1)]
     gpu_precision: Literal["bf16", "fp32"]
-
-
-class KNNParams(Params):
-    """Cosine kNN sweep; top-5 is reported for k of at least `top5_from_k`."""
-
-    neighbours: tuple[Count, ...] = Field(min_length=1)
-    top5_from_k: Count
-
-
-class ProbeParams(Params):
-    """LayerNorm + linear classifier on frozen features."""
-
-    epochs: Count
-    batch_size: Count
-    learning_rate: Positive
-    weight_decay: NonNegative
-    betas: Betas
-    seed: Seed
-
-
-class GeometryParams(Params):
-    """Spectrum, pair cosines, norms, alignment and uniformity."""
-
-    spectrum_samples: Annotated[int, Field(ge=2)]
-    eigenvalues: Count
-    power_iterations: Annotated[int, Field(ge=0)]
-    pairs: Count
-    quantiles: Count
-    seed: Seed
-
-
-class DynamicsParams(Params):
-    """Measurement of trained predictors on held-out states.
-
-    All rollouts record the same energy, (|p|^2 + stiffness |q|^2) / 2, whatever they conserve.
-    """
-
-    jacobian_states: Count
-    rollout_states: Count
-    rollout_applications: Count
-    stiffness: NonNegative
-    seed: Seed
-
-
-class EvaluationParams(Params):
-    """How a frozen encoder is measured."""
-
-    feature_batch_size: Count
-    view_seed: Seed
-    knn: KNNParams
-    probe: ProbeParams
-    geometry: GeometryParams
-    dynamics: DynamicsParams
 
 
 class GainParams(Params):
@@ -277,9 +222,22 @@ class StudyParams(Params):
                 f"views.size is {self.views.size} but images have {self.data.image_size} pixels "
                 f"(data.image_size): views can't be larger"
             )
-        arms = self.arm_names
+        for arm in self.figure_arms or ():
+            if arm not in self.arm_names:
+                raise ValueError(f"figure_arms has '{arm}': {nearest(arm, self.arm_names)}")
+        measured = {f"knn_top1@{k}" for k in self.evaluation.knn.neighbours}
+        for accuracy in self.statistics.gain.accuracies:
+            if accuracy.startswith("knn_top1@") and accuracy not in measured:
+                raise ValueError(
+                    f"statistics.gain.accuracies has '{accuracy}', which evaluation.knn.neighbours "
+                    f"don't give: add it there, or name another; {nearest(accuracy, measured)}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_is_there_twice(self) -> Self:
         listed = {
-            "arms": arms,
+            "arms": self.arm_names,
             "epochs": self.epochs,
             "seeds": self.seeds,
             "evaluation.knn.neighbours": self.evaluation.knn.neighbours,
@@ -294,16 +252,6 @@ class StudyParams(Params):
             raise ValueError(
                 f"the arms {', '.join(alike)} have the same title '{titles[0]}': give each its own"
             )
-        for arm in self.figure_arms or ():
-            if arm not in arms:
-                raise ValueError(f"figure_arms has '{arm}': {nearest(arm, arms)}")
-        measured = {f"knn_top1@{k}" for k in self.evaluation.knn.neighbours}
-        for accuracy in self.statistics.gain.accuracies:
-            if accuracy.startswith("knn_top1@") and accuracy not in measured:
-                raise ValueError(
-                    f"statistics.gain.accuracies has '{accuracy}', which evaluation.knn.neighbours "
-                    f"don't give: add it there, or name another; {nearest(accuracy, measured)}"
-                )
         return self
 
 

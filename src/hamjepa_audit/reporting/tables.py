@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from hamjepa_audit.bookkeeping.table_provenance import FORMS, ORIGIN
+from hamjepa_audit.bookkeeping.table_provenance import FORMS, MADE_FROM
 from hamjepa_audit.files import canonical_json, write_parquet, write_text
 from hamjepa_audit.reporting.formatting import (
     Display,
@@ -156,7 +156,7 @@ def write_displayed(
     for file, text in texts.items():
         write_text(folder / file, text)
     forms = {file: hashlib.sha256(text.encode()).hexdigest() for file, text in texts.items()}
-    metadata = {FORMS: canonical_json(forms)} | ({ORIGIN: origin} if origin else {})
+    metadata = {FORMS: canonical_json(forms)} | ({MADE_FROM: origin} if origin else {})
     target = folder / f"{name}.parquet"
     write_parquet(target, _arrow(frame).replace_schema_metadata(metadata))
     return [*(folder / file for file in texts), target]

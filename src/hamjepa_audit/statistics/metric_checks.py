@@ -1,9 +1,11 @@
 """Checks of the metrics that are audited: units, names that no claim has, and copied seeds."""
 
 import difflib
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 import pandas as pd
 
 from hamjepa_audit.errors import UserError, nearest
@@ -14,6 +16,9 @@ from hamjepa_audit.statistics.seeds import KNN_AT
 
 NAMED = 5
 """The largest number of names that a hint lists."""
+
+ENOUGH = 5
+"""Equal numbers from which on seeds are taken for copies."""
 
 ALIKE = 0.8
 """The similarity (difflib's ratio) from which on an arm's name is taken for a mistyped one."""
@@ -66,18 +71,18 @@ def hints(
             f"no claim is tested on the study '{study}'; to test some, name the paper's study that "
             f"it stands for in statistics.yaml, under stands_for"
         )
-    if reason := untested_because(tables, metrics, claims, params):
+    if reason := _untested_because(tables, metrics, claims, params):
         yield f"no claim is tested: {reason}; correct the metrics"
     else:
-        for study, arm, meant in mistyped_arms(metrics, claims, params):
+        for study, arm, meant in _mistyped_arms(metrics, claims, params):
             yield (
                 f"no claim names the arm '{arm}' of the study '{study}'; if it is '{meant}', which "
                 f"the metrics of that study lack, correct its name"
             )
-    for condition, seeds in copied_seeds(metrics):
+    for condition, one, other in _copied_seeds(metrics):
         yield (
-            f"the seeds {', '.join(map(str, seeds))} of {condition} have equal numbers; check that "
-            f"they were not copied, because each counts as a run of its own"
+            f"the seeds {one} and {other} of {condition} have equal numbers; check that they were "
+            f"not copied, because each counts as a run of its own"
         )
 
 
@@ -90,7 +95,7 @@ def without_claims(metrics: pd.DataFrame, claims: Claims, params: AuditParams) -
     return sorted(set(metrics["study"]) - tested - like)
 
 
-def untested_because(
+def _untested_because(
     tables: Iterable[pd.DataFrame], metrics: pd.DataFrame, claims: Claims, params: AuditParams
 ) -> str:
     """Why no claim at all is tested on metrics of studies that have claims, as text.
@@ -140,7 +145,7 @@ def _claimed(claims: Claims) -> Iterator[tuple[str, str, str]]:
             yield difference.study, side.arm, side.readout
 
 
-def mistyped_arms(
+def _mistyped_arms(
     metrics: pd.DataFrame, claims: Claims, params: AuditParams
 ) -> Iterator[tuple[str, str, str]]:
     """The arms that no claim on a study names, and that look like one that the study lacks.
@@ -157,20 +162,21 @@ def mistyped_arms(
                 yield str(study), arm, meant
 
 
-def copied_seeds(metrics: pd.DataFrame) -> Iterator[tuple[str, list[int]]]:
-    """Seeds of an arm whose numbers are all equal: they were copied, or the seed has no effect.
+def _copied_seeds(metrics: pd.DataFrame) -> Iterator[tuple[str, int, int]]:
+    """Pairs of seeds of an arm with equal numbers: they were copied, or the seed has no effect.
 
-    A single number may be equal by chance, as accuracies on few images are. Training times are not
+    A few numbers may be equal by chance, such as accuracies on few images. Training times are not
     compared.
 
     Yields:
-        The study, arm and epochs, as text; and the seeds that are equal.
+        The study, arm and epochs, as text; and the two seeds.
     """
     measured = metrics[metrics["metric"] != TRAINING_SECONDS]
     number = ["readout", "metric", "checkpoint_epoch"]
     for (study, arm, epochs), rows in measured.groupby(["study", "arm", "epochs"], sort=True):
-        table = rows.pivot(index="seed", columns=number, values="value").dropna(axis=1)
-        if table.shape[1] > 1:
-            for _, equal in table.groupby(table.apply(tuple, axis=1), sort=False):
-                if len(equal) > 1:
-                    yield f"{study}, {arm}, {epochs} epochs", equal.index.tolist()
+        table = rows.pivot(index="seed", columns=number, values="value")
+        seeds = zip(table.index, table.to_numpy(), strict=True)
+        for (one, first), (other, second) in itertools.combinations(seeds, 2):
+            both = ~np.isnan(first) & ~np.isnan(second)
+            if both.sum() >= ENOUGH and np.array_equal(first[both], second[both]):
+                yield f"{study}, {arm}, {epochs} epochs", int(one), int(other)

@@ -10,7 +10,7 @@ from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from hamjepa_audit.adamw import AdamW
 from hamjepa_audit.data.streaming import BatchImages, StreamedImages, batches
-from hamjepa_audit.data.view_draws import ViewDraws, draw_views
+from hamjepa_audit.data.view_draws import EpochDraws
 from hamjepa_audit.data.views import random_views
 from hamjepa_audit.errors import TrainingDivergedError, UserError
 from hamjepa_audit.model import Model, build_model
@@ -150,7 +150,8 @@ class Trainer:
         self.position = Position(values=torch.empty(0, len(self._columns())))
         self._pending: list[Tensor] = []
         self._waited_before = 0.0
-        self._draws: tuple[int, ViewDraws] | None = None
+        # Streamed images may differ in size, on which their draws depend.
+        self._draws = None if isinstance(images, StreamedImages) else EpochDraws(run, images, VIEWS)
 
     @property
     def steps_done(self) -> int:
@@ -241,7 +242,7 @@ class Trainer:
         rows = samples.repeat(VIEWS)
         twice = torch.arange(len(samples), device=rows.device).repeat(VIEWS)
         which = torch.arange(VIEWS, device=rows.device).repeat_interleave(len(samples))
-        draws = self._drawn(rows, epoch, which)
+        draws = None if self._draws is None else self._draws.of(rows, epoch, which)
         views = random_views(
             images[twice], rows, self.run.views, self.run.seed, epoch, which, draws
         ).contiguous(memory_format=torch.channels_last)
@@ -249,23 +250,6 @@ class Trainer:
             states: Tensor = self.model.encoder(views)
         precision = torch.promote_types(states.dtype, torch.float32)
         return states.to(precision).unflatten(0, (VIEWS, len(samples)))
-
-    def _drawn(self, samples: Tensor, epoch: int, which: Tensor) -> ViewDraws | None:
-        """Draws of views `which` (R,) of `samples` (R,); None for images of varying shapes.
-
-        Those of all images are made at once, at an epoch's first step: a hundred small operations
-        that each step need not repeat.
-        """
-        if not isinstance(self.images, Tensor):
-            return None
-        count, device = len(self.images), samples.device
-        if self._draws is None or self._draws[0] != epoch:
-            every = torch.arange(count, device=device).repeat(VIEWS)
-            of_view = torch.arange(VIEWS, device=device).repeat_interleave(count)
-            size = self.images.shape[-2:]
-            drawn = draw_views(every, size, self.run.views, self.run.seed, epoch, of_view)
-            self._draws = (epoch, drawn)
-        return self._draws[1][which * count + samples]
 
     def _batches(self, epoch: int, steps: int) -> Sequence[Tensor]:
         """Sample indices (B,) of each step, on the CPU; an incomplete last batch is dropped."""

@@ -55,7 +55,7 @@ class States:
         code: dict[str, Any],
         started: datetime,
         every_seconds: float,
-        epoch_end_after_seconds: float = 0.0,
+        epoch_end_after_seconds: float,
     ) -> None:
         self.started = started.isoformat(timespec="seconds")
         self.resumed: list[dict[str, Any]] = []
