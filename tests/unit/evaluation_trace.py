@@ -78,4 +78,4 @@ def _values(rows: list[Measurement]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    TRACE.write_anew(trace)
+    TRACE.store(trace)

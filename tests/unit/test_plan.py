@@ -68,7 +68,7 @@ def test_a_measurement_is_named_by_what_decides_its_numbers_and_by_nothing_else(
     assert {step for step in before if before[step] != after[step]} == renamed
 
 
-def test_other_numerics_of_evaluation_name_every_measurement_anew(
+def test_other_numerics_of_evaluation_rename_every_measurement(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = places(plan_of(layout))
@@ -78,7 +78,7 @@ def test_other_numerics_of_evaluation_name_every_measurement_anew(
     assert not set(before.values()) & set(after.values())
 
 
-def test_the_order_of_seeds_names_no_batch_anew(layout: Layout) -> None:
+def test_the_order_of_seeds_renames_no_batch(layout: Layout) -> None:
     before = plan_of(layout, {"seeds": [0, 1, 2]})
     assert set(plan_of(layout, {"seeds": [2, 0, 1]}).batches) == set(before.batches)
 

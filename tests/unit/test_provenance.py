@@ -123,7 +123,7 @@ def test_without_a_provenance_tables_are_said_to_be_unchecked(place: Path) -> No
     assert line.startswith("16 files in results/tables, such as results/tables/claim_differences")
 
 
-def test_a_selection_planned_anew_makes_tables_stale_and_is_not_dated(
+def test_another_selection_makes_tables_stale_and_is_not_dated(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert audit(monkeypatch, capsys, "restore")[0] == 0

@@ -304,7 +304,7 @@ def test_a_folder_is_whole_or_as_it_was(tmp_path: Path) -> None:
     assert [path.name for path in target.parent.iterdir()] == ["folder"]
 
 
-def test_who_reads_a_file_while_it_is_written_anew_reads_the_old_one_to_its_end(
+def test_who_reads_a_file_while_it_is_rewritten_reads_the_old_one_to_its_end(
     tmp_path: Path,
 ) -> None:
     target = tmp_path / "file"

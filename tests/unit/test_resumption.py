@@ -295,7 +295,7 @@ def test_a_damaged_state_is_set_aside_and_the_one_before_it_taken(
     assert "Traceback" not in printed
 
 
-def test_without_a_whole_state_a_run_starts_anew(
+def test_without_a_whole_state_a_run_starts_over(
     context: ForkServerContext, place: Path, unfinished: Path, tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(unfinished, tmp_path / "place"))

@@ -125,7 +125,7 @@ def test_views_drawn_for_a_whole_epoch_are_those_drawn_for_a_step(
     assert steps > 1 and EPOCHS > 1 and compared == [True] * (EPOCHS * steps)
 
 
-def test_another_seed_draws_weights_order_and_views_anew(
+def test_another_seed_draws_other_weights_order_and_views(
     params: Path, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: dict[str, list[torch.Tensor]] = {"views": []}

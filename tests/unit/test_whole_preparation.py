@@ -284,7 +284,7 @@ def test_pixels_that_were_lost_are_decoded_again_and_journalled_once(
     assert bytes_of(prepare(SOURCE, originals, tmp_path).parent) == bytes_of(store.folder)
 
 
-def test_other_settings_or_files_start_anew(
+def test_other_settings_or_files_start_over(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(whole_preparation, "BLOCK_ROWS", 8)

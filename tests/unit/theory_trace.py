@@ -35,4 +35,4 @@ def trace(params: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    TRACE.write_anew(trace)
+    TRACE.store(trace)

@@ -128,7 +128,7 @@ def test_a_second_call_in_the_same_folder_stops_and_changes_nothing(
     before = {path: path.read_bytes() for path in selections.rglob("*.json")}
     others = ("--config", f"studies=[{STUDY}_controls]")
     told = snakemake(without_a_run, "results/tables", *others, succeeds=False)
-    assert "this workflow: process " in told and "wait until that ends, or stop it" in told
+    assert "the workflow: process " in told and "wait until that ends, or stop it" in told
     assert {path: path.read_bytes() for path in selections.rglob("*.json")} == before
     snakemake(without_a_run, "-n", "results/tables")
     working.communicate()

@@ -98,7 +98,7 @@ def test_what_was_trained_or_measured_again_reaches_the_tables(folder: Path, pat
         (f"results/tables/{STUDY}/gain.md", {"provenance": 1}),
     ],
 )  # fmt: skip
-def test_what_was_made_anew_is_taken_up_by_exactly_what_is_made_of_it(
+def test_what_was_made_again_is_taken_up_by_exactly_what_is_made_of_it(
     folder: Path, name: str, jobs: dict[str, int]
 ) -> None:
     (folder / name).touch()

@@ -204,14 +204,14 @@ def compare_evaluation(bench: Bench) -> Iterator[Row]:
             probe_measurements(part, a, train_labels, b, test_labels, size.classes, probe)
 
     @torch.no_grad()
-    def features_anew() -> Tensor:
+    def features_again() -> Tensor:
         batches = torch.arange(len(pictures)).split(bench.run.evaluation.feature_batch_size)
         inputs = (torch.stack([transform(pictures[i]) for i in rows]) for rows in batches)
         return torch.cat([plain_encoder(x) for x in inputs])
 
     def plain_work() -> None:
         for part in bench.run.arm.readouts:
-            features = readout(features_anew(), part)
+            features = readout(features_again(), part)
             a, b = features.split([size.train, size.test])
             plain.plain_knn(a, train_labels, b, neighbours, size.classes)
             plain.plain_probe(a, train_labels, b, size.classes, size.probe_epochs, probe.batch_size)
