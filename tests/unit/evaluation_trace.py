@@ -78,4 +78,4 @@ def _values(rows: list[Measurement]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    TRACE.store(trace)
+    TRACE.make_and_store(trace)

@@ -35,4 +35,4 @@ def trace(params: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    TRACE.store(trace)
+    TRACE.make_and_store(trace)

@@ -51,7 +51,7 @@ class Trace:
         self.path.write_text(json.dumps(content, indent=1) + "\n")
         (self.folder / PINS).write_text(json.dumps(pins, indent=1) + "\n")
 
-    def store(self, made: Callable[[Path], dict[str, Any]]) -> None:
+    def make_and_store(self, made: Callable[[Path], dict[str, Any]]) -> None:
         """Stores the result of `made` for a copy of the tiny study's parameters."""
         make_deterministic(threads=1)
         with tempfile.TemporaryDirectory() as temporary:
