@@ -53,6 +53,7 @@ def test_a_store_file_that_is_truncated(store_folder: Path, name: str, kept: int
     error_of(lambda: open_store(store_folder), path, "again")
 
 
+@pytest.mark.filterwarnings("ignore:Data type alias:DeprecationWarning")
 def test_a_store_file_with_any_bit_of_its_header_flipped(store_folder: Path) -> None:
     path = store_folder / "train_labels.npy"
     content, header = path.read_bytes(), 128

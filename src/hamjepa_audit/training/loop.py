@@ -150,8 +150,8 @@ class Trainer:
         self.position = Position(values=torch.empty(0, len(self._columns())))
         self._pending: list[Tensor] = []
         self._waited_before = 0.0
-        # Streamed images may differ in size, on which their draws depend.
-        self._draws = None if isinstance(images, StreamedImages) else EpochDraws(run, images, VIEWS)
+        # Other images are streamed, and may differ in size, on which their draws depend.
+        self._draws = EpochDraws(run, images, VIEWS) if isinstance(images, Tensor) else None
 
     @property
     def steps_done(self) -> int:
