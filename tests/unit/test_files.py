@@ -1,5 +1,6 @@
 """Atomic writing of files and folders, and leftovers of killed processes."""
 
+import errno
 import hashlib
 import json
 import os
@@ -81,6 +82,18 @@ def test_what_fails_leaves_the_file_as_it_was_and_nothing_beside_it(tmp_path: Pa
     with pytest.raises(UserError, match=f"can't write {target / 'below'}: "):
         write_text(target / "below", "a file is in the folder's place")
     assert list(tmp_path.iterdir()) == [target] and target.read_text() == "before"
+
+
+def test_a_folder_that_is_read_only_is_told_as_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(UserError, match=f"can't write {tmp_path / 'file'}: Read-only file system"):
+        write_text(tmp_path / "file", "text")
 
 
 def test_a_file_takes_its_name_once_its_bytes_are_on_the_disk(

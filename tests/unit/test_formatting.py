@@ -104,6 +104,7 @@ def test_latex_escapes(text: str, escaped: str) -> None:
         (109.731, 1.26, 5, "dimensionless", "109.7 ± 1.3 (5)"),
         (1.25e-7, 3.5e-8, 5, "dimensionless", "1.250e-07 ± 3.500e-08 (5)"),
         (1234.5, 0.4, 5, "dimensionless", "1234 ± 0.4 (5)"),
+        (1234.5, 0.5, 5, "dimensionless", "1234 ± 0.5 (5)"),
         (1234.5, 0.0, 5, "dimensionless", "1234 ± 0 (5)"),
         (1234.5, float("inf"), 5, "dimensionless", "1234 ± inf (5)"),
         (31.446, float("nan"), 1, "percent", "31.45 (1)"),

@@ -15,9 +15,8 @@ from hamjepa_audit.params.audit import AuditParams
 from hamjepa_audit.params.base import Params
 from hamjepa_audit.params.config import ConfigParams
 from hamjepa_audit.params.generated import GeneratedParams
-from hamjepa_audit.params.loading import merge, require_own_data, validate
+from hamjepa_audit.params.loading import merge, validate
 from hamjepa_audit.params.reading import read_yaml
-from hamjepa_audit.params.sources import ImageFolderParams, ParquetParams
 from hamjepa_audit.params.theory import TheoryParams
 from hamjepa_audit.plans.identity import run_id, study_runs
 from tests.tiny import ARMS, edit
@@ -208,6 +207,9 @@ def test_ablations_differ_from_hamjepa_in_the_predictor_alone(
         ("arms/identity.yaml", "title", "HamJEPA",
          "the arms identity, hamjepa have the same title 'HamJEPA': give each its own"),
         ("studies/digits.yaml", "views.mean", [129, 120, 110], "views.mean.0 is 129: input should"),
+        ("studies/digits.yaml", "views.std", [68, 65, 70], "views.std.0 is 68: input should"),
+        ("protocol.yaml", "statistics.gain.method", "hamjpea",
+         "statistics.gain.method: no arm 'hamjpea'"),
         ("studies/digits.yaml", "data.name", "raw", "data.name: 'raw' is the folder of raw data"),
         ("studies/digits.yaml", "data.source", "digit", "data.source is 'digit': did you mean"),
         ("protocol.yaml", "statistics.gain.baseline", "sigrag",
@@ -259,17 +261,6 @@ def test_what_is_no_yaml_file_is_no_study(folder: Path) -> None:
         (GeneratedParams, {"classes": 2, "images": {"val": 1}, "sides": [60, 30], "seed": 0,
                            "jpeg_quality": 90},
          "sides must be [shortest, longest], got [60, 30]"),
-        (ImageFolderParams, {"name": "x", "image_size": 8, "digest": None, "folder": "x",
-                             "source": "image_folder", "train": ["train"], "test": ["val"],
-                             "classes": ["cat", "dog", "cat"]},
-         "the class 'cat' is listed twice"),
-        (ImageFolderParams, {"name": "x", "image_size": 8, "digest": None, "folder": "x",
-                             "source": "image_folder", "train": ["train"], "test": ["./train"]},
-         "the part './train' is listed twice: test images must not be trained on"),
-        (ParquetParams, {"name": "x", "image_size": 8, "digest": None, "source": "parquet",
-                         "train": [{"path": "a.parquet", "sha256": None}] * 2,
-                         "test": [{"path": "b.parquet", "sha256": None}]},
-         "the file 'a.parquet' is listed twice"),
     ],
 )  # fmt: skip
 def test_what_contradicts_itself_is_refused(
@@ -294,23 +285,6 @@ def test_which_readouts_a_state_has(folder: Path) -> None:
 def test_no_hint_leads_to_the_next_error(folder: Path, keys: str, value: str) -> None:
     edit(folder / "studies/digits.yaml", keys, value)
     assert keys in message(folder) and "write it" not in message(folder)
-
-
-def test_images_that_are_trained_on_are_no_test(folder: Path) -> None:
-    edit(folder / "studies/imagenet100.yaml", "data.test", ["val.X", "train.X1"])
-    assert "the part 'train.X1' is listed twice" in message(folder, "imagenet100")
-
-
-def test_data_that_another_study_describes_otherwise_are_refused(folder: Path) -> None:
-    require_own_data(folder, load_study(folder, "digits"))
-    copy = folder / "studies/copy.yaml"
-    copy.write_text("extends: digits\ntitle: Copy\ndata: {split_seed: 5}\n")
-    (folder / "studies/broken.yaml").write_text("extends: nothing\n")
-    for study in ("digits", "copy"):
-        with pytest.raises(UserError, match="describe the data set 'digits' differently; give one"):
-            require_own_data(folder, load_study(folder, study))
-    copy.write_text("extends: digits\ntitle: Copy\ndata: {split_seed: 5, name: another}\n")
-    require_own_data(folder, load_study(folder, "digits"))
 
 
 def test_missing_key_file_and_study(folder: Path) -> None:

@@ -163,7 +163,7 @@ def mean_sd_n(mean: float, sd: float, n: int, unit: str) -> str:
     # As many decimals as the mean: more would say nothing, except that there is a spread at all.
     decimals = len(centre.partition(".")[2])
     spread = number(sd, unit) if "e" in centre else f"{sd:.{decimals}f}"
-    spread = f"{sd:.1g}" if "e" not in centre and 0 < sd < 0.5 / 10**decimals else spread
+    spread = f"{sd:.1g}" if sd > 0 and not spread.strip("0.") else spread
     return f"{centre} ± {spread} ({n})"
 
 

@@ -1,0 +1,75 @@
+"""Parameters of data sets: distinct parts and files, and studies that share data."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hamjepa_audit.errors import UserError
+from hamjepa_audit.params import load_study
+from hamjepa_audit.params.base import Params
+from hamjepa_audit.params.loading import require_own_data, validate
+from hamjepa_audit.params.sources import ImageFolderParams, ParquetParams
+from tests.tiny import edit
+
+
+@pytest.fixture
+def folder(tmp_path: Path, params_folder: Path) -> Path:
+    """A copy of the parameters that a test may change."""
+    return Path(shutil.copytree(params_folder, tmp_path / "params"))
+
+
+@pytest.mark.parametrize(
+    ("model", "tree", "words"),
+    [
+        (ImageFolderParams, {"name": "x", "image_size": 8, "digest": None, "folder": "x",
+                             "source": "image_folder", "train": ["train"], "test": ["val"],
+                             "classes": ["cat", "dog", "cat"]},
+         "the class 'cat' is listed twice"),
+        (ImageFolderParams, {"name": "x", "image_size": 8, "digest": None, "folder": "x",
+                             "source": "image_folder", "train": ["train"], "test": ["./train"]},
+         "the part './train' is listed twice: test images must not be trained on"),
+        (ParquetParams, {"name": "x", "image_size": 8, "digest": None, "source": "parquet",
+                         "train": [{"path": "a.parquet", "sha256": None}] * 2,
+                         "test": [{"path": "b.parquet", "sha256": None}]},
+         "the file 'a.parquet' is listed twice"),
+    ],
+)  # fmt: skip
+def test_what_is_listed_twice_is_refused(
+    model: type[Params], tree: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        validate(model, tree, "there")
+    assert words in str(caught.value)
+
+
+def test_images_that_are_trained_on_are_no_test(folder: Path) -> None:
+    edit(folder / "studies/imagenet100.yaml", "data.test", ["val.X", "train.X1"])
+    with pytest.raises(UserError, match=r"the part 'train\.X1' is listed twice"):
+        load_study(folder, "imagenet100")
+
+
+def test_data_that_another_study_describes_otherwise_are_refused(folder: Path) -> None:
+    require_own_data(folder, load_study(folder, "digits"))
+    copy = folder / "studies/copy.yaml"
+    copy.write_text("extends: digits\ntitle: Copy\ndata: {split_seed: 5}\n")
+    (folder / "studies/broken.yaml").write_text("extends: nothing\n")
+    for study in ("digits", "copy"):
+        with pytest.raises(UserError, match="describe the data set 'digits' differently; give one"):
+            require_own_data(folder, load_study(folder, study))
+    copy.write_text("extends: digits\ntitle: Copy\ndata: {split_seed: 5, name: another}\n")
+    require_own_data(folder, load_study(folder, "digits"))
+
+
+def test_titles_are_read_as_utf_8_in_any_locale(params_folder: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from hamjepa_audit.params import load_study; "
+        "titles = load_study(Path(sys.argv[1]), 'digits_controls').arm_titles; "
+        "sys.exit('\\u03bb' not in titles['sigreg_lambda_0_2'])"
+    )
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run([sys.executable, "-c", code, params_folder], env=os.environ | plain, check=True)
