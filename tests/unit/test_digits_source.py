@@ -7,6 +7,8 @@ import numpy as np
 from hamjepa_audit.data.preparation import prepare
 from hamjepa_audit.data.sources.digits import stratified_test_mask, to_rgb_bytes
 from hamjepa_audit.data.store import verify_store
+from hamjepa_audit.params import load_study
+from tests.conftest import REPOSITORY
 from tests.unit import preparing
 from tests.unit.preparing import DIGITS, rejects
 
@@ -42,6 +44,15 @@ def test_digits_are_enlarged_by_repetition_and_scaled_to_bytes() -> None:
         enlarged[0, 0], np.kron(np.rint(image[0] * 255 / 16), np.ones((3, 3)))
     )
     assert enlarged.max() == 255
+
+
+def test_the_study_normalises_with_the_moments_of_all_images() -> None:
+    from sklearn.datasets import load_digits
+
+    views = load_study(REPOSITORY / "params", "digits").views
+    images = to_rgb_bytes(load_digits().images, views.size) / 255
+    assert views.mean == (round(images.mean(), 3),) * 3
+    assert views.std == (round(images.std(), 3),) * 3
 
 
 def test_the_split_depends_on_its_seed_alone() -> None:
