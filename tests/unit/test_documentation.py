@@ -106,7 +106,8 @@ def test_what_rows_paired_with_themselves_add_to_the_uniformity() -> None:
 
     assert raised(10_000, -1) < 0.001
     assert (
-        f"{own[359]} of 718 pairs are such for 359 images and {own[10_000]} of 20,000 for 10,000. "
-        f"They raise the uniformity of evenly spread features, -4, by {raised(359, -4):.2f} and "
-        f"{raised(10_000, -4):.3f}, but one of -1 by {raised(359, -1):.2f} and less than 0.001."
+        f"{own[359]} of 718 pairs for 359 images, and {own[10_000]} of 20,000 for 10,000. Such "
+        "pairs raise the uniformity of evenly spread features (-4) by "
+        f"{raised(359, -4):.2f} and {raised(10_000, -4):.3f}, and that of concentrated features "
+        f"(-1) by {raised(359, -1):.2f} and less than 0.001."
     ) in " ".join((REPOSITORY / "docs/protocol.md").read_text().split())
