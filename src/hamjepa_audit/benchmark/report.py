@@ -25,15 +25,9 @@ from hamjepa_audit.training.device import describe_device, peak_memory
 from hamjepa_audit.training.loop import VIEWS
 
 SCHEMA = pa.schema(
-    [
-        ("part", pa.string()),
-        ("implementation", pa.string()),
-        ("value", pa.float64()),
-        ("unit", pa.string()),
-        ("batch_size", pa.int64()),
-        ("width", pa.int64()),
-        ("threads", pa.int64()),
-    ]
+    {"part": pa.string(), "implementation": pa.string()}
+    | {"value": pa.float64(), "unit": pa.string()}
+    | dict.fromkeys(("batch_size", "width", "threads"), pa.int64())
 )
 
 

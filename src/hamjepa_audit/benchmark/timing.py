@@ -42,9 +42,7 @@ def row(part: str, implementation: str, value: float, unit: str, **setting: int)
         "implementation": implementation,
         "value": value,
         "unit": unit,
-        "batch_size": setting.get("batch_size"),
-        "width": setting.get("width"),
-        "threads": setting.get("threads"),
+        **{name: setting.get(name) for name in ("batch_size", "width", "threads")},
     }
 
 

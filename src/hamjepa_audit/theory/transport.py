@@ -28,7 +28,7 @@ from hamjepa_audit.params.theory import (
 )
 from hamjepa_audit.theory.instances import generator_for
 from hamjepa_audit.theory.integrators import INTEGRATORS, Integrator
-from hamjepa_audit.theory_schemas import SETUP_COLUMNS
+from hamjepa_audit.theory_schemas import SETUP
 
 MODELS = {"euler": "explicit_euler", "leapfrog": "leapfrog"}
 """The paper's names of the models' integrators, and ours."""
@@ -75,7 +75,7 @@ class Setup:
     def row(self) -> Row:
         """The columns that identify it."""
         values = (self.potential, *self.centre, *self.spread)
-        return dict(zip((name for name, _ in SETUP_COLUMNS), values, strict=True))
+        return dict(zip(SETUP, values, strict=True))
 
 
 def setups(params: ToyTransportParams) -> list[Setup]:
