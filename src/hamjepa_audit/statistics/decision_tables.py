@@ -36,20 +36,14 @@ class Line(NamedTuple):
 
 FIRST_LINES = (
     Line(
-        ("no seeds",),
-        "anything",
-        Verdict.NOT_RUN,
-        "no seed has the measurements that the claim needs",
-        seeds="none",
+        ("no seeds",), "anything", Verdict.NOT_RUN,
+        "no seed has the measurements that the claim needs", "none",
     ),
     Line(
-        ("too few seeds",),
-        "anything",
-        Verdict.INCONCLUSIVE,
-        "fewer than {minimum} seeds",
-        seeds="too few",
+        ("too few seeds",), "anything", Verdict.INCONCLUSIVE, "fewer than {minimum} seeds",
+        "too few",
     ),
-)
+)  # fmt: skip
 """The lines with which every decision table begins."""
 
 
@@ -79,122 +73,88 @@ class Decisions(NamedTuple):
         return len(shown - {"opposite"})
 
 
+DIFFER = "our mean and the paper's differ by more than the margin"
+
+SIZE_UNDECIDED = Line(
+    (), "neither", Verdict.INCONCLUSIVE, "not shown to be within the margin or beyond it"
+)
+
+SIGN_UNDECIDED = Line((), "none of these", Verdict.INCONCLUSIVE, "not even the sign is shown")
+
+
+def _against(failed: Verdict) -> tuple[Line, Line]:
+    """The lines of a difference that speak against the paper's direction.
+
+    Below the margin means too small a gain to count, or a loss.
+    """
+    below = "any difference in the paper's direction is below the margin"
+    return (
+        Line(("opposite",), "opposite sign", failed, "the sign is opposite to the paper's"),
+        Line(("below",), "less than the margin in the paper's direction", failed, below),
+    )
+
+
 MEASUREMENTS = Decisions(
     "A number that the paper reports",
     "A number has no direction, so its value is tested.",
     (
         Line(
-            ("equal",),
-            "within the margin",
-            Verdict.REPRODUCED,
+            ("equal",), "within the margin", Verdict.REPRODUCED,
             "our mean is within the margin of the paper's value",
         ),
+        Line(("beyond",), "beyond the margin", Verdict.NOT_REPRODUCED, DIFFER),
         Line(
-            ("beyond",),
-            "beyond the margin",
-            Verdict.NOT_REPRODUCED,
-            "our mean and the paper's differ by more than the margin",
-        ),
-        Line(
-            ("interval beyond",),
-            "",
-            Verdict.INCONCLUSIVE,
+            ("interval beyond",), "", Verdict.INCONCLUSIVE,
             "our interval is beyond the margin, but the scatter of the paper's runs or the number "
             "of claims may explain this",
         ),
-        Line(
-            (),
-            "neither",
-            Verdict.INCONCLUSIVE,
-            "not shown to be within the margin or beyond it",
-        ),
+        SIZE_UNDECIDED,
     ),
-)
+)  # fmt: skip
 
 DIFFERENCES = Decisions(
     "A difference between arms, on the paper's own study",
     "Its direction and its size are tested.",
     (
         Line(
-            ("same", "equal"),
-            "same sign, and size within the margin",
-            Verdict.REPRODUCED,
+            ("same", "equal"), "same sign, and size within the margin", Verdict.REPRODUCED,
             "same sign, and size within the margin of the paper's",
         ),
+        *_against(Verdict.NOT_REPRODUCED),
         Line(
-            ("opposite",),
-            "opposite sign",
-            Verdict.NOT_REPRODUCED,
-            "the sign is opposite to the paper's",
-        ),
-        Line(
-            ("below",),
-            "less than the margin in the paper's direction",
-            Verdict.NOT_REPRODUCED,
-            "any difference in the paper's direction is below the margin",
-        ),
-        Line(
-            ("same", "beyond"),
-            "same sign, but size beyond the margin",
-            Verdict.SIZE_DIFFERS,
+            ("same", "beyond"), "same sign, but size beyond the margin", Verdict.SIZE_DIFFERS,
             "same sign, but the sizes differ by more than the margin",
         ),
         Line(
-            ("same",),
-            "same sign only",
-            Verdict.INCONCLUSIVE,
+            ("same",), "same sign only", Verdict.INCONCLUSIVE,
             "same sign as the paper's, but the size is undecided",
         ),
-        Line((), "none of these", Verdict.INCONCLUSIVE, "not even the sign is shown"),
+        SIGN_UNDECIDED,
     ),
-)
-"""Below the margin means too small a gain to count, or a loss. It precedes the sign alone, because
-a gain that is too small to count is not a reproduction, even if its sign is certain. No difference
-can have the paper's size and be below its margin, which is below half of that size."""
+)  # fmt: skip
+"""What is below the margin precedes the sign alone, because a gain that is too small to count is
+not a reproduction, even if its sign is certain. No difference can have the paper's size and be
+below its margin, which is below half of that size."""
 
 CARRIED = Decisions(
     "A difference between arms, on a study that the paper does not have",
     "Other images give other sizes, so only the direction is tested, and whether the difference is "
     "large enough to count.",
     (
-        Line(
-            ("opposite",),
-            "opposite sign",
-            Verdict.NOT_CARRIED,
-            "the sign is opposite to the paper's",
-        ),
-        Line(
-            ("below",),
-            "less than the margin in the paper's direction",
-            Verdict.NOT_CARRIED,
-            "any difference in the paper's direction is below the margin",
-        ),
+        *_against(Verdict.NOT_CARRIED),
         Line(("same",), "same sign", Verdict.CARRIES_OVER, "same sign as the paper's"),
-        Line((), "none of these", Verdict.INCONCLUSIVE, "not even the sign is shown"),
+        SIGN_UNDECIDED,
     ),
 )
 
 
 def _of_negligible(title: str, introduction: str, held: Verdict, failed: Verdict) -> Decisions:
-    return Decisions(
-        title,
-        introduction,
-        (
-            Line(("equal",), "within the margin", held, "within the margin of the paper's value"),
-            Line(
-                ("beyond",),
-                "beyond the margin",
-                failed,
-                "our mean and the paper's differ by more than the margin",
-            ),
-            Line(
-                (),
-                "neither",
-                Verdict.INCONCLUSIVE,
-                "not shown to be within the margin or beyond it",
-            ),
-        ),
+    lines = (
+        Line(("equal",), "within the margin", held, "within the margin of the paper's value"),
+        Line(("beyond",), "beyond the margin", failed, DIFFER),
+        SIZE_UNDECIDED,
     )
+    return Decisions(title, introduction, lines)
 
 
 NEGLIGIBLE = _of_negligible(
@@ -214,20 +174,13 @@ CARRIED_NEGLIGIBLE = _of_negligible(
 
 
 def _of_statements(title: str, introduction: str, held: Verdict, failed: Verdict) -> Decisions:
-    return Decisions(
-        title,
-        introduction,
-        (
-            Line(("holds",), "every part holds", held, "every part is shown to hold"),
-            Line(("fails",), "some part does not hold", failed, "some part is refuted"),
-            Line(
-                (),
-                "neither",
-                Verdict.INCONCLUSIVE,
-                "not every part is shown to hold, but none is refuted",
-            ),
-        ),
+    undecided = "not every part is shown to hold, but none is refuted"
+    lines = (
+        Line(("holds",), "every part holds", held, "every part is shown to hold"),
+        Line(("fails",), "some part does not hold", failed, "some part is refuted"),
+        Line((), "neither", Verdict.INCONCLUSIVE, undecided),
     )
+    return Decisions(title, introduction, lines)
 
 
 STATEMENTS = _of_statements(
