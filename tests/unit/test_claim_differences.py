@@ -16,7 +16,7 @@ from hamjepa_audit.statistics.claim_differences import (
     difference_evidence,
 )
 from hamjepa_audit.statistics.comparison import family_sizes
-from hamjepa_audit.statistics.hypothesis_tests import paired_prediction_test, wilcoxon
+from hamjepa_audit.statistics.hypothesis_tests import prediction_test, wilcoxon
 from hamjepa_audit.statistics.seeds import SeedTable
 from tests.unit import paper_audit
 from tests.unit.paper_audit import one, seeds_of
@@ -288,7 +288,7 @@ def test_what_the_seeds_detect_is_at_the_first_step_of_holms_correction(found: A
     mlp = one(table, claim=MLP)
     size = table[table["family"] == "cifar100-80"]
     spreads = [mlp[name] for name in ("sd_minuend", "sd_subtrahend")]
-    new = paired_prediction_test(0.0, mlp["sd"], 6, 0.0, 1, *spreads)
+    new = prediction_test(0.0, mlp["sd"], 6, 0.0, 1, *spreads)
     critical = stats.t.isf(0.05 / len(size) / 2, new.df)
     power = stats.nct.sf(critical, new.df, (mlp["detectable"] - 1.0) / new.error)
     assert power == pytest.approx(0.8)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from hamjepa_audit.statistics.equivalence import tost
 from hamjepa_audit.statistics.hypothesis_tests import (
@@ -13,7 +13,6 @@ from hamjepa_audit.statistics.hypothesis_tests import (
     Estimate,
     holm,
     one_sample,
-    paired_prediction_test,
     prediction_test,
     welch,
 )
@@ -30,7 +29,7 @@ def against_paper(
 
     Where the paper has a standard deviation, both are Welch's estimate. Otherwise the first treats
     the paper's value as exact, and the second lets the paper's runs scatter as ours do (see
-    `prediction`).
+    `prediction_test`).
 
     Args:
         table: `mean`, `sd`, `n`, `paper`, `paper_sd` (NaN where there is none), `paper_n`, `arms`.
@@ -40,36 +39,9 @@ def against_paper(
     ours = (table[mean], table["sd"], table["n"])
     known = table["paper_sd"].notna().to_numpy()
     fixed = one_sample(*ours, table["paper"])
-    new = prediction(*ours, table["paper"], table["paper_n"], [table[name] for name in arms])
+    new = prediction_test(*ours, table["paper"], table["paper_n"], *(table[x] for x in arms))
     both = welch(*ours, table["paper"], table["paper_sd"], table["paper_n"])
     return _chosen(known, both, fixed), _chosen(known, both, new)
-
-
-def prediction(
-    mean: ArrayLike,
-    sd: ArrayLike,
-    n: ArrayLike,
-    value: ArrayLike,
-    runs: ArrayLike,
-    arms: Sequence[ArrayLike],
-) -> Estimate:
-    """Our mean minus the paper's value, assuming that the paper's runs scatter as ours do.
-
-    It is not known whether the paper's arms were paired by seed, as ours are. Its differences are
-    therefore allowed to scatter like those of unpaired runs, while ours are paired.
-
-    Args:
-        mean: our means, shape (rows,) as all others.
-        sd: our standard deviations over seeds (n - 1), for differences those of the pairs.
-        n: our numbers of seeds.
-        value: the paper's values.
-        runs: the numbers of runs that the paper's values are means of.
-        arms: for differences the standard deviations of our two arms, otherwise empty.
-    """
-    if not arms:
-        return prediction_test(mean, sd, n, value, runs)
-    minuend, subtrahend = arms
-    return paired_prediction_test(mean, sd, n, value, runs, minuend, subtrahend)
 
 
 def _chosen(first: NDArray[np.bool_], one: Estimate, other: Estimate) -> Estimate:

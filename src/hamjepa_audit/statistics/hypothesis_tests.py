@@ -55,54 +55,42 @@ def one_sample(mean: ArrayLike, sd: ArrayLike, n: ArrayLike, value: ArrayLike = 
 
 
 def prediction_test(
-    mean: ArrayLike, sd: ArrayLike, n: ArrayLike, value: ArrayLike, runs: ArrayLike
+    mean: ArrayLike,
+    sd: ArrayLike,
+    n: ArrayLike,
+    value: ArrayLike,
+    runs: ArrayLike,
+    *arms: ArrayLike,
 ) -> Estimate:
     """The difference of a mean from that of `runs` further runs of which only the mean is known.
 
     Under the hypothesis that all runs come from the same normal distribution, the difference has
     the standard error sd sqrt(1/n + 1/runs). This is the prediction interval of Hahn and Meeker,
     "Statistical Intervals" (1991), section 4.7, used as a test.
-    """
-    size = _at_least_two(n)
-    error = _floats(sd) * np.sqrt(1 / size + 1 / _floats(runs))
-    smallest_p = 1 / special.binom(size + _floats(runs), size)
-    return Estimate(_floats(mean) - _floats(value), error, size - 1, smallest_p)
 
-
-def paired_prediction_test(
-    mean: ArrayLike,
-    sd: ArrayLike,
-    n: ArrayLike,
-    value: ArrayLike,
-    runs: ArrayLike,
-    sd_minuend: ArrayLike,
-    sd_subtrahend: ArrayLike,
-) -> Estimate:
-    """The difference of a mean paired difference from that of `runs` further runs per arm.
-
-    As `prediction_test`, but it is unknown whether the further runs are paired. Their difference is
-    given the variance of unpaired runs (the sum of the two arms' variances), or that of paired runs
-    where it is larger. The test is therefore valid in both cases, and conservative where the
+    For paired differences it is unknown whether the further runs are paired, too. Their difference
+    is given the variance of unpaired runs (the sum of the two arms' variances), or that of paired
+    runs where it is larger. The test is therefore valid in both cases, and conservative where the
     further runs scatter less than that.
 
     Args:
-        mean: means of the paired differences, shape (rows,).
-        sd: standard deviations of the differences (n - 1), shape (rows,).
-        n: numbers of pairs, shape (rows,); below 2 the error and df are NaN.
-        value: the differences of the means of the further runs.
-        runs: the numbers of further runs per arm.
-        sd_minuend: standard deviations of the minuend's arm (n - 1), shape (rows,).
-        sd_subtrahend: those of the subtrahend's arm.
-
-    Returns:
-        The difference, with Satterthwaite's degrees of freedom.
+        mean: means, shape (rows,), as all others.
+        sd: standard deviations (n - 1); for paired differences those of the differences.
+        n: sample sizes; below 2 the error and df are NaN.
+        value: the means of the further runs.
+        runs: the numbers of further runs, for differences per arm.
+        arms: for paired differences the standard deviations (n - 1) of minuend and subtrahend.
     """
     size, further = _at_least_two(n), _floats(runs)
-    paired, one, other = (_floats(spread) ** 2 for spread in (sd, sd_minuend, sd_subtrahend))
-    error = np.sqrt(paired / size + np.maximum(paired, one + other) / further)
+    difference = _floats(mean) - _floats(value)
     smallest_p = 1 / special.binom(size + further, size)
+    if not arms:
+        error = _floats(sd) * np.sqrt(1 / size + 1 / further)
+        return Estimate(difference, error, size - 1, smallest_p)
+    paired, one, other = (_floats(spread) ** 2 for spread in (sd, *arms))
+    error = np.sqrt(paired / size + np.maximum(paired, one + other) / further)
     df = _paired_prediction_df(paired, one, other, size, further)
-    return Estimate(_floats(mean) - _floats(value), error, df, smallest_p)
+    return Estimate(difference, error, df, smallest_p)
 
 
 def _paired_prediction_df(

@@ -13,12 +13,13 @@ import numpy as np
 import pandas as pd
 
 from hamjepa_audit.params.audit import AuditParams
-from hamjepa_audit.statistics.comparison import Hypotheses, family_sizes, prediction
+from hamjepa_audit.statistics.comparison import Hypotheses, family_sizes
 from hamjepa_audit.statistics.decision_tables import Verdict
 from hamjepa_audit.statistics.hypothesis_tests import (
     Array,
     Estimate,
     one_sample,
+    prediction_test,
     welch,
 )
 from hamjepa_audit.statistics.power import detectable, power_to_show
@@ -132,6 +133,7 @@ def beyond_margin_tests(
     """
     distance, sd, runs = abs(deviation) - row["margin"], row["sd"], row["paper_n"]
     if np.isnan(row["paper_sd"]):
-        spreads = [row[name] for name in arms]
-        return [PlannedTest(prediction(distance, sd, seeds, 0.0, runs, spreads), level / 2)]
-    return [PlannedTest(welch(distance, sd, seeds, 0.0, row["paper_sd"], runs), level / 2)]
+        truth = prediction_test(distance, sd, seeds, 0.0, runs, *(row[name] for name in arms))
+    else:
+        truth = welch(distance, sd, seeds, 0.0, row["paper_sd"], runs)
+    return [PlannedTest(truth, level / 2)]
