@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.statistics.order import rank_in_order
+from hamjepa_audit.statistics.order import sorted_in_order
 from hamjepa_audit.statistics.summaries import READOUTS
 
 ACCURACIES = ("knn_top1@20", "linear_probe_top1")
@@ -19,16 +19,9 @@ LEADING = (*ACCURACIES, "effective_rank")
 OVERVIEW = (*LEADING, "participation_ratio", "cosine_mean", "feature_norm_mean")
 """The metrics of the overview and of the forest plot of differences, in this order."""
 
-SORTED_BY = [
-    "study",
-    "dataset",
-    "epochs",
-    "checkpoint_epoch",
-    "arm",
-    "readout",
-    "metric",
-    "seed",
-]
+SORTED_BY = (
+    "study", "dataset", "epochs", "checkpoint_epoch", "arm", "readout", "metric", "seed",
+)  # fmt: skip
 
 
 def in_reading_order(frame: pd.DataFrame, arm_order: Sequence[str]) -> pd.DataFrame:
@@ -37,16 +30,10 @@ def in_reading_order(frame: pd.DataFrame, arm_order: Sequence[str]) -> pd.DataFr
     Raises:
         UserError: `frame` has an arm that `arm_order` lacks, or an unknown readout.
     """
-
-    def key(column: "pd.Series[Any]") -> "pd.Series[Any]":
-        if column.name == "arm":
-            return rank_in_order(column, arm_order)
-        if column.name == "readout":
-            return rank_in_order(column, READOUTS)
-        return column.map(_by_number) if column.name == "metric" else column
-
     by = [name for name in SORTED_BY if name in frame]
-    return frame.sort_values(by, key=key, kind="stable").reset_index(drop=True)
+    metrics = sorted(frame["metric"].unique(), key=_by_number) if "metric" in by else []
+    orders = {"arm": arm_order, "readout": READOUTS, "metric": metrics}
+    return sorted_in_order(frame, by, orders)
 
 
 def _by_number(name: str) -> str:

@@ -21,7 +21,7 @@ from hamjepa_audit.reporting.names import metric_title, with_unit
 from hamjepa_audit.reporting.order import LEADING, final_checkpoint
 from hamjepa_audit.reporting.page_claims import Titles
 from hamjepa_audit.reporting.tables import overview_displayed
-from hamjepa_audit.statistics.order import rank_in_order
+from hamjepa_audit.statistics.order import sorted_in_order
 
 SHORT = 12
 """The number of characters that are shown of a digest or commit."""
@@ -152,11 +152,7 @@ def _last_against(differences: pd.DataFrame, arms: Sequence[str]) -> pd.DataFram
         return differences
     rows = final_checkpoint(differences)
     rows = rows[(rows["subtrahend_arm"] == arms[0]) & rows["metric"].isin(LEADING)]
-    return rows.sort_values(
-        ["epochs", "minuend_arm"],
-        key=lambda column: rank_in_order(column, arms) if column.name == "minuend_arm" else column,
-        kind="stable",
-    )
+    return sorted_in_order(rows, ["epochs", "minuend_arm"], {"minuend_arm": arms})
 
 
 def _difference(row: Row | None) -> str:

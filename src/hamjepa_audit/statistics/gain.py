@@ -9,7 +9,7 @@ import pandas as pd
 from hamjepa_audit.params.studies import GainParams
 from hamjepa_audit.statistics.equivalence import tost
 from hamjepa_audit.statistics.hypothesis_tests import one_sample
-from hamjepa_audit.statistics.order import rank_in_order
+from hamjepa_audit.statistics.order import sorted_in_order
 from hamjepa_audit.statistics.paired import paired_differences
 from hamjepa_audit.statistics.summaries import READOUTS, side_by_side, summarise
 
@@ -91,10 +91,7 @@ def gain(
         of_reference = _read(found[found["subtrahend_arm"] == reference], confidence, equivalence)
         table = _with_differences(table, of_reference, reference, params.accuracies)
     table = _with_dynamics(table, final)
-    orders = {"arm": arm_order, "readout": READOUTS}
-    return table.sort_values(
-        ROW, key=lambda x: rank_in_order(x, orders[x.name]) if x.name in orders else x
-    ).reset_index(drop=True)
+    return sorted_in_order(table, ROW, {"arm": arm_order, "readout": READOUTS})
 
 
 def _read(differences: pd.DataFrame, confidence: float, equivalence: Equivalence) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import pandas as pd
 
 from hamjepa_audit.errors import UserError, nearest
 from hamjepa_audit.statistics.hypothesis_tests import one_sample, statistic, two_sided
-from hamjepa_audit.statistics.order import rank_in_order
+from hamjepa_audit.statistics.order import rank_in_order, sorted_in_order
 from hamjepa_audit.statistics.summaries import READOUTS, ROUNDING, checked, interval
 
 COMPARISON = ["study", "dataset", "epochs", "checkpoint_epoch", "metric", "unit"]
@@ -52,7 +52,14 @@ def paired_differences(
     result = every.merge(common, how="left", on=[*COMPARISON, *SIDES], validate="one_to_one")
     result["n"] = result["n"].fillna(0).astype("int64")
     result = _tested(result, confidence)
-    return _in_order(result, arm_order)[[*COMPARISON, *SIDES, *_NUMBERS]]
+    orders = {
+        "minuend_arm": arm_order[::-1],
+        "subtrahend_arm": arm_order,
+        "minuend_readout": READOUTS,
+        "subtrahend_readout": READOUTS,
+    }
+    ordered = sorted_in_order(result, [*COMPARISON, *orders], orders)
+    return ordered[[*COMPARISON, *SIDES, *_NUMBERS]]
 
 
 _NUMBERS = ["n", "mean_difference", "sd", "confidence", "ci_low", "ci_high", "t", "p"]
@@ -105,16 +112,3 @@ def _tested(result: pd.DataFrame, confidence: float) -> pd.DataFrame:
     found = one_sample(mean, sd, n)
     numbers = {"ci_low": low, "ci_high": high, "t": statistic(found), "p": two_sided(found)}
     return result.assign(confidence=confidence, **numbers)
-
-
-def _in_order(result: pd.DataFrame, arm_order: Sequence[str]) -> pd.DataFrame:
-    ranks = pd.DataFrame(
-        {
-            "minuend": rank_in_order(result["minuend_arm"], arm_order[::-1]),
-            "subtrahend": rank_in_order(result["subtrahend_arm"], arm_order),
-            "minuend_part": rank_in_order(result["minuend_readout"], READOUTS),
-            "subtrahend_part": rank_in_order(result["subtrahend_readout"], READOUTS),
-        }
-    )
-    keyed = pd.concat([result, ranks], axis=1)
-    return keyed.sort_values([*COMPARISON, *ranks.columns]).reset_index(drop=True)

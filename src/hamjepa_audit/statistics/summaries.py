@@ -12,15 +12,8 @@ from hamjepa_audit.errors import UserError
 from hamjepa_audit.metrics import METRICS_SCHEMA
 
 CONDITION = [
-    "study",
-    "dataset",
-    "arm",
-    "epochs",
-    "checkpoint_epoch",
-    "readout",
-    "metric",
-    "unit",
-]
+    "study", "dataset", "arm", "epochs", "checkpoint_epoch", "readout", "metric", "unit",
+]  # fmt: skip
 """The columns that define a condition, within which seeds are averaged."""
 
 SPLIT = ("q", "p", "qp")
