@@ -72,13 +72,13 @@ class Runs:
         return self.seeds.correlations(self.study, self.epochs, arm, readout, metrics)
 
 
-def minus(one: "pd.Series[float]", other: "pd.Series[float]") -> "pd.Series[float]":
-    """Differences by seed, for the seeds that both sides have, free of rounding noise.
+def minus(one: "pd.Series[float]", other: "pd.Series[float]") -> Array:
+    """Differences, shape (n,), for the seeds that both sides have, free of rounding noise.
 
     The operands are measured values or weighted means of them. Differences as operands would have
     larger rounding errors than their sizes suggest.
     """
-    return Pairs.of(one, other).differences
+    return _array(Pairs.of(one, other).differences)
 
 
 def symplectic_drives_knn(runs: Runs, mlp_arm: str = "mlp") -> list[Part]:
@@ -92,12 +92,12 @@ def symplectic_drives_knn(runs: Runs, mlp_arm: str = "mlp") -> list[Part]:
     for metric, name in (("knn_top1@20", "kNN"), ("linear_probe_top1", "probe")):
         hamjepa, mlp = runs.of("hamjepa", "q", metric), runs.of(mlp_arm, "q", metric)
         sigreg = runs.of("sigreg", "all", metric)
-        gain = _array(minus(hamjepa, sigreg))
+        gain = minus(hamjepa, sigreg)
         parts.append(Part(f"{name} gain of hamjepa q over sigreg", gain, low=0))
         share = runs.thresholds.most if name == "kNN" else runs.thresholds.little
         # hamjepa - mlp - share (hamjepa - sigreg) as one difference of accuracies.
         left = ((1 - share) * hamjepa + share * sigreg).dropna()
-        beyond = _array(minus(left, mlp))
+        beyond = minus(left, mlp)
         what = f"{name} gain lost with the mlp, minus {share:.3g} of the gain"
         parts.append(Part(what, beyond, *((0, INFINITY) if name == "kNN" else (-INFINITY, 0))))
     return parts
@@ -107,10 +107,8 @@ def q_is_content(runs: Runs) -> list[Part]:
     """HamJEPA's kNN@20: q is at most negligibly below qp, and qp is above p."""
     q, p, qp = (runs.of("hamjepa", part, "knn_top1@20") for part in ("q", "p", "qp"))
     return [
-        Part(
-            "kNN of hamjepa q - qp", _array(minus(q, qp)), low=-runs.thresholds.negligible_accuracy
-        ),
-        Part("kNN of hamjepa qp - p", _array(minus(qp, p)), low=0),
+        Part("kNN of hamjepa q - qp", minus(q, qp), low=-runs.thresholds.negligible_accuracy),
+        Part("kNN of hamjepa qp - p", minus(qp, p), low=0),
     ]
 
 
@@ -125,8 +123,8 @@ def knn_decays_for_sigreg(runs: Runs) -> list[Part]:
         raise NotMeasured(f"no kNN accuracies of sigreg both at k <= {limit} and at larger k")
     peak = minus(sweep[small].max(axis=1), sweep[large].max(axis=1))
     what = f"best kNN of sigreg at k <= {limit} - best at larger k"
-    return [Part(what, _array(peak), low=0)] + [
-        Part(f"sigreg, kNN@{one} - kNN@{next_}", _array(minus(sweep[one], sweep[next_])), low=0)
+    return [Part(what, peak, low=0)] + [
+        Part(f"sigreg, kNN@{one} - kNN@{next_}", minus(sweep[one], sweep[next_]), low=0)
         for one, next_ in itertools.pairwise(large)
     ]
 
@@ -136,8 +134,8 @@ def rank_not_collapsed(runs: Runs) -> list[Part]:
     sigreg = runs.of("sigreg", "all", "effective_rank")
     q, p = (minus(runs.of("hamjepa", part, "effective_rank"), sigreg) for part in ("q", "p"))
     return [
-        Part("effective rank of hamjepa q - sigreg", _array(q), low=0),
-        Part("effective rank of hamjepa p - sigreg", _array(p), high=0),
+        Part("effective rank of hamjepa q - sigreg", q, low=0),
+        Part("effective rank of hamjepa p - sigreg", p, high=0),
     ]
 
 
@@ -203,7 +201,7 @@ def qp_redundant(runs: Runs) -> list[Part]:
     parts = []
     for metric, name in (("knn_top1@20", "kNN"), ("linear_probe_top1", "probe")):
         sigreg, hamjepa = (
-            _array(minus(runs.of(arm, "qp", metric), runs.of(arm, "q", metric)))
+            minus(runs.of(arm, "qp", metric), runs.of(arm, "q", metric))
             for arm in ("sigreg", "hamjepa")
         )
         parts.append(Part(f"{name} of sigreg qp - q", sigreg, low=0))
