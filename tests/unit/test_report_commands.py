@@ -118,7 +118,7 @@ def test_figures_are_of_the_arms_that_the_study_draws(
     calls = recorded(monkeypatch, figures, "study_figures")
     assert audit(monkeypatch, capsys, "figures", "--study", STUDY)[0] == 0
     (call,) = calls
-    assert (call["arm_order"], call["confidence"]) == (drawn, 0.8)
+    assert (list(call["arms"].order), call["confidence"]) == (drawn, 0.8)
     assert all(set(call[kind]["arm"]) == set(drawn) for kind in ("metrics", "curves", "history"))
 
 
@@ -168,7 +168,7 @@ def test_the_gain_is_read_as_the_parameters_say(
     edit(place / "params/statistics.yaml", "minimum_seeds", minimum_seeds)
     for module, name in ((gain_figures, "sensitivity"), (gain_figures, "what_carries_the_gain")):
         recorded(monkeypatch, module, name)
-    recorded(monkeypatch, gain_figures, "save", [])
+    recorded(monkeypatch, gain_figures, "save_all", [])
     assert audit(monkeypatch, capsys, "gain", "--study", CONTROLS)[0] == 0
     found = read_parquet(LAYOUT.tables(CONTROLS) / "gain.parquet").to_pandas()
     order = [arm.name for arm in load_study(LAYOUT.params, CONTROLS).arms]
@@ -182,10 +182,11 @@ def test_figures_of_the_gain_show_the_arms_of_a_setting_at_the_end_of_runs_of_on
 ) -> None:
     bars = recorded(monkeypatch, gain_figures, "what_carries_the_gain")
     curves = recorded(monkeypatch, gain_figures, "sensitivity")
-    saved = recorded(monkeypatch, gain_figures, "save", [])
+    saved = recorded(monkeypatch, gain_figures, "save_all", [])
     assert audit(monkeypatch, capsys, "gain", "--study", CONTROLS)[0] == 0
     names = ("what_carries_the_gain", "leapfrog_sensitivity", "sigreg_sensitivity")
-    assert {call["name"] for call in saved} == {f"{x}_e{n}" for x in names for n in (8, 16)}
+    (written,) = (call["figures"] for call in saved)
+    assert set(written) == {f"{x}_e{n}" for x in names for n in (8, 16)}
     assert [set(call["table"]["epochs"]) for call in bars] == [{8}, {16}]
     assert all(set(call["margins"].values()) == {4.0} for call in bars)
     assert all(call["confidence"] == 0.8 for call in (*bars, *curves))

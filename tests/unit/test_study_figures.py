@@ -127,7 +127,7 @@ def test_study_figures_are_reproducible(data, tmp_path: Path, monkeypatch) -> No
         return frame[frame["arm"] == "sigreg"]
 
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")
-    written = study_figures(*map(arm, data), ORDER, synthetic.TITLES, tmp_path / "one", 0.95)
+    written = study_figures(*map(arm, data), ARMS, tmp_path / "one", 0.95)
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1000000000")
     again = [
         *save(drawn.knn_sweep(arm(data[0]), ARMS, 0.95), tmp_path / "two", "knn_sweep_e12"),
@@ -161,5 +161,5 @@ def test_figures_refuse_what_they_cannot_show(data, tmp_path: Path) -> None:
         (history.assign(epochs=30), "training_curves"),
     ):
         with pytest.raises(UserError, match=word):
-            study_figures(metrics, curves, bad, ORDER, synthetic.TITLES, tmp_path, 0.95)
+            study_figures(metrics, curves, bad, ARMS, tmp_path, 0.95)
     assert not list(tmp_path.iterdir())

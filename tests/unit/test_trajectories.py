@@ -153,12 +153,12 @@ def test_wide_intervals_stretch_no_axis_beyond_what_is_possible() -> None:
 
 def test_figures_are_written_and_repeat_themselves(tmp_path: Path) -> None:
     frame = metrics()
-    written = trajectory_figures(frame, list(ARMS), TITLES, tmp_path / "a", 0.95, RANK)
+    written = trajectory_figures(frame, Arms.of(list(ARMS), TITLES), tmp_path / "a", 0.95, RANK)
     assert [path.name for path in written] == [
         f"{name}_e{EPOCHS}.{ending}" for name in ALONG_TRAINING for ending in ("png", "pdf")
     ]
     shuffled = frame.sample(frac=1, random_state=0)
-    again = trajectory_figures(shuffled, list(ARMS), TITLES, tmp_path / "b", 0.95, RANK)
+    again = trajectory_figures(shuffled, Arms.of(list(ARMS), TITLES), tmp_path / "b", 0.95, RANK)
     assert [sha256_file(x) for x in written] == [sha256_file(x) for x in again]
 
 
@@ -177,7 +177,7 @@ def test_along_training_every_metric_has_a_row_of_its_own(readouts: tuple[str, .
 def test_without_checkpoints_along_the_way_there_are_no_such_figures(tmp_path: Path) -> None:
     last = metrics()
     last = last[last["checkpoint_epoch"] == EPOCHS]
-    assert trajectory_figures(last, list(ARMS), TITLES, tmp_path, 0.95, RANK) == []
+    assert trajectory_figures(last, Arms.of(list(ARMS), TITLES), tmp_path, 0.95, RANK) == []
     assert not list(tmp_path.iterdir())
 
 

@@ -91,6 +91,7 @@ def figures(context: typer.Context, study: Study) -> None:
     from hamjepa_audit.params import load_study
     from hamjepa_audit.params.audit import load_audit
     from hamjepa_audit.plans.figures import has_trajectories
+    from hamjepa_audit.reporting.drawing import Arms
     from hamjepa_audit.reporting.figures import study_figures
     from hamjepa_audit.reporting.trajectory_figures import trajectory_figures
 
@@ -100,24 +101,15 @@ def figures(context: typer.Context, study: Study) -> None:
         kind: read_parquet(layout.study_table(study, kind), schema).to_pandas()
         for kind, schema in LONG_TABLES.items()
     }
-    order = params.drawn_arms
-    frames = {kind: frame[frame["arm"].isin(order)] for kind, frame in frames.items()}
-    titles = params.arm_titles
-    study_figures(
-        **frames,
-        arm_order=order,
-        titles=titles,
-        folder=layout.figures(study),
-        confidence=params.statistics.confidence,
-    )
+    arms = Arms.of(params.drawn_arms, params.arm_titles)
+    frames = {kind: frame[frame["arm"].isin(arms.order)] for kind, frame in frames.items()}
+    folder, confidence = layout.figures(study), params.statistics.confidence
+    study_figures(**frames, arms=arms, folder=folder, confidence=confidence)
     if has_trajectories(params):
         # The verdict on rank and accuracy uses the same metric.
         rank = load_audit(layout.params).our_metric("effective_rank")
-        confidence = params.statistics.confidence
-        trajectory_figures(
-            frames["metrics"], order, titles, layout.figures(study), confidence, rank
-        )
-    typer.echo(layout.figures(study))
+        trajectory_figures(frames["metrics"], arms, folder, confidence, rank)
+    typer.echo(folder)
 
 
 COMMANDS = (collect, metrics, tables, provenance, figures)

@@ -21,7 +21,7 @@ from hamjepa_audit.reporting.style import (
     legend,
     logarithmic_ticks,
     panels,
-    save,
+    save_all,
     styled,
 )
 from hamjepa_audit.statistics.decision_tables import Verdict
@@ -69,12 +69,6 @@ def audit_figures(
         arms: the arms shown, the baseline first.
         params: confidence, margins and power.
         folder: where the files go.
-
-    Returns:
-        The files written.
-
-    Raises:
-        UserError: a file can't be written.
     """
     draw = {
         "claims": lambda epochs: claim_forest(at_epochs(claims, epochs), arms, params.confidence),
@@ -88,7 +82,7 @@ def audit_figures(
         for epochs, names in wanted.items()
         for name in names
     }
-    return [file for name, figure in figures.items() for file in save(figure, folder, name)]
+    return save_all(figures, folder)
 
 
 def at_epochs(table: pd.DataFrame, epochs: int) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """The figures of a study, which compare the arms at one number of epochs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from hamjepa_audit.reporting.style import (
     legend,
     logarithmic_ticks,
     panels,
-    save,
+    save_all,
     styled,
 )
 from hamjepa_audit.statistics import paired_differences, summarise
@@ -53,8 +53,7 @@ def study_figures(
     metrics: pd.DataFrame,
     curves: pd.DataFrame,
     history: pd.DataFrame,
-    arm_order: Sequence[str],
-    titles: Mapping[str, str],
+    arms: Arms,
     folder: Path,
     confidence: float,
 ) -> list[Path]:
@@ -64,18 +63,13 @@ def study_figures(
         metrics: METRICS_SCHEMA, one study.
         curves: CURVES_SCHEMA, the same study.
         history: HISTORY_SCHEMA, the same study.
-        arm_order: every arm, in the order of the legend; an arm's place decides its colour.
-        titles: each arm's name in the legend.
+        arms: every arm in them.
         folder: where the files go.
         confidence: level of the intervals, in (0, 1).
 
-    Returns:
-        The files written.
-
     Raises:
         UserError: the tables are not of one study, lack a number of epochs that `metrics` has,
-            have no rows at the last epoch, or contain an arm that is not in `arm_order` or
-            `titles`; or a file can't be written.
+            have no rows at the last epoch, or contain an arm that is not in `arms`.
     """
     studies = {single(table, "study") for table in (metrics, curves, history)}
     if len(studies) > 1:
@@ -89,7 +83,6 @@ def study_figures(
         "norm_histograms": (curves, norm_histograms),
         "training_curves": (history, training_curves),
     }
-    arms = Arms.of(arm_order, titles)
     figures = {}
     for epochs in sorted(set(metrics["epochs"])):
         for name, (table, draw) in kinds.items():
@@ -99,8 +92,7 @@ def study_figures(
                     f"no run of {epochs} epochs to draw {name} from; collect the tables again"
                 )
             figures[f"{name}_e{epochs}"] = draw(rows, arms)
-    # All are drawn before the first is written: a study has all its figures or none.
-    return [file for name, figure in figures.items() for file in save(figure, folder, name)]
+    return save_all(figures, folder)
 
 
 @styled

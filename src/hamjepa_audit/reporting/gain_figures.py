@@ -20,7 +20,7 @@ from hamjepa_audit.reporting.style import (
     WIDTH,
     legend,
     panels,
-    save,
+    save_all,
     styled,
 )
 from hamjepa_audit.statistics import summarise
@@ -66,12 +66,6 @@ def write_gain_figures(
         study: its parameters.
         margins: the equivalence margin of each accuracy, in its unit.
         folder: where the files go.
-
-    Returns:
-        The files written.
-
-    Raises:
-        UserError: a file can't be written.
     """
     titles = study.arm_titles
     sides, confidence = study.statistics.gain, study.statistics.confidence
@@ -91,8 +85,7 @@ def write_gain_figures(
                 rows = _of_settings(final[final["epochs"] == epochs], settings, sides)
                 figure = sensitivity(rows, settings, sides, titles, confidence)
             figures[f"{name}_e{epochs}"] = figure
-    # All are drawn before the first is written: a study has all its figures or none.
-    return [file for name, figure in figures.items() for file in save(figure, folder, name)]
+    return save_all(figures, folder)
 
 
 def _of_settings(rows: pd.DataFrame, settings: Settings, sides: GainParams) -> pd.DataFrame:

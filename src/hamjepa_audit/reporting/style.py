@@ -1,6 +1,6 @@
 """The style of all figures, and how they are written: the same numbers give the same bytes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,11 @@ def legend(figure: Figure, note: str, columns: int = 4) -> None:
         ncols=min(columns, len(handles)),
         title=note,
     )
+
+
+def save_all(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
+    """Writes figures by their names, all of them drawn: a study has all its figures or none."""
+    return [file for name, figure in figures.items() for file in save(figure, folder, name)]
 
 
 @styled

@@ -10,7 +10,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from hamjepa_audit.params.claims import ToyTransport
-from hamjepa_audit.reporting.style import COLOURS, legend, panels, save, styled
+from hamjepa_audit.reporting.style import COLOURS, legend, panels, save_all, styled
 from hamjepa_audit.reporting.theory_tables import setup_title
 
 TITLES = {
@@ -37,19 +37,7 @@ DRIFT_RANGE = (1e-4, 1e1)
 def theory_figures(
     numbers: Mapping[str, pd.DataFrame], claim: ToyTransport, folder: Path
 ) -> list[Path]:
-    """Writes the five figures as NAME.png and NAME.pdf.
-
-    Args:
-        numbers: frames of `theory_schemas.NUMBERS`.
-        claim: the paper's toy experiment.
-        folder: where the files go.
-
-    Returns:
-        The files written.
-
-    Raises:
-        UserError: a file can't be written.
-    """
+    """Writes the five figures of the frames of `theory_schemas.NUMBERS`, as NAME.png and .pdf."""
     figures = {
         "toy_transport": toy_transport(
             numbers["toy_transport_states"], numbers["toy_transport_directions"], claim
@@ -59,7 +47,7 @@ def theory_figures(
         "reversibility": reversibility(numbers["reversibility"]),
         "symplecticity_defect": symplecticity_defect(numbers["symplecticity_defect"]),
     }
-    return [file for name, figure in figures.items() for file in save(figure, folder, name)]
+    return save_all(figures, folder)
 
 
 @styled

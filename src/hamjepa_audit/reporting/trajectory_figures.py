@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from hamjepa_audit.reporting.drawing import Arms, draw_line, lines, note, readout_panels
 from hamjepa_audit.reporting.names import with_unit
 from hamjepa_audit.reporting.order import ACCURACIES, in_reading_order, single
-from hamjepa_audit.reporting.style import label_axes, legend, panels, save, styled
+from hamjepa_audit.reporting.style import label_axes, legend, panels, save_all, styled
 from hamjepa_audit.statistics import summarise
 from hamjepa_audit.statistics.trajectories import rank_correlations
 
@@ -26,19 +26,13 @@ ROOM_PER_LINE = 0.11
 
 
 def trajectory_figures(
-    metrics: pd.DataFrame,
-    arm_order: Sequence[str],
-    titles: Mapping[str, str],
-    folder: Path,
-    confidence: float,
-    rank: str,
+    metrics: pd.DataFrame, arms: Arms, folder: Path, confidence: float, rank: str
 ) -> list[Path]:
     """Writes both figures as NAME_eEPOCHS.png and .pdf for numbers of epochs with checkpoints.
 
     Args:
         metrics: METRICS_SCHEMA, one study.
-        arm_order: every arm, in the order of the legend; an arm's place decides its colour.
-        titles: each arm's name in the legend.
+        arms: every arm in it.
         folder: where the files go.
         confidence: level of the intervals, in (0, 1).
         rank: the metric that the paper's effective rank is compared with.
@@ -46,17 +40,16 @@ def trajectory_figures(
     Returns:
         The files written; none if only last checkpoints were measured.
     """
-    arms = Arms.of(arm_order, titles)
     figures = {}
     for epochs in sorted(set(metrics["epochs"])):
         rows = metrics[(metrics["epochs"] == epochs) & metrics["metric"].isin([*ACCURACIES, rank])]
         if rows["checkpoint_epoch"].nunique() > 1:
-            rows = in_reading_order(rows, arm_order)
+            rows = in_reading_order(rows, arms.order)
             figures[f"readouts_along_training_e{epochs}"] = along_training(
                 rows, arms, confidence, rank
             )
             figures[f"accuracy_against_rank_e{epochs}"] = against_rank(rows, arms, confidence, rank)
-    return [file for name, figure in figures.items() for file in save(figure, folder, name)]
+    return save_all(figures, folder)
 
 
 @styled
