@@ -12,7 +12,7 @@ from hamjepa_audit.params.audit import AuditParams
 from hamjepa_audit.reporting.drawing import Arms, draw_line, readout_panels
 from hamjepa_audit.reporting.formatting import Row
 from hamjepa_audit.reporting.names import metric_title, readout_title, with_readout
-from hamjepa_audit.reporting.order import ACCURACIES, in_reading_order
+from hamjepa_audit.reporting.order import ACCURACIES, in_reading_order, present
 from hamjepa_audit.reporting.seed_figures import ROW_HEIGHT
 from hamjepa_audit.reporting.style import (
     WIDTH,
@@ -239,7 +239,7 @@ def power_curves(differences: pd.DataFrame, arms: Arms, params: AuditParams) -> 
         rows.rename(columns={"minuend_arm": "arm", "minuend_readout": "readout"}), arms.order
     )
     shown = readout_panels(rows)
-    metrics = [metric for metric in ACCURACIES if (rows["metric"] == metric).any()]
+    metrics = present(ACCURACIES, rows["metric"])
     drawn = [(metric, readout) for metric in metrics for readout in shown]
     figure, axes = panels(max(len(drawn), 1), columns=max(len(shown), 1), sharex=True, sharey=True)
     for axis, (metric, readout) in zip(axes, drawn, strict=False):

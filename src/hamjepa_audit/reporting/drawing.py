@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.reporting.formatting import quantity
 from hamjepa_audit.reporting.names import readout_title
+from hamjepa_audit.reporting.order import present
 from hamjepa_audit.reporting.style import colours
 from hamjepa_audit.statistics.summaries import READOUTS
 
@@ -52,8 +53,8 @@ class Arms(NamedTuple):
 
 def readout_panels(rows: pd.DataFrame) -> list[str]:
     """The panels of a figure: the parts of a state, or the whole where no arm has parts."""
-    present = [readout for readout in READOUTS if (rows["readout"] == readout).any()]
-    return [readout for readout in present if readout != "all"] or present
+    found = present(READOUTS, rows["readout"])
+    return [readout for readout in found if readout != "all"] or found
 
 
 def lines(

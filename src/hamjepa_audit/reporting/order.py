@@ -41,6 +41,12 @@ def _by_number(name: str) -> str:
     return re.sub(r"\d+", lambda digits: digits.group().zfill(9), name)
 
 
+def present(names: Sequence[str], column: "pd.Series[Any]") -> list[str]:
+    """Those of `names` that a column contains, in their order."""
+    found = set(column)
+    return [name for name in names if name in found]
+
+
 def final_checkpoint(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows measured at the last epoch of their run.
 

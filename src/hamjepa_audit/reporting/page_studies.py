@@ -18,7 +18,7 @@ from hamjepa_audit.reporting.formatting import (
     quantity,
 )
 from hamjepa_audit.reporting.names import metric_title, with_unit
-from hamjepa_audit.reporting.order import LEADING, final_checkpoint
+from hamjepa_audit.reporting.order import LEADING, final_checkpoint, present
 from hamjepa_audit.reporting.page_claims import Titles
 from hamjepa_audit.reporting.tables import overview_displayed
 from hamjepa_audit.statistics.order import sorted_in_order
@@ -133,7 +133,7 @@ def _with_titles(table: Display, titles: Titles) -> Display:
 def to_baseline(differences: pd.DataFrame, arms: Sequence[str], titles: Titles) -> Display:
     """The differences of each arm from the first: mean, interval and p, one column per metric."""
     rows = _last_against(differences, arms)
-    metrics = [metric for metric in LEADING if (rows["metric"] == metric).any()]
+    metrics = present(LEADING, rows["metric"])
     units = dict(zip(rows["metric"], rows["unit"], strict=True))
     fields = []
     for (epochs, arm, readout), group in rows.groupby(

@@ -1,8 +1,5 @@
 """Figures of single seeds: the values of each run, and the differences of arms by seed."""
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -11,9 +8,15 @@ from matplotlib.figure import Figure
 from hamjepa_audit.reporting.drawing import Arms, readout_panels, seeds
 from hamjepa_audit.reporting.formatting import quantity
 from hamjepa_audit.reporting.names import readout_title, with_readout, with_unit
-from hamjepa_audit.reporting.order import LEADING, OVERVIEW, final_checkpoint, in_reading_order
+from hamjepa_audit.reporting.order import (
+    LEADING,
+    OVERVIEW,
+    final_checkpoint,
+    in_reading_order,
+    present,
+)
 from hamjepa_audit.reporting.style import WIDTH, label_rows, legend, styled
-from hamjepa_audit.statistics.order import rank_in_order
+from hamjepa_audit.statistics.order import rank_in_order, sorted_in_order
 from hamjepa_audit.statistics.summaries import summarise
 
 ROW_HEIGHT, PANEL_HEIGHT = 0.21, 2.5
@@ -21,16 +24,6 @@ ROW_HEIGHT, PANEL_HEIGHT = 0.21, 2.5
 
 MEAN_OFFSET = 0.28
 """Distance of the mean from the dots of its seeds, in units of the distance between arms."""
-
-
-class Line(NamedTuple):
-    """One line of a forest plot: label, estimate, interval (NaN if there is none) and colour."""
-
-    label: str
-    value: float
-    low: float
-    high: float
-    colour: str
 
 
 @styled
@@ -49,7 +42,7 @@ def seed_dots(metrics: pd.DataFrame, arms: Arms, confidence: float) -> Figure:
         UserError: nothing was measured at the last epoch.
     """
     rows = in_reading_order(final_checkpoint(metrics), arms.order)
-    names = [name for name in LEADING if (rows["metric"] == name).any()]
+    names = present(LEADING, rows["metric"])
     shown = readout_panels(rows)
     figure = Figure(
         figsize=(max(WIDTH * len(shown) / 3, 4.5), PANEL_HEIGHT * max(len(names), 1) + 0.9),
@@ -117,10 +110,12 @@ def difference_forest(differences: pd.DataFrame, arms: Arms) -> Figure:
     baseline = arms.order[0]
     final = differences["checkpoint_epoch"] == differences["epochs"]
     rows = differences[final & (differences["subtrahend_arm"] == baseline)]
-    names = [name for name in OVERVIEW if (rows["metric"] == name).any()]
+    rows = sorted_in_order(rows, ["minuend_arm"], {"minuend_arm": arms.order})
+    names = present(OVERVIEW, rows["metric"])
     if not names:
         return _without_lines(f"No seed has both {arms.titles[baseline]} and another arm")
-    tables = [list(_lines(rows[rows["metric"] == name], arms)) for name in names]
+    tables = [rows[rows["metric"] == name] for name in names]
+    labels = [_labels(table, arms) for table in tables]
     height = ROW_HEIGHT * len(tables[0]) + 0.75
     columns = min(3, len(names))
     number = -(-len(names) // columns)
@@ -128,11 +123,11 @@ def difference_forest(differences: pd.DataFrame, arms: Arms) -> Figure:
     axes = figure.subplots(number, columns, squeeze=False).ravel().tolist()
     for unused in axes[len(names) :]:
         unused.remove()
-    for position, (axis, name, lines) in enumerate(zip(axes, names, tables, strict=False)):
-        axis.set_title(with_unit(name, rows.loc[rows["metric"] == name, "unit"].iloc[0]))
-        forest(axis, lines)
-        first = tables[position - position % columns]
-        if position % columns and [line.label for line in lines] == [line.label for line in first]:
+    for position, (axis, name, table) in enumerate(zip(axes, names, tables, strict=False)):
+        axis.set_title(with_unit(name, table["unit"].iloc[0]))
+        _forest(axis, table, arms)
+        label_rows(axis, labels[position])
+        if position % columns and labels[position] == labels[position - position % columns]:
             axis.tick_params(labelleft=False)  # they stand beside the first of the row
     interval = f", {100 * rows['confidence'].iloc[0]:g}% t interval"
     told = f"mean{interval if rows['ci_low'].notna().any() else ''}"
@@ -143,22 +138,18 @@ def difference_forest(differences: pd.DataFrame, arms: Arms) -> Figure:
     return figure
 
 
-def _lines(rows: pd.DataFrame, arms: Arms) -> Iterator[Line]:
-    """The lines from top to bottom: arms in their order, and for each its readouts in theirs."""
-    for arm in arms.order[1:]:
-        for row in rows[rows["minuend_arm"] == arm].to_dict("records"):
-            label = with_readout(arms.titles[arm], row["minuend_readout"])
-            bounds = (row["mean_difference"], row["ci_low"], row["ci_high"])
-            yield Line(label, *bounds, arms.colours[arm])
-
-
-def forest(axis: Axes, lines: Sequence[Line]) -> None:
-    """Draws lines from top to bottom, each an estimate with its interval, and a line at zero."""
+def _forest(axis: Axes, rows: pd.DataFrame, arms: Arms) -> None:
+    """Draws rows from top to bottom, each an estimate with its interval, and a line at zero."""
     axis.axvline(0, color="0.35", linewidth=0.9, zorder=1)
-    for position, line in enumerate(lines):
-        axis.plot([line.low, line.high], [position] * 2, color=line.colour, linewidth=1.6)
-        axis.plot(line.value, position, "o", color=line.colour, markersize=4.5)
-    label_rows(axis, [line.label for line in lines])
+    for position, row in enumerate(rows.to_dict("records")):
+        colour = arms.colours[row["minuend_arm"]]
+        axis.plot([row["ci_low"], row["ci_high"]], [position] * 2, color=colour, linewidth=1.6)
+        axis.plot(row["mean_difference"], position, "o", color=colour, markersize=4.5)
+
+
+def _labels(rows: pd.DataFrame, arms: Arms) -> list[str]:
+    sides = zip(rows["minuend_arm"], rows["minuend_readout"], strict=True)
+    return [with_readout(arms.titles[arm], readout) for arm, readout in sides]
 
 
 def _without_lines(reason: str) -> Figure:

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from hamjepa_audit.reporting.drawing import Arms, draw_line, lines, note, readout_panels
 from hamjepa_audit.reporting.names import with_unit
-from hamjepa_audit.reporting.order import ACCURACIES, in_reading_order, single
+from hamjepa_audit.reporting.order import ACCURACIES, in_reading_order, present, single
 from hamjepa_audit.reporting.style import label_axes, legend, panels, save_all, styled
 from hamjepa_audit.statistics import summarise
 from hamjepa_audit.statistics.trajectories import rank_correlations
@@ -68,9 +68,9 @@ def along_training(metrics: pd.DataFrame, arms: Arms, confidence: float, rank: s
     single(metrics, "epochs")
     summary = summarise(metrics, confidence)
     shown = readout_panels(summary)
-    present = [metric for metric in (*ACCURACIES, rank) if (summary["metric"] == metric).any()]
-    figure, axes = panels(len(shown) * len(present), columns=len(shown), sharex=True)
-    for number, metric in enumerate(present):
+    names = present((*ACCURACIES, rank), summary["metric"])
+    figure, axes = panels(len(shown) * len(names), columns=len(shown), sharex=True)
+    for number, metric in enumerate(names):
         row = axes[number * len(shown) : (number + 1) * len(shown)]
         of_metric = summary[summary["metric"] == metric]
         for axis, arm, line, dashed in lines(row, shown, of_metric, arms):
