@@ -1,11 +1,11 @@
-"""hamjepa-audit audit, consistency, audit-figures: test the paper's claims and draw figures."""
+"""hamjepa-audit audit, consistency, audit-figures, report: verdicts on the paper's claims."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hamjepa_audit.cli.options import Study, layout_of
+from hamjepa_audit.cli.options import Studies, Study, layout_of
 
 
 def audit(
@@ -126,4 +126,13 @@ def audit_figures(context: typer.Context, study: Study) -> None:
     typer.echo(layout.figures(study))
 
 
-COMMANDS = (audit, consistency, audit_figures)
+def report(context: typer.Context, study: Studies) -> None:
+    """Write the HTML page of an audit: verdicts, claims, figures, method and runs."""
+    from hamjepa_audit.reporting.page import write_page
+    from hamjepa_audit.reporting.page_reading import read_page_content
+
+    layout = layout_of(context)
+    typer.echo(write_page(read_page_content(layout, study), layout.page()))
+
+
+COMMANDS = (audit, consistency, audit_figures, report)

@@ -15,9 +15,7 @@ from hamjepa_audit.cli import (
     audit,
     benchmark,
     evaluation,
-    gain,
     inspection,
-    page,
     parameters,
     publication,
     reports,
@@ -44,12 +42,7 @@ LOOKING = "Inspecting parameters and results"
 PANELS = {
     "Data and training": runs.COMMANDS,
     "Measuring": evaluation.COMMANDS,
-    "Tables, figures, verdicts": (
-        *reports.COMMANDS,
-        *gain.COMMANDS,
-        *audit.COMMANDS,
-        *page.COMMANDS,
-    ),
+    "Tables, figures, verdicts": (*reports.COMMANDS, *audit.COMMANDS),
     LOOKING: (*inspection.COMMANDS, *publication.COMMANDS),
     "Theory": theory.COMMANDS,
     "Benchmark": benchmark.COMMANDS,

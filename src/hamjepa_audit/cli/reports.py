@@ -1,10 +1,12 @@
-"""hamjepa-audit collect, metrics, tables, provenance, figures: turn measurements into reports."""
+"""hamjepa-audit collect, metrics, tables, provenance, figures, gain: report measurements."""
 
 from typing import Annotated
 
 import typer
 
 from hamjepa_audit.cli.options import Studies, Study, layout_of, plan_of
+from hamjepa_audit.errors import UserError
+from hamjepa_audit.layout import Layout
 
 
 def collect(context: typer.Context, study: Study) -> None:
@@ -41,8 +43,7 @@ def metrics(context: typer.Context, study: Studies) -> None:
 
 def tables(context: typer.Context, study: Study) -> None:
     """Write a study's tables: every seed, summaries, paired differences and an overview."""
-    from hamjepa_audit.bookkeeping.table_provenance import origin_of
-    from hamjepa_audit.files import read_json, read_parquet
+    from hamjepa_audit.files import read_parquet
     from hamjepa_audit.metrics import METRICS_SCHEMA
     from hamjepa_audit.params import load_study
     from hamjepa_audit.reporting.tables import study_tables
@@ -50,11 +51,17 @@ def tables(context: typer.Context, study: Study) -> None:
     layout = layout_of(context)
     params = load_study(layout.params, study)
     source = read_parquet(layout.study_table(study, "metrics"), METRICS_SCHEMA).to_pandas()
-    selection = layout.selection(study)
-    origin = origin_of(selection, read_json(selection))
-    arms = params.arm_names
-    study_tables(source, arms, params.statistics.confidence, layout.tables(study), origin)
-    typer.echo(layout.tables(study))
+    arms, folder = params.arm_names, layout.tables(study)
+    study_tables(source, arms, params.statistics.confidence, folder, _origin(layout, study))
+    typer.echo(folder)
+
+
+def _origin(layout: Layout, study: str) -> str:
+    """The line that says which selection a study's tables are made from."""
+    from hamjepa_audit.bookkeeping.table_provenance import origin_of
+    from hamjepa_audit.files import read_json
+
+    return origin_of(layout.selection(study), read_json(layout.selection(study)))
 
 
 def provenance(
@@ -112,4 +119,34 @@ def figures(context: typer.Context, study: Study) -> None:
     typer.echo(folder)
 
 
-COMMANDS = (collect, metrics, tables, provenance, figures)
+def gain(context: typer.Context, study: Study) -> None:
+    """Compare every arm with baseline and method (SIGReg and HamJEPA): table and figures."""
+    from hamjepa_audit.files import read_parquet
+    from hamjepa_audit.metrics import METRICS_SCHEMA
+    from hamjepa_audit.params import load_study
+    from hamjepa_audit.params.audit import load_audit
+    from hamjepa_audit.plans.gain import has_gain
+    from hamjepa_audit.reporting.gain_figures import write_gain_figures
+    from hamjepa_audit.reporting.gain_tables import write_gain_table
+    from hamjepa_audit.statistics.gain import Equivalence, gain as gain_of
+
+    layout = layout_of(context)
+    params = load_study(layout.params, study)
+    sides = params.statistics.gain
+    if not has_gain(params):
+        raise UserError(
+            f"study '{study}' lacks the arms for a gain: '{sides.baseline}', '{sides.method}' and "
+            f"at least one other; name another study"
+        )
+    metrics = read_parquet(layout.study_table(study, "metrics"), METRICS_SCHEMA).to_pandas()
+    arms, titles = params.arm_names, params.arm_titles
+    audit = load_audit(layout.params)
+    margins = {metric: audit.absolute_margin(metric) for metric in sides.accuracies}
+    equivalence = Equivalence(margins, audit.minimum_seeds)
+    table = gain_of(metrics, arms, sides, params.statistics.confidence, equivalence)
+    write_gain_figures(metrics, table, params, margins, layout.figures(study))
+    write_gain_table(table, titles, sides, layout.tables(study), _origin(layout, study))
+    typer.echo(layout.tables(study))
+
+
+COMMANDS = (collect, metrics, tables, provenance, figures, gain)
