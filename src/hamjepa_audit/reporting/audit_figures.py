@@ -95,12 +95,8 @@ def claim_forest(claims: pd.DataFrame, arms: Arms, confidence: float) -> Figure:
     """Draws the deviations of our means from the paper's values, in units of each claim's margin.
 
     The grey band marks what counts as equal. Grey bars are the paper's own t intervals, where it
-    gives standard deviations.
-
-    Args:
-        claims: rows of `measurement_claims`, one study and number of epochs.
-        arms: their titles; an arm that is not among them is labelled with its name.
-        confidence: level of the intervals, in (0, 1).
+    gives standard deviations. `claims` are rows of `measurement_claims`, of one study and number of
+    epochs; an arm that is not among `arms` is labelled with its name.
     """
     margin = claims["margin"]
     _, reach = interval(0.0, claims["paper_sd"], claims["paper_n"], confidence)
@@ -127,10 +123,7 @@ def claim_forest(claims: pd.DataFrame, arms: Arms, confidence: float) -> Figure:
 def claim_difference_forest(claims: pd.DataFrame, arms: Arms, confidence: float) -> Figure:
     """Draws the differences that the paper states, and ours with their confidence intervals.
 
-    Args:
-        claims: rows of `difference_claims`, one study and number of epochs.
-        arms: as in `claim_forest`.
-        confidence: level of the intervals, in (0, 1).
+    `claims` are rows of `difference_claims`; the rest is as for `claim_forest`.
     """
     _, reach = interval(0.0, claims["paper_sd"], claims["paper_n"], confidence)
     table = claims.assign(
@@ -224,13 +217,9 @@ def power_curves(differences: pd.DataFrame, arms: Arms, params: AuditParams) -> 
     """Draws the power to show a difference from the baseline as large as the margin, by seeds.
 
     The power is that of the two-sided paired t-test, assuming that the standard deviation of our
-    differences is the true one. There is one row of panels per metric of ACCURACIES and one column
-    per readout; dots mark our numbers of seeds.
-
-    Args:
-        differences: what `paired_differences` returns for one study and number of epochs.
-        arms: the arms shown, the baseline first.
-        params: confidence, margins and the required power.
+    differences (from `paired_differences`, of one study and number of epochs) is the true one.
+    There is one row of panels per metric of ACCURACIES and one column per readout; dots mark our
+    numbers of seeds.
     """
     final = differences["checkpoint_epoch"] == differences["epochs"]
     known = differences["sd"] > 0

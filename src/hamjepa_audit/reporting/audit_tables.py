@@ -28,19 +28,7 @@ def audit_tables(
     CSV and Parquet contain every column in full precision, Markdown and LaTeX the columns on which
     the verdicts rest, rounded (see `formatting.number`). P-values in the latter are Holm-adjusted,
     and their headings name the null hypothesis (H0) that a small p-value speaks against; those on
-    which no verdict rests have none.
-
-    Args:
-        audit: the tables.
-        folder: where the files go.
-        names: the tables to write.
-        origin: a line that says which claims they are made from.
-
-    Returns:
-        The files written, four per table.
-
-    Raises:
-        UserError: a file can't be written.
+    which no verdict rests have none. `origin` is a line that says which claims they are made from.
     """
     tables = audit._asdict()
     return [file for name in names for file in audit_table(name, tables[name], folder, origin)]

@@ -61,12 +61,7 @@ def collect_study(plan: StudyPlan) -> list[Path]:
 
 
 def collect(files: Sequence[Path], schema: pa.Schema, target: Path) -> None:
-    """Writes all rows as one sorted table; the same rows give the same bytes.
-
-    Args:
-        files: Parquet files of exactly `schema`.
-        schema: the schema of a long table.
-        target: the Parquet file to write, atomically.
+    """Writes all rows of files of one schema as a sorted table; the same rows give the same bytes.
 
     Raises:
         UserError: no file is given; a file is missing, unreadable or of another schema; a field is

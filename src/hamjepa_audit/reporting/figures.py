@@ -59,14 +59,6 @@ def study_figures(
 ) -> list[Path]:
     """Writes every figure of a study as NAME_eEPOCHS.png and .pdf, for each number of epochs.
 
-    Args:
-        metrics: METRICS_SCHEMA, one study.
-        curves: CURVES_SCHEMA, the same study.
-        history: HISTORY_SCHEMA, the same study.
-        arms: every arm in them.
-        folder: where the files go.
-        confidence: level of the intervals, in (0, 1).
-
     Raises:
         UserError: the tables are not of one study, lack a number of epochs that `metrics` has,
             have no rows at the last epoch, or contain an arm that is not in `arms`.
@@ -99,12 +91,9 @@ def study_figures(
 def knn_sweep(metrics: pd.DataFrame, arms: Arms, confidence: float) -> Figure:
     """Draws top-1 accuracy (%) against k (logarithmic): mean and t interval over seeds.
 
-    There is one panel per readout; an arm that is read out as a whole is dashed in every panel.
-
-    Args:
-        metrics: METRICS_SCHEMA, one study and number of epochs; the last checkpoint is shown.
-        arms: the arms shown.
-        confidence: level of the band, in (0, 1).
+    There is one panel per readout; an arm that is read out as a whole is dashed in every panel. As
+    in all figures here, the tables are of one study and number of epochs, and the last checkpoint
+    is shown.
 
     Raises:
         UserError: no kNN top-1 at the last epoch, or more than one study or number of epochs.
@@ -132,13 +121,6 @@ def eigenspectra(curves: pd.DataFrame, arms: Arms) -> Figure:
 
     Lines are means, bands the range from minimum to maximum over seeds; panels are as in
     `knn_sweep`. Eigenvalues that are not positive are left out.
-
-    Args:
-        curves: CURVES_SCHEMA, one study and number of epochs; the last checkpoint is shown.
-        arms: the arms shown.
-
-    Raises:
-        UserError: no eigenvalues at the last epoch, or more than one study or number of epochs.
     """
     rows = _curve(curves, arms, "eigenvalue")
     shown = readout_panels(rows)
@@ -168,17 +150,7 @@ def norm_histograms(curves: pd.DataFrame, arms: Arms) -> Figure:
 def _histograms(curves: pd.DataFrame, arms: Arms, curve: str, label: str, counted: str) -> Figure:
     """Draws histograms from quantile points of equal mass of all seeds, with shared bins.
 
-    Panels are as in `knn_sweep`.
-
-    Args:
-        curves: CURVES_SCHEMA, one study and number of epochs; the last checkpoint is shown.
-        arms: the arms shown.
-        curve: name of the curve.
-        label: label of the x axis: what the values are.
-        counted: for the label of the y axis: what each value belongs to.
-
-    Raises:
-        UserError: no such curve at the last epoch, or more than one study or number of epochs.
+    Panels are as in `knn_sweep`. `label` says what the values are, `counted` what each belongs to.
     """
     rows = _curve(curves, arms, curve)
     edges = np.histogram_bin_edges(rows["value"], bins=BINS)
@@ -206,13 +178,6 @@ def training_curves(history: pd.DataFrame, arms: Arms) -> Figure:
     """Draws each unweighted loss term, the gradient norm and the learning rate against the epoch.
 
     Lines are means, bands the range from minimum to maximum over seeds; one panel per term.
-
-    Args:
-        history: HISTORY_SCHEMA, one study and number of epochs.
-        arms: the arms shown.
-
-    Raises:
-        UserError: no rows, or more than one study or number of epochs.
     """
     single(history, "study")
     single(history, "epochs")

@@ -60,12 +60,8 @@ def write_gain_figures(
 ) -> list[Path]:
     """Writes the figures of the gain as NAME_eEPOCHS.png and .pdf, for each number of epochs.
 
-    Args:
-        metrics: METRICS_SCHEMA, one study.
-        table: what `statistics.gain` returns for it.
-        study: its parameters.
-        margins: the equivalence margin of each accuracy, in its unit.
-        folder: where the files go.
+    `table` is what `statistics.gain` returns for the study's `metrics`; `margins` holds the
+    equivalence margin of each accuracy, in its unit.
     """
     titles = study.arm_titles
     sides, confidence = study.statistics.gain, study.statistics.confidence
@@ -107,14 +103,8 @@ def what_carries_the_gain(
     """Draws for each arm its paired differences from both references, and its map's behaviour.
 
     Only whole states are shown, because every arm has one and all have the same size. There is one
-    row per arm.
-
-    Args:
-        table: what `statistics.gain` returns for one number of epochs, in the order of the rows.
-        titles: the name of each arm.
-        params: the references and accuracies with which the table was made.
-        confidence: level of the intervals, in (0, 1).
-        margins: the equivalence margin of each accuracy, in its unit.
+    row per arm, in the order of `table`, which is what `statistics.gain` returns, for one number of
+    epochs.
     """
     rows = table[table["readout"].isin(WHOLE)].reset_index(drop=True)
     height = ROW_HEIGHT * len(rows) + 1.5
@@ -176,15 +166,9 @@ def sensitivity(
     """Draws accuracies and dynamics against settings: mean and t interval over seeds.
 
     Accuracies are shown as paired differences from the paper's setting, because the variation that
-    all settings share would hide their effect. Other metrics are shown as measured.
-
-    Args:
-        metrics: METRICS_SCHEMA, one study, number of epochs and checkpoint; each metric is a column
-            of panels, in the order of first occurrence.
-        settings: each is a row of panels.
-        sides: the references, one of which has the paper's value of a setting.
-        titles: the name of each reference.
-        confidence: level of the band, in (0, 1).
+    all settings share would hide their effect. Other metrics are shown as measured. Each setting is
+    a row of panels; each metric of the table, which is of one number of epochs and checkpoint, is a
+    column, in the order of first occurrence.
     """
     names = list(metrics["metric"].unique())
     figure, axes = panels(len(settings) * len(names), columns=len(names))

@@ -43,18 +43,8 @@ def write_gain_table(
 ) -> list[Path]:
     """Writes the table `gain`: CSV and Parquet in full precision, Markdown and LaTeX rounded.
 
-    Args:
-        table: what `statistics.gain` returns.
-        titles: the name of each arm.
-        params: the references and accuracies with which the table was made.
-        folder: where the files go.
-        origin: a line that says what the table was made of.
-
-    Returns:
-        The four files.
-
-    Raises:
-        UserError: a file can't be written.
+    `table` is what `statistics.gain` returns for `params`; `origin` is a line that says what it was
+    made of.
     """
     columns = [
         Column("Arm", lambda row: titles[row["arm"]]),

@@ -10,10 +10,7 @@ SIGNIFICANT_DIGITS = 6
 
 
 def headlines(metrics: pd.DataFrame) -> dict[str, Any]:
-    """Means over seeds of the overview's metrics at the last epoch.
-
-    Args:
-        metrics: the long metric table (METRICS_SCHEMA) of one or more studies.
+    """Means over seeds of the overview's metrics at the last epoch, of one or more studies.
 
     Returns:
         Nested mappings study -> ARM-eEPOCHS -> readout -> metric -> mean, in the metric's unit.
@@ -32,11 +29,7 @@ def headlines(metrics: pd.DataFrame) -> dict[str, Any]:
 
 
 def accuracies(means: dict[str, Any]) -> pd.DataFrame:
-    """One row per study, arm, number of epochs and readout, with its accuracies in percent.
-
-    Args:
-        means: what `headlines` returns.
-    """
+    """The accuracies in what `headlines` returns, in percent: a row per condition and readout."""
     rows = [
         {"run": f"{study} {runs} {readout}"} | {name: values.get(name) for name in ACCURACIES}
         for study, below in means.items()

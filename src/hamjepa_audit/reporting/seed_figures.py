@@ -28,15 +28,11 @@ MEAN_OFFSET = 0.28
 
 @styled
 def seed_dots(metrics: pd.DataFrame, arms: Arms, confidence: float) -> Figure:
-    """Draws the value of every seed, and means with t intervals.
+    """Draws the value of every seed at the last checkpoint, and means with t intervals.
 
     A grey line joins the runs of a seed. There is one row of panels per metric of LEADING and one
-    column per readout; an arm that is read out as a whole is in every column.
-
-    Args:
-        metrics: METRICS_SCHEMA, one study and number of epochs; the last checkpoint is shown.
-        arms: the arms shown.
-        confidence: level of the intervals, in (0, 1).
+    column per readout; an arm that is read out as a whole is in every column. `metrics` are of one
+    study and number of epochs.
 
     Raises:
         UserError: nothing was measured at the last epoch.
@@ -101,11 +97,8 @@ def _draw_seeds(axis: Axes, rows: pd.DataFrame, summary: pd.DataFrame, arms: Arm
 def difference_forest(differences: pd.DataFrame, arms: Arms) -> Figure:
     """Draws the differences of every arm from the baseline, paired by seed, with their intervals.
 
-    There is one panel per metric of OVERVIEW and one line per arm and readout.
-
-    Args:
-        differences: what `paired_differences` returns for one study and number of epochs.
-        arms: the arms shown, the baseline first.
+    There is one panel per metric of OVERVIEW and one line per arm and readout. `differences` come
+    from `paired_differences`, for one study and number of epochs.
     """
     baseline = arms.order[0]
     final = differences["checkpoint_epoch"] == differences["epochs"]

@@ -65,15 +65,10 @@ def colours(arm_order: Sequence[str]) -> dict[str, str]:
 
 
 def panels(number: int, columns: int = COLUMNS, **subplots: Any) -> tuple[Figure, list[Axes]]:
-    """A figure with panels in rows.
+    """A figure with `number` panels, and its axes row by row.
 
-    Args:
-        number: number of panels, at least 1.
-        columns: panels per row; the figure is WIDTH wide with COLUMNS of them, wider with more.
-        subplots: arguments for matplotlib's `Figure.subplots`.
-
-    Returns:
-        The figure and its axes, row by row.
+    It is WIDTH wide with COLUMNS panels per row, wider with more. `subplots` are arguments for
+    matplotlib's `Figure.subplots`.
     """
     columns = min(columns, number)
     rows = -(-number // columns)
@@ -133,14 +128,7 @@ def save_all(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
 
 @styled
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Writes NAME.png (200 dpi) and NAME.pdf atomically, without dates or versions in them.
-
-    Returns:
-        The two files.
-
-    Raises:
-        UserError: a file can't be written.
-    """
+    """Writes NAME.png (200 dpi) and NAME.pdf atomically, without dates or versions in them."""
     metadata: dict[str, dict[str, Any]] = {
         "png": {"Software": None},
         "pdf": {"CreationDate": None, "Creator": None, "Producer": None},

@@ -41,16 +41,9 @@ def study_tables(
 ) -> list[Path]:
     """Writes a study's tables `seeds`, `summary`, `differences` and `overview`.
 
-    Args:
-        metrics: the long metric table (METRICS_SCHEMA) of one study.
-        arm_order: every arm in `metrics`, baseline first: determines the order of the rows, and
-            which arm is subtracted from which (see `paired_differences`).
-        confidence: level of the intervals, in (0, 1).
-        folder: where the files go.
-        origin: a line that says what the tables were made of.
-
-    Returns:
-        The files written.
+    `arm_order` has every arm in `metrics`, baseline first: it determines the order of the rows, and
+    which arm is subtracted from which (see `paired_differences`). `origin` is a line that says what
+    the tables were made of.
 
     Raises:
         UserError: `metrics` is unusable (see `statistics.checked`), has no rows, several studies,
@@ -83,22 +76,12 @@ def write_tables(
     (a booktabs tabular) have rounded numbers: 2 decimals in rows whose `unit` is percent, otherwise
     4 significant digits; for `p` 3 significant digits or '<0.001'. All but CSV contain `origin`, as
     a comment or as metadata. `note` is below the Markdown table, and a comment in LaTeX.
-
-    Returns:
-        The four files.
-
-    Raises:
-        UserError: a file can't be written.
     """
     return write_displayed(frame, displayed(frame), folder, name, origin, note)
 
 
 def overview(summary: pd.DataFrame, arm_order: Sequence[str]) -> pd.DataFrame:
     """The main metrics at the last epoch, one row per arm, number of epochs and readout.
-
-    Args:
-        summary: what `statistics.summarise` returns.
-        arm_order: order of the arms.
 
     Returns:
         `arm`, `epochs`, `readout`, then METRIC_mean, METRIC_sd and METRIC_n for every metric of
@@ -115,9 +98,7 @@ def overview(summary: pd.DataFrame, arm_order: Sequence[str]) -> pd.DataFrame:
 def overview_displayed(wide: pd.DataFrame, summary: pd.DataFrame) -> Display:
     """The overview as texts, 'mean ± sd (n)' in one field, or 'mean (1)' for a single seed.
 
-    Args:
-        wide: what `overview` returns.
-        summary: the summary from which `wide` was made, for the units.
+    `summary` is what `wide` was made from, for the units.
     """
     units = dict(zip(summary["metric"], summary["unit"], strict=True))
     columns = [
@@ -143,9 +124,6 @@ def write_displayed(
 
     The Parquet file, which is sealed, contains the digests of the other files (FORMS). `origin` and
     `note` are as in `write_tables`.
-
-    Returns:
-        The files, each written atomically.
     """
     below = (note, origin and f"<!-- {origin} -->")
     texts = {

@@ -54,10 +54,7 @@ def theory_figures(
 def toy_transport(states: pd.DataFrame, directions: pd.DataFrame, claim: ToyTransport) -> Figure:
     """Draws where leapfrog and Euler take a cloud in the nearest set-up, and W1 to the reference.
 
-    Args:
-        states: STATES_SCHEMA.
-        directions: DIRECTIONS_SCHEMA.
-        claim: the paper's toy experiment, whose mean distances are dashed.
+    The paper's mean distances are dashed.
     """
     figure, axes = panels(3)
     for axis, model, title in zip(axes, ("leapfrog", "euler"), ("Leapfrog", "Euler"), strict=False):

@@ -35,22 +35,11 @@ def theory_tables(
     params: ToyTransportParams,
     folder: Path,
 ) -> list[Path]:
-    """Writes `theory`, `toy_transport` and `toy_transport_setups`.
+    """Writes `theory`, `toy_transport` and `toy_transport_setups`, four files each.
 
     CSV and Parquet have full precision and all set-ups; Markdown and LaTeX are rounded, and show
-    the paper's numbers and the nearest set-ups only.
-
-    Args:
-        numbers: frames of `theory_schemas.NUMBERS`.
-        claim: the paper's toy experiment.
-        params: the tolerance, and how many set-ups are shown.
-        folder: where the files go.
-
-    Returns:
-        The files written, four per table.
-
-    Raises:
-        UserError: a file can't be written.
+    the paper's numbers and the nearest set-ups only. `numbers` are frames of
+    `theory_schemas.NUMBERS`.
     """
     checks, setups = numbers["checks"], numbers["toy_transport_setups"]
     compared = toy_comparison(setups, claim, params.tolerance)
@@ -61,12 +50,7 @@ def theory_tables(
 
 
 def toy_comparison(setups: pd.DataFrame, claim: ToyTransport, tolerance: float) -> pd.DataFrame:
-    """Compares the paper's four numbers with those of the nearest set-up.
-
-    Args:
-        setups: SETUPS_SCHEMA, nearest first.
-        claim: the paper's toy experiment.
-        tolerance: tolerance relative to the paper's number.
+    """Compares the paper's four numbers with those of the nearest set-up, the first row.
 
     Returns:
         One row per number: `distance`, `paper`, `ours`, `deviation` (ours / paper - 1),

@@ -30,15 +30,7 @@ def trajectory_figures(
 ) -> list[Path]:
     """Writes both figures as NAME_eEPOCHS.png and .pdf for numbers of epochs with checkpoints.
 
-    Args:
-        metrics: METRICS_SCHEMA, one study.
-        arms: every arm in it.
-        folder: where the files go.
-        confidence: level of the intervals, in (0, 1).
-        rank: the metric that the paper's effective rank is compared with.
-
-    Returns:
-        The files written; none if only last checkpoints were measured.
+    `rank` is the metric of ours that the paper's effective rank is compared with.
     """
     figures = {}
     for epochs in sorted(set(metrics["epochs"])):
@@ -58,12 +50,6 @@ def along_training(metrics: pd.DataFrame, arms: Arms, confidence: float, rank: s
 
     There is one row of panels per metric and one panel per readout; an arm that is read out as a
     whole is dashed in every panel.
-
-    Args:
-        metrics: METRICS_SCHEMA, one study and number of epochs.
-        arms: the arms shown.
-        confidence: level of the band, in (0, 1).
-        rank: the metric that is the effective rank.
     """
     single(metrics, "epochs")
     summary = summarise(metrics, confidence)
@@ -94,12 +80,6 @@ def against_rank(metrics: pd.DataFrame, arms: Arms, confidence: float, rank: str
     Points are means over seeds, bars are t intervals of both metrics; the large marker is the last
     checkpoint. Rho is computed over the checkpoints of each run; its mean over seeds and t interval
     are given.
-
-    Args:
-        metrics: METRICS_SCHEMA, one study and number of epochs.
-        arms: the arms shown.
-        confidence: level of the intervals, in (0, 1).
-        rank: the metric that is the effective rank.
     """
     single(metrics, "epochs")
     rho = rank_correlations(metrics, PROBE, rank, confidence)
