@@ -24,12 +24,7 @@ class Audit(NamedTuple):
 
 
 def audit(metrics: pd.DataFrame, claims: Claims, params: AuditParams) -> Audit:
-    """Tests every claim of the paper on our numbers.
-
-    Args:
-        metrics: the long metric table (METRICS_SCHEMA) of any studies, in any order of rows.
-        claims: the paper's.
-        params: levels, margins, families, and which study stands for which.
+    """Tests every claim of the paper on our numbers, a long metric table of any studies.
 
     Raises:
         UserError: `metrics` is unusable (see `SeedTable`), a metric has a unit other than that of

@@ -51,10 +51,7 @@ def _chosen(first: NDArray[np.bool_], one: Estimate, other: Estimate) -> Estimat
 def with_intervals(table: pd.DataFrame, mean: str, confidence: float) -> pd.DataFrame:
     """Adds `ci_low`, `ci_high` (of our mean), `new_seed_low`, `new_seed_high` (of one more seed).
 
-    Args:
-        table: `mean`, `sd`, `n`.
-        mean: the name of the column of our means.
-        confidence: level, in (0, 1).
+    `mean` names the column of our means; `sd` and `n` are read, too.
     """
     ours, sd, n = (table[name].to_numpy(dtype=float) for name in (mean, "sd", "n"))
     low, high = interval(ours, sd, n, confidence)

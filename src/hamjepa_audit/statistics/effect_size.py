@@ -11,14 +11,8 @@ def hedges_g(mean: ArrayLike, sd: ArrayLike, n: ArrayLike) -> Array:
     """Paired standardised effect size mean / sd, corrected for its bias (Hedges 1981).
 
     The correction is the exact J(df) = Gamma(df/2) / (sqrt(df/2) Gamma((df-1)/2)) with df = n - 1.
-
-    Args:
-        mean: means of the paired differences, shape (rows,).
-        sd: their standard deviations (n - 1), shape (rows,).
-        n: numbers of differences, shape (rows,).
-
-    Returns:
-        Dimensionless, shape (rows,); NaN for fewer than 3 differences or without spread.
+    `sd` is that of the n paired differences (n - 1). All arguments and the result have the shape
+    (rows,); NaN for fewer than 3 differences or without spread.
     """
     size = np.asarray(n, dtype=float)
     df = np.where(size >= 3, size - 1, np.nan)
@@ -33,15 +27,7 @@ def effect_size_interval(
 
     sqrt(n) mean / sd has a noncentral t distribution; the bounds are the effects for which the
     observed value is at the two tail quantiles of that distribution (Steiger and Fouladi 1997).
-
-    Args:
-        mean: means of the paired differences, shape (rows,).
-        sd: their standard deviations (n - 1), shape (rows,).
-        n: numbers of differences, shape (rows,).
-        confidence: level, in (0, 1).
-
-    Returns:
-        Lower and upper bounds, dimensionless, each of shape (rows,); NaN as in `hedges_g`.
+    Arguments and NaN are as in `hedges_g`; lower and upper bounds are dimensionless, too.
     """
     size = np.asarray(n, dtype=float)
     size = np.where(size >= 3, size, np.nan)
@@ -59,15 +45,9 @@ def _standardised(mean: ArrayLike, sd: ArrayLike) -> Array:
 def probability_of_improvement(minuend: ArrayLike, subtrahend: ArrayLike) -> float:
     """The probability that a run of the minuend exceeds one of the subtrahend; ties count half.
 
-    It is the mean over all pairs of runs, regardless of their seeds: Mann and Whitney's U divided
-    by the number of pairs, as in rliable (Agarwal et al. 2021).
-
-    Args:
-        minuend: (n,).
-        subtrahend: (m,).
-
-    Returns:
-        In [0, 1]; NaN if either is empty.
+    It is the mean over all pairs of runs, (n,) and (m,), regardless of their seeds: Mann and
+    Whitney's U divided by the number of pairs, as in rliable (Agarwal et al. 2021). NaN if either
+    is empty.
     """
     one = np.asarray(minuend, dtype=float)[:, None]
     other = np.asarray(subtrahend, dtype=float)[None, :]

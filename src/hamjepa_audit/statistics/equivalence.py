@@ -9,10 +9,6 @@ from hamjepa_audit.statistics.hypothesis_tests import Array, Estimate, p_greater
 def tost(estimate: Estimate, margin: ArrayLike) -> Array:
     """Two one-sided tests (Schuirmann 1987) of whether the true difference is within -+ margin.
 
-    Args:
-        estimate: the differences, shape (rows,).
-        margin: positive, in the unit of the estimate, shape (rows,).
-
     Returns:
         The larger of the two p-values, shape (rows,). If it is below alpha, the difference is shown
         to lie within the margin, with an error probability of at most alpha.
@@ -23,10 +19,6 @@ def tost(estimate: Estimate, margin: ArrayLike) -> Array:
 
 def beyond_margin(estimate: Estimate, margin: ArrayLike) -> Array:
     """Two-sided test of whether the true difference is beyond -+ margin (minimum-effect test).
-
-    Args:
-        estimate: the differences, shape (rows,).
-        margin: not negative, in the unit of the estimate, shape (rows,).
 
     Returns:
         The p-value of the hypothesis that the difference is within the margin, shape (rows,): twice

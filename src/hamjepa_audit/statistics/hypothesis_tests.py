@@ -43,11 +43,8 @@ class Estimate(NamedTuple):
 def one_sample(mean: ArrayLike, sd: ArrayLike, n: ArrayLike, value: ArrayLike = 0.0) -> Estimate:
     """The difference of a mean from a fixed value (one-sample or paired t-test).
 
-    Args:
-        mean: means, shape (rows,).
-        sd: standard deviations with n - 1 in the denominator, shape (rows,).
-        n: sample sizes, shape (rows,); below 2 the error and df are NaN.
-        value: the fixed values, in the unit of the mean.
+    All have the shape (rows,); `sd` has n - 1 in the denominator. With n below 2 the error and df
+    are NaN.
     """
     size = _at_least_two(n)
     error = _floats(sd) / np.sqrt(size)
@@ -123,13 +120,7 @@ def welch(
 ) -> Estimate:
     """The difference of two means whose variances may differ (Welch 1947), from summaries.
 
-    Args:
-        mean: means of the first samples, shape (rows,).
-        sd: their standard deviations (n - 1).
-        n: their sizes; below 2 the error and df are NaN.
-        other_mean: means of the second samples.
-        other_sd: their standard deviations (n - 1).
-        other_n: their sizes.
+    Arguments are as in `one_sample`, for each of the two samples.
 
     Returns:
         The first mean minus the second, with Satterthwaite's degrees of freedom.
@@ -177,14 +168,11 @@ def _upper_tail(t: Array, estimate: Estimate) -> Array:
 
 
 def sign_flip(differences: ArrayLike) -> float:
-    """Exact two-sided sign-flip permutation test (Fisher 1935) of paired differences.
+    """Exact two-sided sign-flip permutation test (Fisher 1935) of paired differences (n,).
 
     Under the null hypothesis each difference is as likely as its negative. All 2^n sign patterns
     are counted: every sum is a sum of the first half plus one of the second half, so that 2^(n/2)
     searches in the sorted sums of one half are enough.
-
-    Args:
-        differences: (n,), any unit.
 
     Returns:
         The share of patterns whose absolute sum is at least the observed one; NaN for no
@@ -212,13 +200,10 @@ def _signed_sums(values: Array) -> Array:
 
 
 def wilcoxon(differences: ArrayLike) -> float:
-    """Exact two-sided Wilcoxon signed-rank test (1945), also with ties.
+    """Exact two-sided Wilcoxon signed-rank test (1945) of paired differences (n,), also with ties.
 
     Zeros are dropped, and ties share their mean rank. This is the sign-flip test of the signed
     ranks; scipy's exact method is not exact with ties, which accuracies on small test sets have.
-
-    Args:
-        differences: (n,), any unit.
 
     Returns:
         The p-value; 1 if all differences are zero; NaN for none and for more than MOST_SIGNS.

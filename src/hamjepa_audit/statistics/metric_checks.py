@@ -58,11 +58,7 @@ def hints(
 ) -> Iterator[str]:
     """Yields a line for each reason to doubt the metrics, or that claims are tested on them.
 
-    Args:
-        tables: the verdicts on measurements, differences and statements.
-        metrics: the long metric table.
-        claims: the paper's.
-        params: which of our metrics and studies stand for which.
+    `tables` are the verdicts on measurements, differences and statements.
     """
     if metrics.empty:
         yield "no claim is tested: the metrics have no rows"
@@ -100,16 +96,9 @@ def _untested_because(
 ) -> str:
     """Why no claim at all is tested on metrics of studies that have claims, as text.
 
-    Args:
-        tables: the verdicts on measurements, differences and statements.
-        metrics: the long metric table.
-        claims: the paper's.
-        params: which of our metrics stands for which.
-
-    Returns:
-        Where no claim has any of the arms, readouts or metrics, their names, each with a hint; or
-        that the names are not the reason; empty if a claim is tested, or if no study has claims
-        (see `without_claims`).
+    Where no claim has any of the arms, readouts or metrics, their names, each with a hint; or that
+    the names are not the reason; empty if a claim is tested, or if no study has claims (see
+    `without_claims`).
     """
     tested = any((table["n"] > 0).any() for table in tables)
     if tested or set(metrics["study"]) == set(without_claims(metrics, claims, params)):

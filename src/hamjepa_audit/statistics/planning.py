@@ -87,27 +87,17 @@ def detectable_by(
 ) -> Array:
     """The smallest true differences that the seeds there are detect, shape (rows,).
 
-    Args:
-        table: a row per claim, with `family`, the p-values `test`, and these adjusted.
-        test: the two-sided test that is to detect it, at the first step of Holm's correction.
-        tests: as in `adjusted`.
-        estimate: that of the test, of which only error and degrees of freedom are used.
-        params: level and power.
+    The two-sided test `test`, one of `tests`, is to detect them at the first step of Holm's
+    correction; of its `estimate` only error and degrees of freedom are used.
     """
     levels = params.alpha / family_sizes(table, tests)[test]
     return detectable(estimate, levels, params.power)
 
 
 def fewest_seeds(plans: Sequence[Plan], seeds: Array, power: float) -> float:
-    """The smallest number of seeds at which some plan has the required power.
+    """The smallest of some numbers of seeds (ascending) at which some plan has the required power.
 
-    Args:
-        plans: the alternative plans, whose tests are given for each number of seeds.
-        seeds: the numbers of seeds to consider, shape (numbers,), ascending.
-        power: required probability of reaching a verdict.
-
-    Returns:
-        One of `seeds`; infinity if none of them is enough.
+    `power` is that of reaching a verdict. Infinity if none of the numbers is enough.
     """
     enough = np.zeros(len(seeds), dtype=bool)
     for plan in plans:

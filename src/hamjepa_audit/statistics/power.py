@@ -15,10 +15,7 @@ CERTAIN = 1000.0
 def t_test_power(noncentrality: float, df: float, alpha: float) -> float:
     """Power of the two-sided t-test, from the noncentral t distribution (Cohen 1988).
 
-    Args:
-        noncentrality: true difference divided by its true standard error, not negative.
-        df: degrees of freedom.
-        alpha: level of the test.
+    `noncentrality` is the true difference divided by its true standard error, not negative.
     """
     critical = stats.t.ppf(1 - alpha / 2, df)
     beyond = stats.nct.sf(critical, df, noncentrality)
@@ -29,17 +26,16 @@ def t_test_power(noncentrality: float, df: float, alpha: float) -> float:
 
 
 def power_to_show(truth: Estimate, level: float, few_values: bool = False) -> Array:
-    """Power of the one-sided t-test that shows a difference to be above 0.
+    """Power, shape (numbers,), of the one-sided t-test that shows a difference to be above 0.
+
+    0 where the true difference is not above 0. Without any spread it is 1 for as many seeds as the
+    exact test needs, or more.
 
     Args:
         truth: true difference, true standard error and degrees of freedom for each number of seeds
             that is considered, shape (numbers,).
         level: level of the test.
         few_values: whether the p-value is at least the smallest one of the exact test.
-
-    Returns:
-        The power, shape (numbers,); 0 where the true difference is not above 0. Without any spread
-        it is 1 for as many seeds as the exact test needs, or more.
     """
     noncentrality = np.minimum(statistic(truth), CERTAIN)
     critical = stats.t.isf(level, truth.df)
@@ -53,11 +49,8 @@ def power_to_show(truth: Estimate, level: float, few_values: bool = False) -> Ar
 def detectable(estimate: Estimate, alpha: ArrayLike, power: float) -> Array:
     """The smallest true difference that the two-sided t-test detects with the given power.
 
-    Args:
-        estimate: only its standard error, assumed to be the true one, and its degrees of freedom
-            are used.
-        alpha: level of each test, NaN where there is none.
-        power: required probability of detecting the difference.
+    The estimate's standard error is assumed to be the true one; its value is not used. `alpha` is
+    the level of each test, NaN where there is none.
 
     Returns:
         In the unit of the estimate, shape (rows,); NaN where the standard error is NaN or 0.

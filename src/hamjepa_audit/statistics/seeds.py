@@ -43,14 +43,10 @@ class Pairs(NamedTuple):
 
 
 def without_noise(differences: Array, noise: float) -> Array:
-    """Sets differences whose sizes are equal, or zero, except for rounding to exactly that.
+    """Makes sizes of differences that are equal, or zero, except for rounding exactly so.
 
     Otherwise the spread of rounding noise would yield p-values that mean nothing, and ranks would
-    miss ties.
-
-    Args:
-        differences: shape (n,).
-        noise: the largest rounding error of a difference.
+    miss ties. `noise` is the largest rounding error of a difference.
     """
     sizes = np.abs(differences)
     ordered = np.concatenate([[0.0], np.sort(sizes)])

@@ -30,17 +30,13 @@ twice that."""
 
 
 def summarise(metrics: pd.DataFrame, confidence: float) -> pd.DataFrame:
-    """Mean, standard deviation and confidence interval over the seeds of every condition.
-
-    Args:
-        metrics: the long metric table (METRICS_SCHEMA), in any order of rows.
-        confidence: level of the interval, in (0, 1).
+    """Mean, standard deviation and interval over the seeds of every condition, sorted by it.
 
     Returns:
-        One row per CONDITION, sorted by it, with `n` (seeds), `mean`, `sd` (n - 1 in the
-        denominator), `confidence`, `ci_low`, `ci_high` (Student's t interval of the mean). Mean, sd
-        and bounds are in the row's `unit`; for a single seed sd and bounds are NaN, and where all
-        seeds are equal the bounds are (see `interval`).
+        One row per CONDITION with `n` (seeds), `mean`, `sd` (n - 1 in the denominator),
+        `confidence`, `ci_low`, `ci_high` (Student's t interval of the mean). Mean, sd and bounds
+        are in the row's `unit`; for a single seed sd and bounds are NaN, and where all seeds are
+        equal the bounds are (see `interval`).
 
     Raises:
         UserError: `metrics` is unusable (see `checked`) or `confidence` is out of range.
@@ -57,13 +53,7 @@ def summarise(metrics: pd.DataFrame, confidence: float) -> pd.DataFrame:
 
 
 def per_seed(metrics: pd.DataFrame) -> pd.DataFrame:
-    """The value of every seed, sorted by condition and seed.
-
-    Args:
-        metrics: the long metric table (METRICS_SCHEMA), in any order of rows.
-
-    Returns:
-        The columns CONDITION, `seed`, `value` (in the row's `unit`) and `run_id`.
+    """The columns CONDITION, `seed`, `value` (in the row's `unit`) and `run_id`, sorted by them.
 
     Raises:
         UserError: `metrics` is unusable (see `checked`).
@@ -72,12 +62,7 @@ def per_seed(metrics: pd.DataFrame) -> pd.DataFrame:
 
 
 def side_by_side(summary: pd.DataFrame, row: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
-    """Puts the summaries of several metrics beside each other.
-
-    Args:
-        summary: what `summarise` returns.
-        row: the columns that define a row of the result; no metric is twice in one.
-        metrics: names of metrics.
+    """Puts the summaries of several metrics, from `summarise`, beside each other.
 
     Returns:
         The columns `row`, in the order in which the rows first occur in `summary`, then for each
@@ -98,11 +83,7 @@ def interval(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Student's t interval of a mean: mean -+ t * sd / sqrt(n), n - 1 degrees of freedom.
 
-    Args:
-        mean: means, shape (rows,).
-        sd: standard deviations with n - 1 in the denominator, shape (rows,).
-        n: sample sizes, shape (rows,).
-        confidence: level, in (0, 1).
+    `sd` is that with n - 1 in the denominator; all have the shape (rows,).
 
     Returns:
         Lower and upper bounds, each of shape (rows,), in the unit of `mean`; NaN where n < 2, and

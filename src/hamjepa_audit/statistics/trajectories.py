@@ -13,12 +13,7 @@ FEWEST_CHECKPOINTS = 4
 
 
 def run_correlations(metrics: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
-    """Spearman's rho of two metrics over the checkpoints of each run.
-
-    Args:
-        metrics: the long metric table, checked (see `checked`).
-        first: name of the first metric.
-        second: name of the second metric.
+    """Spearman's rho of two checked metrics over the checkpoints of each run.
 
     Returns:
         RUN and `rho` of the runs that have both metrics at FEWEST_CHECKPOINTS checkpoints or more.
@@ -45,12 +40,6 @@ def rank_correlations(
     metrics: pd.DataFrame, first: str, second: str, confidence: float
 ) -> pd.DataFrame:
     """Spearman's rho of two metrics over each run's checkpoints, summarised over seeds.
-
-    Args:
-        metrics: the long metric table (METRICS_SCHEMA).
-        first: name of the first metric.
-        second: name of the second metric.
-        confidence: level of the interval, in (0, 1).
 
     Returns:
         One row per study, number of epochs, arm and readout with at least one run that has both

@@ -28,51 +28,39 @@ Shown = dict[str, NDArray[np.bool_]]
 
 
 def measurement_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.DataFrame:
-    """Verdicts on the paper's single numbers, by MEASUREMENTS.
+    """`verdict` and `reason` of the paper's single numbers, by MEASUREMENTS.
 
-    Args:
-        table: `n`, `p_equivalence_holm`, `p_h0_within_margin_holm`; and for the reason only
-            `ci_low`, `ci_high`, `paper` and `margin`.
-        alpha: level of the tests.
-        minimum: seeds below which there is no verdict.
-
-    Returns:
-        `verdict` and `reason`, one row each.
+    Needs `n`, `p_equivalence_holm`, `p_h0_within_margin_holm`; and for the reason only `ci_low`,
+    `ci_high`, `paper` and `margin`. Here as below, `alpha` is the level of the tests, and with
+    fewer than `minimum` seeds there is no verdict.
     """
     shown = _size(table, alpha) | {"interval beyond": _interval_is_beyond_margin(table)}
     return _decided(table, minimum, MEASUREMENTS, shown)
 
 
 def difference_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.DataFrame:
-    """Verdicts on the differences that the paper states, on its own study, by DIFFERENCES.
+    """`verdict` and `reason` of the paper's differences, on its own study, by DIFFERENCES.
 
-    Args:
-        table: `n`, `paper`, `mean_difference`, and the adjusted p-values `p_holm` (of no
-            difference), `p_equivalence_holm`, `p_h0_within_margin_holm` and
-            `p_h0_margin_or_more_holm`.
-        alpha: level of the tests.
-        minimum: seeds below which there is no verdict.
-
-    Returns:
-        `verdict` and `reason`, one row each.
+    Needs `n`, `paper`, `mean_difference`, and the adjusted p-values `p_holm` (of no difference),
+    `p_equivalence_holm`, `p_h0_within_margin_holm` and `p_h0_margin_or_more_holm`.
     """
     shown = _direction(table, alpha) | _size(table, alpha)
     return _decided(table, minimum, DIFFERENCES, shown)
 
 
 def direction_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.DataFrame:
-    """Verdicts on the sign of the paper's differences, on a study that it lacks, by CARRIED.
+    """Those of the sign of the paper's differences, on a study that it lacks, by CARRIED.
 
-    Arguments and result are those of `difference_verdicts`, without the p-values of the size.
+    Needs what `difference_verdicts` does, without the p-values of the size.
     """
     return _decided(table, minimum, CARRIED, _direction(table, alpha))
 
 
 def negligible_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.DataFrame:
-    """Verdicts on differences that the paper treats as negligible, by NEGLIGIBLE.
+    """Those of differences that the paper treats as negligible, by NEGLIGIBLE.
 
-    Arguments and result are those of `difference_verdicts`, with the column `carried` (bool:
-    another study, which CARRIED_NEGLIGIBLE is for) and only the p-values of the size.
+    Needs what `difference_verdicts` does, with the column `carried` (bool: another study, which
+    CARRIED_NEGLIGIBLE is for) and only the p-values of the size.
     """
     shown = _size(table, alpha)
     carried = _decided(table, minimum, CARRIED_NEGLIGIBLE, shown)
@@ -80,16 +68,10 @@ def negligible_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.D
 
 
 def statement_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.DataFrame:
-    """Verdicts on the paper's statements, by STATEMENTS or, where carried, CARRIED_STATEMENTS.
+    """Those of the paper's statements, by STATEMENTS or, where carried, CARRIED_STATEMENTS.
 
-    Args:
-        table: `n`, `carried` (bool: another study), `p_h0_fails_holm` (small: it holds),
-            `p_h0_holds_holm` (small: it fails).
-        alpha: level of the tests.
-        minimum: seeds below which there is no verdict.
-
-    Returns:
-        `verdict` and `reason`, one row each.
+    Needs `n`, `carried` (bool: another study), `p_h0_fails_holm` (small: it holds) and
+    `p_h0_holds_holm` (small: it fails).
     """
     shown = {
         "holds": _below(table, "p_h0_fails_holm", alpha),  # rejected: that it does not hold
