@@ -49,7 +49,9 @@ def atomic_path(target: Path, *, durable: bool = True) -> Iterator[Path]:
                     os.fsync(written.fileno())
             temporary.replace(target)
     finally:
-        _discard(temporary)
+        # If it can't be deleted, it couldn't be created either, which is the error to report.
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -76,14 +78,12 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _discard(temporary: Path) -> None:
-    # If it can't be deleted, it couldn't be created either, and that error is the one to report.
-    with contextlib.suppress(OSError):
-        temporary.unlink(missing_ok=True)
-
-
 def _writing(target: Path) -> contextlib.AbstractContextManager[None]:
     return explained(f"write {target}", "check the folder's permissions and the free disk space")
+
+
+def _reading(source: Path) -> contextlib.AbstractContextManager[None]:
+    return explained(f"read {source}", "check its permissions and the disk")
 
 
 def write_bytes(target: Path, content: bytes, *, durable: bool = True) -> None:
@@ -127,13 +127,11 @@ def read_json(source: Path) -> Any:
         UserError: the file is missing or is not JSON.
     """
     try:
-        return json.loads(source.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except FileNotFoundError as error:
-        raise UserError(f"missing file {source}; run the step that makes it") from error
-    except OSError as error:
-        raise UserError(
-            f"can't read {source}: {error.strerror}; check its permissions and the disk"
-        ) from error
+        with _reading(source):
+            if not source.exists():
+                raise UserError(f"missing file {source}; run the step that makes it")
+            text = source.read_text(encoding="utf-8")
+        return json.loads(text, parse_constant=_refuse_constant)
     except ValueError as error:  # of the syntax, the encoding, or a constant
         raise UserError(
             f"{source} is not JSON ({error}); delete it and run its step again"
@@ -236,7 +234,11 @@ def _with_schema(source: Path, table: pa.Table, schema: pa.Schema) -> pa.Table:
         )
     table = table.select(schema.names)
     for field, found in zip(schema, table.schema.types, strict=True):
-        if found != field.type and not any(both(found, field.type) for both in _LOOSELY_EQUAL):
+        # These hold the same values, except for integers that are too large.
+        alike = (pa.types.is_large_string(found) and pa.types.is_string(field.type)) or (
+            pa.types.is_integer(found) and pa.types.is_integer(field.type)
+        )
+        if found != field.type and not alike:
             raise UserError(
                 f"{source} has {found} in the column '{field.name}', expected {field.type}; "
                 f"make it again"
@@ -245,18 +247,6 @@ def _with_schema(source: Path, table: pa.Table, schema: pa.Schema) -> pa.Table:
         return table.cast(schema.with_metadata(table.schema.metadata))
     except pa.ArrowInvalid as error:
         raise UserError(f"{source}: {first_line(error)}; make it again") from error
-
-
-def _are_text(found: pa.DataType, expected: pa.DataType) -> bool:
-    return bool(pa.types.is_large_string(found) and pa.types.is_string(expected))
-
-
-def _are_integers(found: pa.DataType, expected: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(found) and pa.types.is_integer(expected))
-
-
-_LOOSELY_EQUAL = (_are_text, _are_integers)
-"""Types that hold the same values, except for integers that are too large."""
 
 
 def _check_seal(source: Path, content: bytes, required: bool) -> None:
@@ -289,8 +279,7 @@ def sha256_file(source: Path) -> str:
     """
     if not source.exists():
         raise UserError(f"missing file {source}; fetch it again, or run the step that makes it")
-    reading = explained(f"read {source}", "check its permissions and the disk")
-    with reading, source.open("rb") as stream:
+    with _reading(source), source.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

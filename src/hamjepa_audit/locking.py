@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from hamjepa_audit.errors import UserError
+from hamjepa_audit.errors import UserError, explained
 
 
 @contextlib.contextmanager
@@ -23,21 +23,18 @@ def sole_process(lock: Path, task: str) -> Iterator[None]:
     Raises:
         UserError: another process holds the lock, or its file can't be created.
     """
-    try:
+    with _locking(lock):
         lock.parent.mkdir(parents=True, exist_ok=True)
-        held = FileLock(lock, blocking=False).acquire()
-    except Timeout as error:
-        raise UserError(
-            f"{task}: {_holder(lock)} is working on it; wait until that ends, or stop it"
-        ) from error
-    except OSError as error:
-        raise _unusable(lock, error) from error
+        try:
+            held = FileLock(lock, blocking=False).acquire()
+        except Timeout as error:
+            raise UserError(
+                f"{task}: {_holder(lock)} is working on it; wait until that ends, or stop it"
+            ) from error
     with held:
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        try:
+        with _locking(lock):
             lock.write_text(f"process {os.getpid()} on {socket.gethostname()}, since {now}\n")
-        except OSError as error:
-            raise _unusable(lock, error) from error
         try:
             yield
         finally:
@@ -45,11 +42,8 @@ def sole_process(lock: Path, task: str) -> Iterator[None]:
             lock.unlink(missing_ok=True)
 
 
-def _unusable(lock: Path, error: OSError) -> UserError:
-    return UserError(
-        f"can't lock {lock}: {error.strerror or error}; check the folder's permissions and the "
-        f"free disk space"
-    )
+def _locking(lock: Path) -> contextlib.AbstractContextManager[None]:
+    return explained(f"lock {lock}", "check the folder's permissions and the free disk space")
 
 
 def _holder(lock: Path) -> str:
