@@ -22,7 +22,7 @@ from hamjepa_audit.params.base import Params
 from hamjepa_audit.params.explanation import Place, explain
 from hamjepa_audit.params.reading import Tree, read_yaml
 from hamjepa_audit.params.studies import RunParams, StudyParams
-from hamjepa_audit.params.widths import FOLLOWED, Word, with_width, word_of
+from hamjepa_audit.params.widths import FOLLOWED, with_width, without_word
 
 _Model = TypeVar("_Model", bound=Params)
 _FOLDERS = {"study": "studies", "arm": "arms", "selection": "selections"}
@@ -84,9 +84,9 @@ def load_study(folder: Path, name: str) -> StudyParams:
         _file_of(folder, "arm", arm, f"{where}: arm_overrides: ")
         if not isinstance(override, dict):
             raise UserError(f"{where}: arm_overrides.{arm} is {override!r}: give it a mapping")
-    trees = [_arm_tree(folder, arm, overrides, where, ()) for arm in arms]
-    words = {arm["name"]: word for arm in trees if (word := word_of(arm, where))}
-    tree["arms"] = [_numbered(arm, words.get(arm["name"])) for arm in trees]
+    trees = [without_word(_arm_tree(folder, arm, overrides, where, ()), where) for arm in arms]
+    tree["arms"] = [arm for arm, _ in trees]
+    words = {arm["name"]: word for arm, word in trees if word is not None}
     place = partial(_as_written, folder, overrides)
     study = validate(StudyParams, tree | {"name": name}, where, place)
     for key in ("baseline", "method"):
@@ -247,21 +247,11 @@ def _has(tree: Any, keys: Sequence[str]) -> bool:
     return True
 
 
-def _numbered(arm: Tree, word: Word | None) -> Tree:
-    """An arm with a placeholder for its width keyword, which is resolved only after validation."""
-    if word is None:
-        return arm
-    number: Any = 1
-    for key in reversed(word.path):
-        number = {key: number}
-    return merge(arm, number)
-
-
-def _with_widths(study: StudyParams, words: dict[str, Word], followed: ArmParams) -> StudyParams:
-    """The study with the width keywords of its arms replaced by numbers."""
+def _with_widths(study: StudyParams, words: dict[str, str], followed: ArmParams) -> StudyParams:
+    """The study with the widths of arms that were given by words replaced by what these mean."""
     dimension = study.encoder.state_dimension(study.views.size)
     arms = [
-        with_width(arm, words[arm.name].meaning, followed, dimension) if arm.name in words else arm
+        with_width(arm, words[arm.name], followed, dimension) if arm.name in words else arm
         for arm in study.arms
     ]
     return study.model_copy(update={"arms": tuple(arms)})

@@ -1,9 +1,10 @@
 """Hidden widths that follow the potential of a study's HamJEPA arm, so that controls match it."""
 
 import bisect
+import copy
 import itertools
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from hamjepa_audit.errors import UserError, nearest
 from hamjepa_audit.params.arms import (
@@ -25,24 +26,16 @@ WORDS = (WIDTH_MATCHED, PARAMETER_MATCHED)
 width that brings a network's number of parameters nearest to the potential's."""
 
 
-class Word(NamedTuple):
-    """One of WORDS, in an arm's tree."""
-
-    meaning: str
-    path: tuple[str, ...]
-    """Keys that lead to it."""
-
-
-def word_of(arm: Mapping[str, Any], where: str) -> Word | None:
-    """The word given for a hidden width in an arm's tree; None if there is none.
+def without_word(arm: Mapping[str, Any], where: str) -> tuple[dict[str, Any], str | None]:
+    """A copy of an arm's tree with 1 for a hidden width that is given by a word, and the word.
 
     Raises:
         UserError: the word is not one of WORDS.
     """
-    for path in (("objective", "predictor"), ("objective", "predictor", "force")):
-        node: Any = arm
-        for key in path:
-            node = node.get(key) if isinstance(node, dict) else None
+    copied = copy.deepcopy(dict(arm))
+    node: Any = copied.get("objective")
+    for key in ("predictor", "force"):
+        node = node.get(key) if isinstance(node, dict) else None
         width = node.get("hidden_width") if isinstance(node, dict) else None
         if isinstance(width, str):
             if width not in WORDS:
@@ -50,8 +43,9 @@ def word_of(arm: Mapping[str, Any], where: str) -> Word | None:
                     f"{where}: arm '{arm['name']}': hidden_width is '{width}': give it a number, "
                     f"or {nearest(width, WORDS)}"
                 )
-            return Word(width, (*path, "hidden_width"))
-    return None
+            node["hidden_width"] = 1
+            return copied, width
+    return copied, None
 
 
 def with_width(arm: ArmParams, word: str, followed: ArmParams, state_dimension: int) -> ArmParams:
