@@ -7,11 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from hamjepa_audit.evaluation.readouts import readout
 from hamjepa_audit.metrics import Measurement
 from hamjepa_audit.models.hamiltonian import Potential, energy
 from hamjepa_audit.models.predictors import (
-    AdditiveCouplingPredictor,
     HamiltonianPredictor,
+    SeparablePredictor,
     residual_ramp,
 )
 from hamjepa_audit.objectives.prediction import phase_space_prediction
@@ -103,8 +104,8 @@ def measure_dynamics(
     }
     rows = [*_moves(trained, view_a, view_b)]
     rows += [Measurement("qp", name, value, "dimensionless") for name, value in whole.items()]
-    q, _ = some.chunk(2, dim=-1)
-    of_force = {**learned_force_share(trained, view_a), **hessian_quantiles(trained, q)}
+    quantiles = hessian_quantiles(trained, readout(some, "q"))
+    of_force = {**learned_force_share(trained, view_a), **quantiles}
     return rows + [
         Measurement("q", name, value, "dimensionless") for name, value in of_force.items()
     ]
@@ -192,18 +193,12 @@ def learned_force_share(trained: Trained, states: Tensor) -> dict[str, float]:
 
     Empty if the map has no force.
     """
-    q, _ = states.chunk(2, dim=-1)
-    match trained.predictor:
-        case HamiltonianPredictor() as predictor:
-            force, stiffness = (
-                predictor.potential.gradient(q, trained.ramp),
-                predictor.potential.stiffness,
-            )
-        case AdditiveCouplingPredictor() as predictor:
-            force, stiffness = predictor.restoring_force(q, trained.ramp), predictor.stiffness
-        case _:
-            return {}
-    return {"map_learned_force_share": float(_rms(force - stiffness * q) / _rms(force))}
+    predictor = trained.predictor
+    if not isinstance(predictor, SeparablePredictor):
+        return {}
+    q = readout(states, "q")
+    force = predictor.restoring_force(q, trained.ramp)
+    return {"map_learned_force_share": float(_rms(force - predictor.stiffness * q) / _rms(force))}
 
 
 def hessian_quantiles(trained: Trained, positions: Tensor) -> dict[str, float]:
@@ -237,24 +232,18 @@ def _moves(trained: Trained, view_a: Tensor, view_b: Tensor) -> list[Measurement
     if trained.prediction.backward == "time_reversed":
         direction[len(view_a) :] = -1.0
     moved = trained(start, direction)
-    parts = {name: _part(name, start.shape[1]) for name in PARTS}
+    move, gap, error = (moved - start)[: len(view_a)], target - start, target - moved
     rows = []
-    for name, columns in parts.items():
-        displacement = _rms((moved - start)[: len(view_a), columns])
-        distance = _rms((target - start)[:, columns])
+    for part in PARTS:
+        displacement, distance, missed = (_rms(readout(x, part)) for x in (move, gap, error))
         values = {
             "map_displacement": displacement,
             "map_view_distance": distance,
             "map_displacement_share": displacement / distance,
-            "map_error_removed": 1 - (_rms((target - moved)[:, columns]) / distance).square(),
+            "map_error_removed": 1 - (missed / distance).square(),
         }
-        rows += [Measurement(name, key, float(x), "dimensionless") for key, x in values.items()]
+        rows += [Measurement(part, key, float(x), "dimensionless") for key, x in values.items()]
     return rows
-
-
-def _part(name: Readout, width: int) -> slice:
-    half = width // 2
-    return {"q": slice(half), "p": slice(half, width)}.get(name, slice(width))
 
 
 def _rms(values: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from hamjepa_audit.models.initialisation import initialise
 from hamjepa_audit.models.integrators import euler, leapfrog, symplectic_euler
 from hamjepa_audit.params.arms import (
     AdditiveCouplingParams,
+    ForceParams,
     HamiltonianParams,
     IdentityParams,
     Predictor,
@@ -50,28 +51,46 @@ def build_predictor(params: Predictor, state_dimension: int, generator: Generato
             assert_never(params)
 
 
-class HamiltonianPredictor(nn.Module):
-    """The flow of a learned Hamiltonian under an integrator; the step size is not learned."""
+class SeparablePredictor(nn.Module):
+    """A flow that kicks p by a force on q, and drifts q by p; the step size is not learned."""
 
     def __init__(
-        self, params: HamiltonianParams, state_dimension: int, generator: Generator
+        self, params: HamiltonianParams | AdditiveCouplingParams, force: ForceParams
     ) -> None:
         super().__init__()
-        self.integrate = INTEGRATORS[params.kind]
+        self.integrate = INTEGRATORS.get(params.kind, leapfrog)
         self.steps = params.steps
         self.step_size = params.step_size
-        self.potential = Potential(params.potential, state_dimension // 2, generator)
-        self.potential.requires_grad_(params.potential.trained)
+        self.stiffness = force.stiffness
 
     def forward(self, states: Tensor, direction: Tensor, ramp: float) -> Tensor:
         """See StatePredictor."""
         q, p = states.chunk(2, dim=-1)
         step = self.step_size * direction
-        q, p = self.integrate(lambda x: self.potential.gradient(x, ramp), q, p, step, self.steps)
+        q, p = self.integrate(lambda x: self.restoring_force(x, ramp), q, p, step, self.steps)
         return torch.cat([q, p], dim=-1)
 
+    def restoring_force(self, q: Tensor, ramp: float) -> Tensor:
+        """The negative force, stiffness * q and a learned part: (N, d) -> (N, d)."""
+        raise NotImplementedError
 
-class AdditiveCouplingPredictor(nn.Module):
+
+class HamiltonianPredictor(SeparablePredictor):
+    """The flow of a learned Hamiltonian under an integrator."""
+
+    def __init__(
+        self, params: HamiltonianParams, state_dimension: int, generator: Generator
+    ) -> None:
+        super().__init__(params, params.potential)
+        self.potential = Potential(params.potential, state_dimension // 2, generator)
+        self.potential.requires_grad_(params.potential.trained)
+
+    def restoring_force(self, q: Tensor, ramp: float) -> Tensor:
+        """The potential's gradient."""
+        return self.potential.gradient(q, ramp)
+
+
+class AdditiveCouplingPredictor(SeparablePredictor):
     """Leapfrog with the force -(stiffness q + r g(q)), where g need not be a gradient.
 
     Each half kick and drift shifts one half of the state by a function of the other (additive
@@ -82,25 +101,15 @@ class AdditiveCouplingPredictor(nn.Module):
     def __init__(
         self, params: AdditiveCouplingParams, state_dimension: int, generator: Generator
     ) -> None:
-        super().__init__()
-        self.steps = params.steps
-        self.step_size = params.step_size
-        self.stiffness = params.force.stiffness
+        super().__init__(params, params.force)
         self.residual_scale = params.force.residual_scale
         half = state_dimension // 2
         hidden = [params.force.hidden_width] * params.force.hidden_layers
         self.residual = MultilayerPerceptron([half, *hidden, half])
         initialise(self, generator)
 
-    def forward(self, states: Tensor, direction: Tensor, ramp: float) -> Tensor:
-        """See StatePredictor."""
-        q, p = states.chunk(2, dim=-1)
-        step = self.step_size * direction
-        q, p = leapfrog(lambda x: self.restoring_force(x, ramp), q, p, step, self.steps)
-        return torch.cat([q, p], dim=-1)
-
     def restoring_force(self, q: Tensor, ramp: float) -> Tensor:
-        """The negative force, which replaces the potential's gradient: (N, d) -> (N, d)."""
+        """Stiffness * q + r g(q)."""
         return self.stiffness * q + self.residual_scale * ramp * self.residual(q)
 
 
