@@ -17,7 +17,7 @@ from hamjepa_audit.tensors import write_tensors
 
 def save_checkpoint(model: Model, target: Path) -> None:
     """Writes all weights atomically; the same weights give the same bytes."""
-    write_tensors(target, model.state_dict())
+    write_tensors(target, model.weights())
 
 
 def load_model(run: RunParams, source: Path) -> Model:
@@ -44,7 +44,7 @@ def load_model(run: RunParams, source: Path) -> Model:
 
 def load_encoder(run: RunParams, source: Path, device: torch.device) -> TokenEncoder:
     """The frozen encoder of a checkpoint, on a device and in evaluation mode."""
-    encoder = load_model(run, source).to(device).encoder.eval()
+    encoder = load_model(run, source).moved_to(device).encoder.eval()
     return encoder.requires_grad_(False)
 
 

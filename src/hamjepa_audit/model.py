@@ -1,7 +1,6 @@
 """The model of a run: the modules that are trained, and their weights by name."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -12,46 +11,22 @@ from hamjepa_audit.params.studies import RunParams
 from hamjepa_audit.randomness import Stream, generator
 
 
-@dataclass
-class Model:
+class Model(nn.Module):
     """The modules that are trained: the encoder, and the objective with its predictor."""
 
-    encoder: TokenEncoder
-    objective: ArmObjective
+    def __init__(self, encoder: TokenEncoder, objective: ArmObjective) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.objective = objective
 
-    def to(self, device: torch.device) -> "Model":
-        """Moves both to a device; the encoder in channels-last format, the fastest."""
+    def moved_to(self, device: torch.device) -> Self:
+        """Moves it to a device; the encoder in channels-last format, the fastest."""
         self.encoder.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.objective.to(device)
-        return self
+        return self.to(device)
 
-    def parts(self) -> dict[str, nn.Module]:
-        """Its modules, by the prefix of their weights' names."""
-        return {"encoder": self.encoder, "objective": self.objective}
-
-    def state_dict(self) -> dict[str, Tensor]:
+    def weights(self) -> dict[str, Tensor]:
         """All weights and BatchNorm statistics, contiguous on the CPU, by name."""
-        return {
-            f"{part}.{name}": value.detach().cpu().contiguous()
-            for part, module in self.parts().items()
-            for name, value in module.state_dict().items()
-        }
-
-    def load_state_dict(self, weights: Mapping[str, Tensor]) -> None:
-        """Loads weights that `state_dict` returned.
-
-        Raises:
-            RuntimeError: they belong to another model.
-        """
-        for part, module in self.parts().items():
-            prefix = f"{part}."
-            module.load_state_dict(
-                {
-                    name.removeprefix(prefix): value
-                    for name, value in weights.items()
-                    if name.startswith(prefix)
-                }
-            )
+        return {name: value.cpu().contiguous() for name, value in self.state_dict().items()}
 
 
 def build_model(run: RunParams) -> Model:

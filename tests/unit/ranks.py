@@ -75,9 +75,9 @@ def trainer_of(run: RunParams, kind: type[Trainer] = Trainer, ranks: Ranks = ALO
     shape = (STEPS * BATCH, 3, run.data.image_size, run.data.image_size)
     source = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=source)
-    model = build_model(run).to(torch.device("cpu"))
+    model = build_model(run).moved_to(torch.device("cpu"))
     if kind is DoubleTrainer:
-        for part in model.parts().values():
+        for part in (model.encoder, model.objective):
             part.double()
     trainer = kind(run, model, images, "test", ranks)
     trainer.model.encoder.train()
@@ -160,7 +160,7 @@ def resume(folder: Path, ranks: Ranks) -> dict[str, Any]:
         trainer = trainer_of(run_of(folder / "params", "hamjepa"), ranks=ranks)
         here = "here" if ranks.rank == its else "elsewhere"
         states_at(folder, name, here).restore(trainer)
-        found[name] = trainer.steps_done, trainer.model.state_dict()
+        found[name] = trainer.steps_done, trainer.model.weights()
     return found
 
 

@@ -85,7 +85,7 @@ def trace(params: Path, images: torch.Tensor, arm: str) -> dict[str, Any]:
         patch.setattr(loop, "random_views", stand_in_views)
         patch.setattr(loop, "build_model", double_model)
         result = loop.pretrain(run, images[:TRACED_IMAGES], torch.device("cpu"), arm)
-    weights = result.model.state_dict()
+    weights = result.model.weights()
     norms = {name: float(value.double().norm()) for name, value in sorted(weights.items())}
     return {"history": result.history, "norms": norms}
 

@@ -89,7 +89,7 @@ class Bench:
         self.images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=source).to(device)
         self.batch = run.optimisation.batch_size
         self.samples = torch.arange(self.batch, device=device)
-        self.trainer = Trainer(run, build_model(run).to(device), self.images, "bench")
+        self.trainer = Trainer(run, build_model(run).moved_to(device), self.images, "bench")
         self.setting = {
             "batch_size": self.batch,
             "width": run.encoder.width,

@@ -106,7 +106,7 @@ def measure_predictors(
         views = _features(batch, name, "view_a", "view_b")
         for view in views:
             require_features(view, "test")
-        predictor = load_model(run, source).to(device).objective.get_submodule("predictor")
+        predictor = load_model(run, source).moved_to(device).objective.get_submodule("predictor")
         return measure(run, predictor, *(view.to(device) for view in views))
 
     return _measured(batch, DYNAMICS, rows_of)

@@ -71,7 +71,7 @@ def pretrain(
         TrainingDivergedError: a loss term is not finite.
         UserError: there are fewer images than a batch.
     """
-    trainer = Trainer(run, build_model(run).to(device), images, name, ranks)
+    trainer = Trainer(run, build_model(run).moved_to(device), images, name, ranks)
     if restore is not None:
         restore(trainer)
     limit = trainer.total_steps if trial_steps is None else min(trial_steps, trainer.total_steps)

@@ -152,7 +152,7 @@ def capture(trainer: Trainer) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "epoch_seconds": position.epoch_seconds,
         "waited": position.waited,
     }
-    weights = {f"model.{name}": value for name, value in trainer.model.state_dict().items()}
+    weights = {f"model.{name}": value for name, value in trainer.model.weights().items()}
     return content, weights | _moments(trainer) | {"values": position.values}
 
 
