@@ -1,7 +1,6 @@
 """Files of a finished run: checkpoint, history, and a record of its inputs and circumstances."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,35 +20,15 @@ from hamjepa_audit.training.loop import TrainingResult
 RECORD_SCHEMA = 1
 
 
-@dataclass(frozen=True)
-class Circumstances:
-    """Circumstances of a run, for its record.
-
-    Attributes:
-        code: version of the code and of the environment, of the run's last process.
-        device: where it ran.
-        determinism: settings that make it deterministic.
-        runs_per_gpu: how many runs might share its GPU; None on a CPU.
-        started: start of its first process, UTC, ISO 8601.
-        resumed: for each resumption: from which step, when, and the code that had run before.
-    """
-
-    code: dict[str, Any]
-    device: torch.device
-    determinism: dict[str, Any]
-    runs_per_gpu: int | None
-    started: str
-    resumed: list[dict[str, Any]]
-
-
 def write_run(
     layout: Layout,
     run: RunParams,
     digest: str,
     result: TrainingResult,
-    how: Circumstances,
-    along: Sequence[Path] = (),
-) -> Path:
+    device: torch.device,
+    circumstances: dict[str, Any],
+    along: Sequence[Path],
+) -> None:
     """Writes checkpoint and history, then the record, which marks the run as complete.
 
     Args:
@@ -57,11 +36,9 @@ def write_run(
         run: the run's parameters.
         digest: digest of the prepared data.
         result: result of training.
-        how: the run's circumstances.
+        device: where it ran.
+        circumstances: further entries of the record: code, settings of determinism, resumptions.
         along: intermediate checkpoints, which are in the run's folder already.
-
-    Returns:
-        The record's path.
     """
     key = run_key(run, digest)
     checkpoint = layout.checkpoint(key.run_id)
@@ -80,18 +57,12 @@ def write_run(
         "data_digest": digest,
         "training_numerics": TRAINING_NUMERICS,
         "files": {path.name: sha256_file(path) for path in (*along, checkpoint, history)},
-        **how.code,
-        "device": describe_device(how.device),
-        "determinism": how.determinism,
-        "runs_per_gpu": how.runs_per_gpu,
-        "started": how.started,
-        "resumed": how.resumed,
+        **circumstances,
+        "device": describe_device(device),
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
         "epoch_seconds": [round(seconds, 4) for seconds in result.epoch_seconds],
         "data_wait_share": result.data_wait_share,
-        "peak_memory": peak_memory(how.device),
+        "peak_memory": peak_memory(device),
     }
-    target = layout.record(key.run_id)
     layout.without_weights(key.run_id).unlink(missing_ok=True)
-    write_sealed_json(target, record)
-    return target
+    write_sealed_json(layout.record(key.run_id), record)

@@ -21,7 +21,7 @@ from hamjepa_audit.plans.identity import run_id
 from hamjepa_audit.training.checkpoints_along import CheckpointsAlong
 from hamjepa_audit.training.distributed import ALONE, Ranks
 from hamjepa_audit.training.loop import Trainer, pretrain
-from hamjepa_audit.training.record import Circumstances, write_run
+from hamjepa_audit.training.record import write_run
 from hamjepa_audit.training.state import States, conditions
 
 
@@ -87,9 +87,14 @@ def train_run(
         result = pretrain(run, images, device, name, None, restore, hooks, ranks)
         if ranks.first:
             warn_of_waiting(name, result.data_wait_share, study.streaming.largest_wait_share)
-            shared = runs_per_gpu if device.type == "cuda" else None
-            how = Circumstances(code, device, determinism, shared, states.started, states.resumed)
-            write_run(layout, run, digest, result, how, along.publish())
+            circumstances = {
+                **code,
+                "determinism": determinism,
+                "runs_per_gpu": runs_per_gpu if device.type == "cuda" else None,
+                "started": states.started,
+                "resumed": states.resumed,
+            }
+            write_run(layout, run, digest, result, device, circumstances, along.publish())
             states.remove()
     return layout.record(name)
 
