@@ -112,7 +112,7 @@ def test_predictors_are_not_measured_on_states_that_are_not_finite(
     view = torch.full((4, 8), torch.nan)
     monkeypatch.setattr(steps, "_features", lambda *_: (view, view))
     with pytest.raises(UserError, match="not all finite"):
-        steps.measure_predictors(batch, torch.device("cpu"), lambda *_: [])
+        steps.measure_predictors(batch, torch.device("cpu"))
 
 
 @pytest.mark.faults

@@ -247,7 +247,9 @@ def test_all_runs_see_the_same_two_views_of_the_test_images(
         drawn.clear()
 
 
-def test_every_checkpoint_is_measured_on_its_own_features(tmp_path: Path) -> None:
+def test_every_checkpoint_is_measured_on_its_own_features(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Compares a batch's files with direct measurements of each of its encoders."""
     make_deterministic(threads=1)
     params = copy_params(tmp_path / "params")
@@ -279,7 +281,8 @@ def test_every_checkpoint_is_measured_on_its_own_features(tmp_path: Path) -> Non
         given.extend((first, second))
         return [Measurement("qp", "map_growth_rate", 0.0, "dimensionless")]
 
-    measure_predictors(batch, cpu, predict)
+    monkeypatch.setattr("hamjepa_audit.evaluation.steps.dynamics_measurements", predict)
+    measure_predictors(batch, cpu)
     rows = pd.concat([read_parquet(file).to_pandas() for file in files])
     store = open_store(layout.store(STUDY))
     images = [open_images(split, cpu) for split in (store.train, store.test)]

@@ -17,7 +17,6 @@ from hamjepa_audit.models.predictors import (
 )
 from hamjepa_audit.objectives.prediction import phase_space_prediction
 from hamjepa_audit.params.arms import PhaseSpaceObjectiveParams, PredictionParams, Readout
-from hamjepa_audit.params.evaluation import DynamicsParams
 from hamjepa_audit.params.studies import RunParams
 from hamjepa_audit.randomness import Stream, generator
 from hamjepa_audit.theory.symplectic import jacobian, log_abs_determinant, symplecticity_defect
@@ -50,7 +49,14 @@ class Trained(NamedTuple):
 def dynamics_measurements(
     run: RunParams, predictor: nn.Module, view_a: Tensor, view_b: Tensor
 ) -> list[Measurement]:
-    """Runs `measure_dynamics` on a run's predictor.
+    """All measurements of a run's predictor, dimensionless.
+
+    For q, p and qp: `map_displacement`, `map_view_distance`, `map_displacement_share`,
+    `map_error_removed`. For qp: `map_loss_removed`, `map_log_abs_determinant`,
+    `map_symplecticity_defect`, `map_reversal_error`, `map_growth_rate`,
+    `map_common_energy_drift`, `map_common_energy_growth`, and for maps of a Hamiltonian
+    `map_energy_drift`. For q, for maps with a force: `map_learned_force_share`; with a
+    potential: `potential_hessian_` with min, q10, q50, q90, max.
 
     Args:
         run: the run's parameters; its arm must predict states.
@@ -61,7 +67,7 @@ def dynamics_measurements(
     Raises:
         ValueError: the arm has no predictor.
     """
-    objective = run.arm.objective
+    objective, params = run.arm.objective, run.evaluation.dynamics
     if not isinstance(objective, PhaseSpaceObjectiveParams):
         raise ValueError(f"arm '{run.arm.name}' has no predictor")
     trained = Trained(
@@ -69,28 +75,7 @@ def dynamics_measurements(
         residual_ramp(objective.predictor, run.epochs),
         objective.prediction,
     )
-    return measure_dynamics(trained, view_a.double(), view_b.double(), run.evaluation.dynamics)
-
-
-def measure_dynamics(
-    trained: Trained, view_a: Tensor, view_b: Tensor, params: DynamicsParams
-) -> list[Measurement]:
-    """All measurements of one predictor, dimensionless.
-
-    For q, p and qp: `map_displacement`, `map_view_distance`, `map_displacement_share`,
-    `map_error_removed`. For qp: `map_loss_removed`, `map_log_abs_determinant`,
-    `map_symplecticity_defect`, `map_reversal_error`, `map_growth_rate`,
-    `map_common_energy_drift`, `map_common_energy_growth`, and for maps of a Hamiltonian
-    `map_energy_drift`. For q, for maps with a force: `map_learned_force_share`; with a
-    potential: `potential_hessian_` with min, q10, q50, q90, max.
-
-    Args:
-        trained: the predictor.
-        view_a: (N, 2d) float64 states [q; p] of one view of held-out images.
-        view_b: (N, 2d) float64, of another view of the same images.
-        params: numbers of states and applications, the seed that draws the states, and the
-            stiffness of the common energy, which is recorded for all maps.
-    """
+    view_a, view_b = view_a.double(), view_b.double()
     order = torch.randperm(len(view_a), generator=generator(Stream.DYNAMICS, params.seed))
     chosen = view_a[order.to(view_a.device)]
     some, more = chosen[: params.jacobian_states], chosen[: params.rollout_states]

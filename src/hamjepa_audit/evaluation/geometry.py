@@ -116,10 +116,7 @@ def geometry_measurements(readout: Readout, geometry: Geometry) -> list[Measurem
 def geometry_curves(readout: Readout, geometry: Geometry, quantiles: int) -> list[Point]:
     """The curves of one readout: eigenvalues by rank, cosines and norms by probability.
 
-    Args:
-        readout: the part of the states that was measured.
-        geometry: the measurements.
-        quantiles: number of points of a distribution, at probabilities (i + 0.5) / quantiles.
+    A distribution has `quantiles` points, at probabilities (i + 0.5) / quantiles.
     """
     points = [
         Point(readout, "eigenvalue", float(rank), value, UNIT)
@@ -158,15 +155,9 @@ def random_pairs(rows: int, pairs: int, generator: Generator) -> tuple[Tensor, T
 
 
 def pair_cosines(features: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Cosines of pairs of rows, not centred; a zero row has cosine 0 with every row.
+    """Cosines of pairs of rows of (N, D), not centred; a zero row has cosine 0 with every row.
 
-    Args:
-        features: (N, D).
-        first: (pairs,) int64, row indices.
-        second: (pairs,) int64, row indices.
-
-    Returns:
-        (pairs,) float64.
+    `first` and `second` are row indices, (pairs,) int64; the result is (pairs,) float64.
     """
     pairs = _unit_pairs(features, features, first, second)
     return torch.cat([(u * v).sum(dim=1) for u, v in pairs])
@@ -195,10 +186,7 @@ def alignment(first_view: Tensor, second_view: Tensor) -> float:
 def uniformity(features: Tensor, first: Tensor, second: Tensor) -> float:
     """Log of the mean over pairs of exp(-2 distance^2) of normalised rows, between -8 and 0.
 
-    Args:
-        features: (N, D).
-        first: (pairs,) int64, row indices.
-        second: (pairs,) int64, row indices.
+    Arguments are as in `pair_cosines`.
     """
     distances = _squared_distances(features, features, first, second)
     return float((-2 * distances).exp().mean().log())

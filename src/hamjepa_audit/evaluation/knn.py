@@ -33,15 +33,15 @@ def knn_measurements(
 
     Args:
         readout: the part of the states that the features come from.
-        train: (N, D) training features.
+        train: (N, D) training features, float32 or float64.
         train_labels: (N,) int64 in [0, classes).
-        test: (M, D) test features.
+        test: (M, D) test features, same dtype and device.
         test_labels: (M,) int64 in [0, classes).
         classes: number of classes.
         params: the sweep.
 
     Raises:
-        UserError: as knn_accuracies.
+        UserError: as `knn_accuracies`.
     """
     sweep = knn_accuracies(train, train_labels, test, test_labels, params.neighbours, classes)
     values = {f"knn_top1@{k}": found.top1 for k, found in sweep.items()}
@@ -62,22 +62,11 @@ def knn_accuracies(
     classes: int,
     block_size: int | None = None,
 ) -> dict[int, Accuracies]:
-    """Accuracies of the unweighted vote of the k most similar training rows, for every k.
+    """Accuracies of the unweighted vote of the k most similar training rows, by ascending k.
 
-    Similarity is the cosine, not centred. Votes are integers; of equal counts, the smaller class
-    index comes first, for top-1 and top-5 alike.
-
-    Args:
-        train: (N, D) training features, float32 or float64; similarities have this dtype.
-        train_labels: (N,) int64 in [0, classes).
-        test: (M, D) test features, same dtype and device.
-        test_labels: (M,) int64 in [0, classes).
-        neighbours: values of k, in any order.
-        classes: number of classes.
-        block_size: test rows at a time; by default as many as fit SIMILARITY_BYTES.
-
-    Returns:
-        Accuracies of every distinct k, in ascending order of k.
+    Similarity is the cosine, not centred, in the dtype of the features. Votes are integers; of
+    equal counts, the smaller class index comes first, for top-1 and top-5 alike. Test rows are
+    compared `block_size` at a time; by default as many as fit SIMILARITY_BYTES.
 
     Raises:
         UserError: a k is below 1 or above N, or features are not finite.

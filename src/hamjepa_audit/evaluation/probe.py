@@ -53,16 +53,8 @@ def probe_measurements(
     """`linear_probe_top1` and, with at least five classes, `linear_probe_top5`, in percent.
 
     Both are of the last epoch. Initial weights and order of the rows depend only on `params.seed`
-    and on the width and number of the features, so runs and readouts share them.
-
-    Args:
-        readout: the part of the states that the features come from.
-        train: (N, D) training features, float32 or float64; the probe has this dtype.
-        train_labels: (N,) int64 in [0, classes).
-        test: (M, D) test features, same dtype and device.
-        test_labels: (M,) int64 in [0, classes).
-        classes: number of classes.
-        params: epochs, batch size, learning rate, betas, weight decay and seed.
+    and on the width and number of the features, so runs and readouts share them. Arguments are as
+    in `knn_measurements`; the probe has the dtype of the features.
 
     Raises:
         UserError: features are not finite.

@@ -30,18 +30,11 @@ def covariance_eigenvalues(features: Tensor, count: int) -> Tensor:
 def lowrank_eigenvalues(
     features: Tensor, count: int, power_iterations: int, generator: Generator
 ) -> Tensor:
-    """The same by randomised SVD without oversampling, as for the paper's values.
+    """As `covariance_eigenvalues`, by randomised SVD without oversampling, as in the paper.
 
-    It underestimates the eigenvalues, most in the tail (protocol, "Evaluation").
-
-    Args:
-        features: (N, D).
-        count: components, limited as in covariance_eigenvalues.
-        power_iterations: rounds of subspace iteration.
-        generator: a CPU generator; draws the (D, components) Gaussian test matrix.
-
-    Returns:
-        As covariance_eigenvalues.
+    It underestimates the eigenvalues, most in the tail (protocol, "Evaluation"). The CPU generator
+    draws the (D, components) Gaussian test matrix; `power_iterations` are rounds of subspace
+    iteration.
     """
     centred = _centred(features)
     shape = (centred.shape[1], _available(count, centred))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hamjepa_audit.bookkeeping.measurements import Checkpoints, write_measurement
 from hamjepa_audit.bookkeeping.records import read_record
@@ -36,9 +36,6 @@ from hamjepa_audit.params.arms import Readout
 from hamjepa_audit.params.studies import RunParams
 from hamjepa_audit.plans.identity import run_key
 from hamjepa_audit.plans.study import DYNAMICS, Batch
-
-PredictorMeasure = Callable[[RunParams, nn.Module, Tensor, Tensor], list[Measurement]]
-"""Measurement of a predictor, given states (N, 2d) of two views of held-out images."""
 
 Classifier = Callable[[Readout, Tensor, Tensor, Tensor, Tensor, int], list[Measurement]]
 
@@ -92,9 +89,7 @@ def measure_geometry(batch: Batch) -> tuple[Path, Path]:
     return metrics, curves
 
 
-def measure_predictors(
-    batch: Batch, device: torch.device, measure: PredictorMeasure = dynamics_measurements
-) -> Path:
+def measure_predictors(batch: Batch, device: torch.device) -> Path:
     """Measures every run's predictor on the test images' views; returns the file.
 
     Raises:
@@ -107,7 +102,7 @@ def measure_predictors(
         for view in views:
             require_features(view, "test")
         predictor = load_model(run, source).moved_to(device).objective.get_submodule("predictor")
-        return measure(run, predictor, *(view.to(device) for view in views))
+        return dynamics_measurements(run, predictor, *(view.to(device) for view in views))
 
     return _measured(batch, DYNAMICS, rows_of)
 

@@ -83,13 +83,9 @@ def _along(batch: Batch, run_id: str) -> dict[str, str]:
 def measurements(
     run: RunParams, features: dict[str, Tensor], labels: tuple[Tensor, ...], classes: int
 ) -> Iterator[Measurement]:
-    """Yields all measurements of the features of one checkpoint.
+    """Yields all measurements of the features (see `extract_features`) of one checkpoint of a run.
 
-    Args:
-        run: determines the readouts, and how they are measured.
-        features: as `extract_features` returns them.
-        labels: labels of the training and the test images, on the device that classifies.
-        classes: number of classes.
+    `labels` are those of the training and the test images, on the device that classifies.
     """
     params, device = run.evaluation, labels[0].device
     for part in run.arm.readouts:
