@@ -71,6 +71,9 @@ RUN = "{study}-{arm}-e{epochs}-s{seed}-{digest}"
 BATCH = "{study}-{arm}-e{epochs}-{digest}"
 TABLE_FILES = [f"{name}.{ending}" for name in TABLES for ending in TABLE_FORMS]
 
+# The options of commands that take all studies.
+OF_STUDIES = " ".join(f"--study {name}" for name in STUDIES)
+
 
 # Where a dry run writes files that it must not change in results/; deleted when Snakemake exits.
 ASIDE = tempfile.TemporaryDirectory(prefix="hamjepa-audit-")
@@ -278,31 +281,41 @@ def theory_selection(wildcards):
     return noted(LAYOUT.theory_selection(), theory_plan().selection())
 
 
+def drawn(name, figures):
+    """Paths, as PNG and PDF, of the figures that a function names for each number of epochs.
+
+    Snakemake's report shows the PNG with its caption.
+    """
+    paths = []
+    for epochs in study(name).epochs:
+        for figure in figures(epochs):
+            stem = LAYOUT.figures(name) / f"{figure}_e{epochs}"
+            shown = report(
+                f"{stem}.png",
+                caption=f"../report/{figure}.rst",
+                category=study(name).title,
+                subcategory=f"{epochs} epochs",
+                labels={"figure": figure.replace("_", " ")},
+            )
+            paths += [shown, f"{stem}.pdf"]
+    return paths
+
+
 def figure_files(name):
     """The figures of a study that compare the arms' measurements."""
-    return [
-        path
-        for epochs in study(name).epochs
-        for path in _drawn(name, epochs, measured_figures(study(name), epochs))
-    ]
+    return drawn(name, lambda epochs: measured_figures(study(name), epochs))
 
 
 def audit_figure_files(name):
     """The figures of a study beside the paper's claims, and of what its seeds can detect."""
-    return [
-        path
-        for epochs in study(name).epochs
-        for path in _drawn(name, epochs, audit_plan().figures(name, epochs))
-    ]
+    return drawn(name, lambda epochs: audit_plan().figures(name, epochs))
 
 
 def gain_files(name):
     """Table and figures of what carries the gain, if the study has the arms for it."""
     figures = gain_figures(study(name))
     tables = [LAYOUT.tables(name) / f"{GAIN}.{form}" for form in TABLE_FORMS if figures]
-    return tables + [
-        path for epochs in study(name).epochs for path in _drawn(name, epochs, figures)
-    ]
+    return tables + drawn(name, lambda epochs: figures)
 
 
 def tables_and_figures():
@@ -315,20 +328,6 @@ def tables_and_figures():
         *(path for name in STUDIES for path in figure_files(name) + audit_figure_files(name)),
         *(path for name in STUDIES for path in gain_files(name)),
     ]
-
-
-def _drawn(name, epochs, figures):
-    """Paths of figures as PNG and PDF; Snakemake's report shows the PNG with its caption."""
-    for figure in figures:
-        stem = LAYOUT.figures(name) / f"{figure}_e{epochs}"
-        yield report(
-            f"{stem}.png",
-            caption=f"../report/{figure}.rst",
-            category=study(name).title,
-            subcategory=f"{epochs} epochs",
-            labels={"figure": figure.replace("_", " ")},
-        )
-        yield f"{stem}.pdf"
 
 
 wildcard_constraints:

@@ -80,7 +80,5 @@ rule page:
         LAYOUT.results / "logs/page.log",
     conda:
         "../../environment.lock.yml"
-    params:
-        studies=" ".join(f"--study {name}" for name in STUDIES),
     shell:
-        "hamjepa-audit report {params.studies} > {log} 2>&1"
+        f"hamjepa-audit report {OF_STUDIES} > {{log}} 2>&1"

@@ -29,10 +29,8 @@ rule metrics:
         LAYOUT.results / "logs/metrics.log",
     conda:
         "../../environment.lock.yml"
-    params:
-        studies=" ".join(f"--study {name}" for name in STUDIES),
     shell:
-        "hamjepa-audit metrics {params.studies} > {log} 2>&1"
+        f"hamjepa-audit metrics {OF_STUDIES} > {{log}} 2>&1"
 
 
 rule tables:
@@ -112,7 +110,5 @@ rule audit_provenance:
         LAYOUT.results / "logs/audit_provenance.log",
     conda:
         "../../environment.lock.yml"
-    params:
-        studies=" ".join(f"--study {name}" for name in STUDIES),
     shell:
-        "hamjepa-audit provenance {params.studies} --verdicts > {log} 2>&1"
+        f"hamjepa-audit provenance {OF_STUDIES} --verdicts > {{log}} 2>&1"
