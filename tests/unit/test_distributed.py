@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hamjepa_audit.data.preparation import prepare
-from hamjepa_audit.data.store import images_file
+from hamjepa_audit.data.store import array_file
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.gpu_lease import leased_gpus
 from hamjepa_audit.training.device import make_deterministic
@@ -163,7 +163,7 @@ def test_what_the_first_rank_can_not_do_all_ranks_raise(folder: Path) -> None:
 def test_the_first_rank_alone_hashes_the_images_and_all_refuse_damaged_ones(folder: Path) -> None:
     prepare(run_of(folder / "params", "sigreg").data, folder / "raw", folder / "data")
     shutil.copytree(folder / "data", folder / "damaged")
-    flip_bit(folder / "damaged" / STUDY / images_file("train"), -1, 0)
+    flip_bit(folder / "damaged" / STUDY / array_file("train", "images"), -1, 0)
     first, second = run_ranks("verify", folder)
     assert (first[0], second[0]) == (1, 0) and first[1] == second[1] > 0
     assert first[2] == second[2] and "the train split in" in first[2]

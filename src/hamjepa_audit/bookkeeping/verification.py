@@ -21,7 +21,7 @@ from hamjepa_audit.bookkeeping.table_provenance import (
     sealed_files,
 )
 from hamjepa_audit.bookkeeping.verification_result import Verification
-from hamjepa_audit.data.store import images_file, verify_store
+from hamjepa_audit.data.store import array_file, verify_store
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import read_parquet, read_sealed_json, require_sha256
 from hamjepa_audit.layout import CHECKPOINT_SUFFIX, PROVENANCE, Layout
@@ -84,7 +84,7 @@ def _stores(layout: Layout, studies: Sequence[str] | None) -> list[Path]:
         names = [load_study(layout.params, study).data.name for study in studies]
         return [layout.store(name) for name in dict.fromkeys(names)]
     # A folder with images is meant to be a store even if its manifest is missing.
-    traces = (layout.manifest("any").name, images_file("train"))
+    traces = (layout.manifest("any").name, array_file("train", "images"))
     return [
         folder
         for folder in _folders(layout.data)

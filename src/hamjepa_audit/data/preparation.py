@@ -18,7 +18,7 @@ from hamjepa_audit.data.store import (
     Manifest,
     SplitName,
     SplitRecord,
-    images_file,
+    array_file,
 )
 from hamjepa_audit.data.store_writing import (
     SPLITS,
@@ -108,7 +108,8 @@ def _write_split(
     digest = hashlib.sha256()
     title = f"preparing {source.name}, {split}"
     # Plain writes raise an error on a full disk; a memory map would kill the process.
-    with (folder / images_file(split)).open("wb") as stream, Progress(title, len(labels)) as shown:
+    target = folder / array_file(split, "images")
+    with target.open("wb") as stream, Progress(title, len(labels)) as shown:
         stream.write(images_header(len(labels), CHANNELS, source.image_size, source.image_size))
         rows = 0
         for block in content.blocks():

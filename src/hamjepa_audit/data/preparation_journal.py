@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
-from hamjepa_audit.data.store import CHANNELS, SplitName, images_file
+from hamjepa_audit.data.store import CHANNELS, SplitName, array_file
 
 HEADER_BYTES = 128
 """Bytes reserved for the .npy header of the pixels, whose number is only known at the end."""
@@ -55,7 +55,7 @@ class SplitWork:
     @property
     def pixels(self) -> Path:
         """File of the pixels so far, after the bytes reserved for the header."""
-        return self.folder / images_file(self.split)
+        return self.folder / array_file(self.split, "images")
 
     @property
     def journal(self) -> Path:

@@ -42,6 +42,8 @@ Images: TypeAlias = NDArray[np.uint8]
 Labels: TypeAlias = NDArray[np.int64]
 Sizes: TypeAlias = NDArray[np.int32]
 Shape: TypeAlias = Literal["square", "whole"]
+Part: TypeAlias = Literal["images", "sizes", "labels"]
+PARTS: tuple[Part, ...] = ("images", "sizes", "labels")
 
 
 class SplitRecord(Params):
@@ -223,30 +225,20 @@ def labels_sha256(store: Store) -> str:
     return digest.hexdigest()
 
 
-def images_file(split: SplitName) -> str:
-    """The name of a split's image file."""
-    return f"{split}_images.npy"
-
-
-def labels_file(split: SplitName) -> str:
-    """The name of a split's label file."""
-    return f"{split}_labels.npy"
-
-
-def sizes_file(split: SplitName) -> str:
-    """The name of a split's file of sizes; only stores of whole images have one."""
-    return f"{split}_sizes.npy"
+def array_file(split: SplitName, part: Part) -> str:
+    """The name of one of a split's files; only stores of whole images have sizes."""
+    return f"{split}_{part}.npy"
 
 
 def _open_split(
     folder: Path, split: SplitName, rows: int, manifest: Manifest
 ) -> Split | WholeSplit:
-    labels = _open_array(folder / labels_file(split), LABEL_DTYPE, (rows,))
-    images = folder / images_file(split)
+    labels = _open_array(folder / array_file(split, "labels"), LABEL_DTYPE, (rows,))
+    images = folder / array_file(split, "images")
     if manifest.shape == "square":
         side = manifest.image_size
         return Split(_open_array(images, IMAGE_DTYPE, (rows, CHANNELS, side, side)), labels)
-    sizes = _open_array(folder / sizes_file(split), SIZE_DTYPE, (rows, 2))
+    sizes = _open_array(folder / array_file(split, "sizes"), SIZE_DTYPE, (rows, 2))
     shape = (int(image_bytes(sizes).sum()),)
     return WholeSplit(_open_array(images, IMAGE_DTYPE, shape), sizes, labels)
 

@@ -16,16 +16,15 @@ from hamjepa_audit.data.store import (
     IMAGE_DTYPE,
     LABEL_DTYPE,
     MANIFEST,
+    PARTS,
     SCHEMA_VERSION,
     Labels,
     Manifest,
     Shape,
     SplitName,
     SplitRecord,
+    array_file,
     content_digest,
-    images_file,
-    labels_file,
-    sizes_file,
 )
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import write_sealed_json
@@ -131,7 +130,7 @@ def complete_split(
         The manifest's record of the split.
     """
     written = labels.astype(LABEL_DTYPE)
-    write_array(folder / labels_file(split), written)
+    write_array(folder / array_file(split, "labels"), written)
     digest.update(written.data)
     counts = np.bincount(labels, minlength=classes)
     return SplitRecord(
@@ -203,8 +202,8 @@ def move_store(scratch: Path, folder: Path, shape: Shape) -> None:
     (folder / MANIFEST).unlink(missing_ok=True)
     for split in SPLITS:
         if shape == "square":
-            (folder / sizes_file(split)).unlink(missing_ok=True)
-        for name in (images_file(split), sizes_file(split), labels_file(split)):
+            (folder / array_file(split, "sizes")).unlink(missing_ok=True)
+        for name in (array_file(split, part) for part in PARTS):
             if (scratch / name).exists():
                 (scratch / name).replace(folder / name)
     (scratch / MANIFEST).replace(folder / MANIFEST)

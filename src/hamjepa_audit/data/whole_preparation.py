@@ -43,8 +43,8 @@ from hamjepa_audit.data.store import (
     Labels,
     SplitName,
     SplitRecord,
+    array_file,
     load_manifest,
-    sizes_file,
 )
 from hamjepa_audit.data.store_writing import (
     SPLITS,
@@ -259,7 +259,7 @@ def _blocks(
 def _describe(images: Folder, work: SplitWork, digest: "hashlib._Hash") -> SplitRecord:
     """Writes a split's sizes and labels; `digest` covers its pixels already."""
     sizes = np.array([(row.height, row.width) for row in work.done], dtype=SIZE_DTYPE)
-    write_array(work.folder / sizes_file(work.split), sizes)
+    write_array(work.folder / array_file(work.split, "sizes"), sizes)
     digest.update(sizes.data)
     labels = _labels(images, work.split)
     return complete_split(work.folder, work.split, labels, len(images.classes), digest)
