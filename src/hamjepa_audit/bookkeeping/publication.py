@@ -116,7 +116,11 @@ def adopt(plan: StudyPlan, source: Path) -> Adoption:
     missing = {batch.name: _missing(replace(batch, layout=published)) for batch in wanted}
     whole = [batch for batch in wanted if not missing[batch.name]]
     for batch in whole:
-        _require_untrained(batch)
+        for name in _trained(batch):
+            raise UserError(
+                f"{plan.layout.run(name)} was trained here, and runs of one arm are adopted "
+                f"together: delete its folder, or train the others here, too"
+            )
         _require_sound(replace(batch, layout=published))
     for batch in whole:
         _copy_batch(batch, published)
@@ -144,15 +148,6 @@ def _trained(batch: Batch) -> list[str]:
         for name in batch.run_ids
         if layout.record(name).exists() and not layout.is_without_weights(name)
     ]
-
-
-def _require_untrained(batch: Batch) -> None:
-    layout = batch.layout
-    for name in _trained(batch):
-        raise UserError(
-            f"{layout.run(name)} was trained here, and runs of one arm are adopted together: "
-            f"delete its folder, or train the others here, too"
-        )
 
 
 def _require_sound(published: Batch) -> None:

@@ -227,14 +227,10 @@ def cone_error(geometry: Geometry, generator: Generator, formula: GeometryOf) ->
     return float(np.linalg.norm(np.linalg.solve(factor, difference.T), 2))
 
 
-def no_canonical_shape_error(
-    limit: float,
-) -> Callable[[Geometry, Generator, Callable[[Matrix, float], Matrix]], float]:
+def no_canonical_shape_error(limit: float) -> Callable[[Geometry, Generator, GeometryOf], float]:
     """A check: for every covariance there is a geometry where it is d times worse than the best."""
 
-    def error(
-        geometry: Geometry, _: Generator, formula: Callable[[Matrix, float], Matrix]
-    ) -> float:
+    def error(geometry: Geometry, _: Generator, formula: GeometryOf) -> float:
         covariance = geometry.matrix
         unscaled = formula(covariance, limit)
         budget = float(np.sum(unscaled * covariance))

@@ -17,7 +17,6 @@ from hamjepa_audit.theory.integrators import Integrator
 from hamjepa_audit.theory.symplectic import jacobian
 
 MapCheck = Callable[[MechanicalSystem, Generator, Integrator], float]
-TENTH = 10
 
 
 def flow_jacobian(
@@ -103,7 +102,7 @@ def energy_bounded_error(params: LongRunParams) -> MapCheck:
         records = params.steps // params.record_every
         recorded = energies(system, formula, params.step_size, params.record_every, records)
         squares = (recorded[1:] - recorded[0]).square()
-        tenth = max(1, records // TENTH)
+        tenth = max(1, records // 10)
         return float((squares[-tenth:].mean() / squares[:tenth].mean()).sqrt())
 
     return error
