@@ -9,7 +9,7 @@ import yaml
 
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.params.audit import AuditParams, MarginParams, load_audit
-from hamjepa_audit.params.claims import Claims, claim_names, load_claims, unit_of
+from hamjepa_audit.params.claims import Claims, load_claims, named, unit_of
 from hamjepa_audit.statistics.statement_parts import STATEMENTS
 from tests.unit import paper_audit
 
@@ -20,7 +20,7 @@ def test_the_papers_claims(claims: Claims) -> None:
     assert (len(claims.measurements), len(claims.differences)) == (93, 20)
     assert {claim.id for claim in claims.statements} == set(STATEMENTS)
     assert sum(claim.unit == "percent" for claim in claims.measurements) == 45
-    names = claim_names(claims.measurements)
+    names = [name for name, _ in named(claims.measurements)]
     assert len(set(names)) == 93
     assert [name for name in names if name.endswith(".2")] == [
         "cifar100-e30-sigreg-all-effective_rank.2",

@@ -5,10 +5,10 @@ means a value between 28.095 and 28.105.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import Field, model_validator
@@ -107,6 +107,11 @@ class DifferenceClaim(Params):
         return self
 
     @property
+    def sides(self) -> tuple[Side, Side]:
+        """Minuend and subtrahend."""
+        return self.minuend, self.subtrahend
+
+    @property
     def unit(self) -> Unit:
         """The unit of the value; percentage points count as percent."""
         return unit_of(self.metric)
@@ -115,6 +120,9 @@ class DifferenceClaim(Params):
     def key(self) -> str:
         """Identifier of what is compared; equal for two statements of the same difference."""
         return f"{self.study}-e{self.epochs}-{self.metric}-{self.minuend}-{self.subtrahend}"
+
+
+_Claim = TypeVar("_Claim", MeasurementClaim, DifferenceClaim, MeasurementClaim | DifferenceClaim)
 
 
 class StatementClaim(Params):
@@ -191,18 +199,15 @@ def _refuse_repeated(kind: str, names: Iterable[str]) -> None:
             raise ValueError(f"{kind} has {name} {count} times: keep one")
 
 
-def claim_names(claims: Iterable[MeasurementClaim | DifferenceClaim]) -> list[str]:
-    """A name for each claim: its key; repeated keys get a number, from 2, as a suffix.
+def named(claims: Iterable[_Claim]) -> Iterator[tuple[str, _Claim]]:
+    """Yields each claim with a name: its key; repeated keys get a number, from 2, as a suffix.
 
-    Returns:
-        As many names as claims, all different, such as 'cifar100-e30-hamjepa-q-effective_rank.2'.
+    All names are different, such as 'cifar100-e30-hamjepa-q-effective_rank.2'.
     """
     seen: Counter[str] = Counter()
-    names = []
     for claim in claims:
         seen[claim.key] += 1
-        names.append(claim.key if seen[claim.key] == 1 else f"{claim.key}.{seen[claim.key]}")
-    return names
+        yield claim.key if seen[claim.key] == 1 else f"{claim.key}.{seen[claim.key]}", claim
 
 
 def load_claims(path: Path) -> Claims:

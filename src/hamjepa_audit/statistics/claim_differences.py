@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from hamjepa_audit.params.audit import AuditParams
-from hamjepa_audit.params.claims import Claims, DifferenceClaim, claim_names
+from hamjepa_audit.params.claims import Claims, DifferenceClaim, named
 from hamjepa_audit.statistics.comparison import (
     ARMS,
     adjusted,
@@ -85,7 +85,7 @@ def difference_claims(seeds: SeedTable, claims: Claims, params: AuditParams) -> 
     """
     rows = [
         _difference_row(name, claim, study, epochs, seeds, claims, params)
-        for name, claim in zip(claim_names(claims.differences), claims.differences, strict=True)
+        for name, claim in named(claims.differences)
         for study, epochs in targets(claim.study, claim.epochs, seeds, params)
     ]
     table = with_families(pd.DataFrame(rows), params.families.differences)
@@ -176,7 +176,7 @@ def _difference_row(
     params: AuditParams,
 ) -> dict[str, object]:
     metric = params.our_metric(claim.metric)
-    sides = [(side.arm, side.readout) for side in (claim.minuend, claim.subtrahend)]
+    sides = [(side.arm, side.readout) for side in claim.sides]
     pairs = seeds.pairs(study, epochs, metric, sides[0], sides[1])
     paper = float(claim.value)
     return {
@@ -208,7 +208,7 @@ def _difference_row(
 
 def _note(claim: DifferenceClaim) -> str:
     """Says how the claim is read, and what biases it: the best of several readouts on one side."""
-    best = [side for side in (claim.minuend, claim.subtrahend) if side.readout == "best"]
+    best = [side for side in claim.sides if side.readout == "best"]
     notes = []
     if claim.negligible:
         notes.append(
@@ -227,7 +227,7 @@ def _paper_runs(claim: DifferenceClaim, claims: Claims) -> int:
     """The smaller number of seeds of the paper's two sides; 1 where none is given."""
     return min(
         max((value.n for value in stated_values(claims, claim, side)), default=1)
-        for side in (claim.minuend, claim.subtrahend)
+        for side in claim.sides
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hamjepa_audit.params.audit import AuditParams
-from hamjepa_audit.params.claims import Claims, MeasurementClaim, claim_names
+from hamjepa_audit.params.claims import Claims, MeasurementClaim, named
 from hamjepa_audit.statistics.comparison import (
     adjusted,
     against_paper,
@@ -56,11 +56,7 @@ def measurement_claims(seeds: SeedTable, claims: Claims, params: AuditParams) ->
     Raises:
         UserError: a metric has no margin.
     """
-    names = claim_names(claims.measurements)
-    rows = [
-        _measurement_row(name, claim, seeds, params)
-        for name, claim in zip(names, claims.measurements, strict=True)
-    ]
+    rows = [_measurement_row(*claim, seeds, params) for claim in named(claims.measurements)]
     table = with_families(pd.DataFrame(rows), params.families.measurements)
     tests = dict.fromkeys(["p", "p_h0_within_margin", "p_equivalence"], ("claim",))
     table = adjusted(measurement_evidence(table, params), tests)

@@ -18,7 +18,7 @@ from hamjepa_audit.params.claims import (
     DifferenceClaim,
     MeasurementClaim,
     Side,
-    claim_names,
+    named,
 )
 from hamjepa_audit.statistics.hypothesis_tests import (
     prediction_test,
@@ -140,13 +140,9 @@ def _compared(stated: Rounded, other: Rounded) -> Row:
 
 
 def _differences(claims: Claims) -> Iterator[Row]:
-    for name, claim in zip(claim_names(claims.differences), claims.differences, strict=True):
-        sides = [stated_values(claims, claim, side) for side in (claim.minuend, claim.subtrahend)]
-        missing = [
-            str(side)
-            for side, values in zip((claim.minuend, claim.subtrahend), sides, strict=True)
-            if not values
-        ]
+    for name, claim in named(claims.differences):
+        sides = [stated_values(claims, claim, side) for side in claim.sides]
+        missing = [str(side) for side, values in zip(claim.sides, sides, strict=True) if not values]
         if missing:
             note = f"{claim.metric} is not stated for {' and '.join(missing)}"
             yield _row("difference", name, claim, verdict=UNCHECKABLE, note=note)
@@ -161,7 +157,7 @@ def _differences(claims: Claims) -> Iterator[Row]:
             note=f"{minuend.value} - {subtrahend.value}"
             + "".join(
                 f"; {side.arm}: best of the stated readouts ({_readouts(values)})"
-                for side, values in zip((claim.minuend, claim.subtrahend), sides, strict=True)
+                for side, values in zip(claim.sides, sides, strict=True)
                 if side.readout == "best"
             ),
         )
@@ -194,7 +190,7 @@ def _repeated(claims: Claims, confidence: float) -> Iterator[Row]:
     """
     for group in _numeric(claims):
         first: dict[str, Numeric] = {}
-        for name, claim in zip(claim_names(group), group, strict=True):
+        for name, claim in named(group):
             other = first.setdefault(claim.key, claim)
             if other is claim:
                 continue
@@ -226,7 +222,7 @@ def _where(claim: MeasurementClaim) -> tuple[str, int, str, str]:
 
 def _best_stated(claims: Claims) -> Iterator[Row]:
     """Checks that a best over k equals the accuracy at its k, and that no accuracy exceeds it."""
-    for name, best in zip(claim_names(claims.measurements), claims.measurements, strict=True):
+    for name, best in named(claims.measurements):
         if not best.metric.endswith("@best"):
             continue
         prefix = best.metric.removesuffix("best")
@@ -245,8 +241,8 @@ def _best_stated(claims: Claims) -> Iterator[Row]:
 
 def _implied(claims: Claims, confidence: float) -> Iterator[Row]:
     """Tests the differences whose two sides both have a standard deviation."""
-    for name, claim in zip(claim_names(claims.differences), claims.differences, strict=True):
-        sides = [stated_values(claims, claim, side) for side in (claim.minuend, claim.subtrahend)]
+    for name, claim in named(claims.differences):
+        sides = [stated_values(claims, claim, side) for side in claim.sides]
         if not all(sides):
             continue
         minuend, subtrahend = (max(side, key=lambda value: value.value) for side in sides)
@@ -294,7 +290,7 @@ def _welch(minuend: MeasurementClaim, subtrahend: MeasurementClaim, confidence: 
 
 def _without_error_bar(claims: Claims) -> Iterator[Row]:
     for group in _numeric(claims):
-        for name, claim in zip(claim_names(group), group, strict=True):
+        for name, claim in named(group):
             if claim.std is None:
                 note = "a single run" if claim.n == 1 else "no spread of the difference is given"
                 yield _row("error bar", name, claim, verdict=NO_ERROR_BAR, note=note)

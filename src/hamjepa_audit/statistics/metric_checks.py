@@ -130,7 +130,7 @@ def _claimed(claims: Claims) -> Iterator[tuple[str, str, str]]:
     for claim in claims.measurements:
         yield claim.study, claim.arm, claim.readout
     for difference in claims.differences:
-        for side in (difference.minuend, difference.subtrahend):
+        for side in difference.sides:
             yield difference.study, side.arm, side.readout
 
 
