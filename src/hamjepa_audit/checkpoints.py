@@ -48,13 +48,6 @@ def load_encoder(run: RunParams, source: Path, device: torch.device) -> TokenEnc
     return encoder.requires_grad_(False)
 
 
-def load_recorded_encoder(
-    layout: Layout, run: RunParams, run_id: str, device: torch.device, epoch: int | None = None
-) -> TokenEncoder:
-    """The frozen encoder of a run's checkpoint; arguments and errors as `recorded_checkpoint`."""
-    return load_encoder(run, recorded_checkpoint(layout, run, run_id, epoch), device)
-
-
 def recorded_checkpoint(
     layout: Layout, run: RunParams, run_id: str, epoch: int | None = None
 ) -> Path:

@@ -74,18 +74,9 @@ class Point(NamedTuple):
     unit: str
 
 
-def metrics_table(run: RunKey, checkpoint_epoch: int, rows: Iterable[Measurement]) -> pa.Table:
-    """The long metric table of one checkpoint (METRICS_SCHEMA)."""
-    return _table(METRICS_SCHEMA, run, checkpoint_epoch, rows)
-
-
-def curves_table(run: RunKey, checkpoint_epoch: int, rows: Iterable[Point]) -> pa.Table:
-    """The long curve table of one checkpoint (CURVES_SCHEMA)."""
-    return _table(CURVES_SCHEMA, run, checkpoint_epoch, rows)
-
-
-def _table(
+def long_table(
     schema: pa.Schema, run: RunKey, checkpoint_epoch: int, rows: Iterable[Measurement | Point]
 ) -> pa.Table:
+    """The long table of one checkpoint, METRICS_SCHEMA or CURVES_SCHEMA."""
     constant = run._asdict() | {"checkpoint_epoch": checkpoint_epoch}
     return pa.Table.from_pylist([constant | row._asdict() for row in rows], schema=schema)

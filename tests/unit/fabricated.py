@@ -15,12 +15,12 @@ from hamjepa_audit.files import (
 )
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.metrics import (
+    CURVES_SCHEMA,
     HISTORY_SCHEMA,
     METRICS_SCHEMA,
     Measurement,
     Point,
-    curves_table,
-    metrics_table,
+    long_table,
 )
 from hamjepa_audit.params import load_study
 from hamjepa_audit.params.studies import RunParams
@@ -104,14 +104,17 @@ def write_measurements(batch: Batch) -> None:
         if step not in batch.steps:
             continue
         tables = [
-            metrics_table(key, key.epochs, [Measurement("all", name, key.seed + 0.5, "percent")])
+            long_table(
+                METRICS_SCHEMA,
+                key,
+                key.epochs,
+                [Measurement("all", name, key.seed + 0.5, "percent")],
+            )
             for key in keys
         ]
         write_measurement(batch.measurement(step), tables, checkpoints)
-    curves = [
-        curves_table(key, key.epochs, [Point("all", "eigenvalue", 1.0, 2.0, "dimensionless")])
-        for key in keys
-    ]
+    point = Point("all", "eigenvalue", 1.0, 2.0, "dimensionless")
+    curves = [long_table(CURVES_SCHEMA, key, key.epochs, [point]) for key in keys]
     write_measurement(batch.measurement("curves"), curves, checkpoints)
 
 

@@ -27,7 +27,7 @@ from hamjepa_audit.evaluation.steps import (
 from hamjepa_audit.evaluation.trajectory import measure_trajectory, measurements
 from hamjepa_audit.files import read_json, read_parquet, sha256_file, write_sealed_json
 from hamjepa_audit.layout import Layout
-from hamjepa_audit.metrics import Measurement, metrics_table
+from hamjepa_audit.metrics import METRICS_SCHEMA, Measurement, long_table
 from hamjepa_audit.model import build_model
 from hamjepa_audit.params import RunParams, load_study, resolve_run
 from hamjepa_audit.params.audit import load_audit
@@ -192,7 +192,7 @@ def test_what_was_measured_along_training_is_among_the_metrics(tmp_path: Path) -
         write_measurements(batch)
         keys = [run_key(run, plan.data_digest) for run in batch.runs]
         row = Measurement("all", "knn_top1@20", 7.0, "percent")
-        tables = [metrics_table(key, 1, [row]) for key in keys]
+        tables = [long_table(METRICS_SCHEMA, key, 1, [row]) for key in keys]
         checkpoints: dict[str, dict[str, str]] = {name: {} for name in batch.run_ids}
         write_measurement(batch.measurement("trajectory"), tables, checkpoints)
     metrics, *_ = collect_study(plan)

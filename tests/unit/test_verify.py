@@ -12,13 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 from hamjepa_audit.bookkeeping.records import differences, read_record, require_one_kind_of_device
 from hamjepa_audit.bookkeeping.states import read_state, saved_states
 from hamjepa_audit.bookkeeping.table_provenance import check_table_provenance
 from hamjepa_audit.bookkeeping.verification import verify_results
-from hamjepa_audit.checkpoints import load_recorded_encoder
+from hamjepa_audit.checkpoints import load_model, recorded_checkpoint
 from hamjepa_audit.data.store import verify_store
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import (
@@ -72,7 +71,7 @@ def damage(kind: str, path: Path, other: Path, chance: random.Random) -> None:
 
 def read_checkpoint(path: Path) -> None:
     run = plan_of(LAYOUT, STUDY).runs[path.parent.name]
-    load_recorded_encoder(LAYOUT, run, path.parent.name, torch.device("cpu"))
+    load_model(run, recorded_checkpoint(LAYOUT, run, path.parent.name))
 
 
 def read_along(path: Path) -> None:

@@ -16,7 +16,7 @@ from hamjepa_audit.metrics import (
     TRAINING_SECONDS,
     Measurement,
     RunKey,
-    metrics_table,
+    long_table,
 )
 
 ORIGIN = b"hamjepa-audit-origin"
@@ -57,7 +57,7 @@ def training_times(layout: Layout, run_ids: Iterable[str]) -> pa.Table:
         # Python would not verify with another.
         total = math.fsum(record["epoch_seconds"])
         seconds = Measurement("all", TRAINING_SECONDS, total, "seconds")
-        table = metrics_table(key, key.epochs, [seconds])
+        table = long_table(METRICS_SCHEMA, key, key.epochs, [seconds])
         times.setdefault((key.study, key.epochs), []).append((_machine(record), table))
     comparable = [group for group in times.values() if len({machine for machine, _ in group}) == 1]
     tables = [table for group in comparable for _, table in group]

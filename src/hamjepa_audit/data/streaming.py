@@ -126,7 +126,9 @@ class StreamedImages:
         They are read from its file: page faults on the map would block while holding the GIL.
         """
         assert isinstance(array, np.memmap), "a store's arrays are memory maps"
-        flat = torch.empty(int(lengths.sum()), dtype=torch.uint8, pin_memory=self._pinned)
+        flat = torch.empty(
+            int(lengths.sum()), dtype=torch.uint8, pin_memory=self._copies is not None
+        )
         target = memoryview(flat.numpy())  # type: ignore[arg-type]
         with Path(str(array.filename)).open("rb", buffering=0) as file:
             place = 0
@@ -139,10 +141,6 @@ class StreamedImages:
                     )
                 place += length
         return flat
-
-    @property
-    def _pinned(self) -> bool:
-        return self._copies is not None
 
 
 class _Loaded(NamedTuple):

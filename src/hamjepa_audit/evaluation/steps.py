@@ -10,11 +10,7 @@ from torch import Tensor
 
 from hamjepa_audit.bookkeeping.measurements import Checkpoints, write_measurement
 from hamjepa_audit.bookkeeping.records import read_record
-from hamjepa_audit.checkpoints import (
-    load_model,
-    load_recorded_encoder,
-    recorded_checkpoint,
-)
+from hamjepa_audit.checkpoints import load_encoder, load_model, recorded_checkpoint
 from hamjepa_audit.data.store import Store, labels_sha256, open_store, verify_store
 from hamjepa_audit.data.streaming import open_images
 from hamjepa_audit.errors import UserError
@@ -31,7 +27,7 @@ from hamjepa_audit.evaluation.probe import probe_measurements
 from hamjepa_audit.evaluation.readouts import readout
 from hamjepa_audit.evaluation.rows import require_features
 from hamjepa_audit.files import atomic_folder
-from hamjepa_audit.metrics import Measurement, Point, curves_table, metrics_table
+from hamjepa_audit.metrics import CURVES_SCHEMA, METRICS_SCHEMA, Measurement, Point, long_table
 from hamjepa_audit.params.arms import Readout
 from hamjepa_audit.params.studies import RunParams
 from hamjepa_audit.plans.identity import run_key
@@ -47,7 +43,8 @@ def extract(batch: Batch, device: torch.device) -> Path:
     labels = labels_sha256(store)
     with atomic_folder(batch.features) as folder:
         for name, run in runs_of(batch):
-            encoder = load_recorded_encoder(batch.layout, run, name, device)
+            source = recorded_checkpoint(batch.layout, run, name)
+            encoder = load_encoder(run, source, device)
             origin = FeaturesOrigin(_recorded_sha256(batch, name), labels)
             features = extract_features(encoder, run, train, test)
             save_features(features, folder / _features_name(name), origin)
@@ -82,8 +79,8 @@ def measure_geometry(batch: Batch) -> tuple[Path, Path]:
             measurements += geometry.geometry_measurements(part, measured)
             points += geometry.geometry_curves(part, measured, params.quantiles)
         key = run_key(run, batch.data_digest)
-        metric_tables.append(metrics_table(key, run.epochs, measurements))
-        curve_tables.append(curves_table(key, run.epochs, points))
+        metric_tables.append(long_table(METRICS_SCHEMA, key, run.epochs, measurements))
+        curve_tables.append(long_table(CURVES_SCHEMA, key, run.epochs, points))
     write_measurement(curves, curve_tables, checkpoints)
     write_measurement(metrics, metric_tables, checkpoints)
     return metrics, curves
@@ -129,7 +126,7 @@ def _measured(
     """Writes a step's measurements of every run, given by run id and parameters."""
     checkpoints = _checkpoints(batch)
     tables = [
-        metrics_table(run_key(run, batch.data_digest), run.epochs, rows_of(name, run))
+        long_table(METRICS_SCHEMA, run_key(run, batch.data_digest), run.epochs, rows_of(name, run))
         for name, run in runs_of(batch)
     ]
     target = batch.measurement(step)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hamjepa_audit.bookkeeping.measurements import write_measurement
 from hamjepa_audit.bookkeeping.records import read_record
-from hamjepa_audit.checkpoints import load_recorded_encoder
+from hamjepa_audit.checkpoints import load_encoder, recorded_checkpoint
 from hamjepa_audit.data.progress import Progress
 from hamjepa_audit.data.store import verify_store
 from hamjepa_audit.data.streaming import open_images
@@ -19,7 +19,7 @@ from hamjepa_audit.evaluation.knn import knn_measurements
 from hamjepa_audit.evaluation.probe import probe_measurements
 from hamjepa_audit.evaluation.readouts import readout
 from hamjepa_audit.evaluation.steps import labels_on, runs_of
-from hamjepa_audit.metrics import Measurement, metrics_table
+from hamjepa_audit.metrics import METRICS_SCHEMA, Measurement, long_table
 from hamjepa_audit.params.studies import RunParams
 from hamjepa_audit.plans.identity import run_key
 from hamjepa_audit.plans.study import TRAJECTORY, Batch
@@ -41,10 +41,12 @@ def measure_trajectory(batch: Batch, device: torch.device) -> Path:
     with Progress(f"measuring {batch.arm} along training", number, unit="checkpoints") as progress:
         for name, run in runs_of(batch):
             for epoch in batch.epochs_along:
-                encoder = load_recorded_encoder(batch.layout, run, name, device, epoch)
+                source = recorded_checkpoint(batch.layout, run, name, epoch)
+                encoder = load_encoder(run, source, device)
                 features = extract_features(encoder, run, train, test)
                 rows = measurements(run, features, labels, len(store.manifest.classes))
-                tables.append(metrics_table(run_key(run, batch.data_digest), epoch, rows))
+                key = run_key(run, batch.data_digest)
+                tables.append(long_table(METRICS_SCHEMA, key, epoch, rows))
                 progress.advance(1)
     target = batch.measurement(TRAJECTORY)
     write_measurement(target, tables, checkpoints)
