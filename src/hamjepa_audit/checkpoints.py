@@ -53,11 +53,7 @@ def recorded_checkpoint(
 ) -> Path:
     """The path of a run's checkpoint, after checking it against the digest in the run's record.
 
-    Args:
-        layout: the folders of the audit.
-        run: the run's parameters.
-        run_id: the run's name.
-        epoch: the epoch of an intermediate checkpoint; None means the final one.
+    `epoch` is that of an intermediate checkpoint; None means the final one.
 
     Raises:
         UserError: the run is incomplete, or its record or checkpoint was changed or damaged.

@@ -57,11 +57,8 @@ class Entry:
 def take_inventory(layout: Layout, studies: Sequence[str] | None = None) -> list[Entry]:
     """Lists what is named like a run or a batch below results/runs, state and evaluation, sorted.
 
-    Then the tables and figures of studies without a parameter file.
-
-    Args:
-        layout: the folders of the audit.
-        studies: the studies to list, including ones without a parameter file; None means all.
+    Then the tables and figures of studies without a parameter file. `studies` may name such ones,
+    too; None means all.
 
     Raises:
         UserError: there is no params folder; a study has neither parameters nor results; or its
@@ -85,10 +82,8 @@ def take_inventory(layout: Layout, studies: Sequence[str] | None = None) -> list
 def prunable(entries: Sequence[Entry], named: Collection[str] = ()) -> list[Entry]:
     """The entries that the parameters do not ask for, complete or not.
 
-    Args:
-        entries: the inventory.
-        named: the studies that the user named. Entries of a study without a parameter file are
-            included only if it is named: otherwise its parameters may merely be elsewhere.
+    Those of a study without a parameter file are included only if the user named it: otherwise its
+    parameters may merely be elsewhere.
     """
     return [
         entry

@@ -29,10 +29,8 @@ Checkpoints = Mapping[str, Mapping[str, str]]
 def write_measurement(target: Path, tables: Sequence[pa.Table], checkpoints: Checkpoints) -> None:
     """Writes the rows of all runs as a sealed file that contains its own name and its origin.
 
-    Args:
-        target: the file, STEP-DIGEST.parquet.
-        tables: the rows, all with METRICS_SCHEMA or all with CURVES_SCHEMA.
-        checkpoints: the checkpoints on which the numbers were measured.
+    The file is named STEP-DIGEST.parquet; the tables have METRICS_SCHEMA or CURVES_SCHEMA, and the
+    checkpoints are those on which they were measured.
     """
     origin = canonical_json({"measurement": target.stem, "checkpoints": checkpoints})
     table = pa.concat_tables(tables).replace_schema_metadata({ORIGIN: origin})
@@ -76,14 +74,8 @@ def require_origin(
 ) -> None:
     """Checks that a measurement is the one in its file name, made on exactly the given runs.
 
-    The checkpoints that it was made on must be those that the runs have now.
-
-    Args:
-        layout: the folders of the audit, for the runs' records.
-        source: the file that `table` was read from.
-        table: the table that `read_parquet` returned, with its metadata.
-        run_ids: the runs that its rows must belong to.
-        whole: whether every run must exist; otherwise missing runs are not compared.
+    The checkpoints that it was made on must be those that the runs have now; unless `whole`, runs
+    that don't exist are not compared. `table` was read from `source`, with its metadata.
 
     Raises:
         UserError: it is another measurement, or was made on other runs or on checkpoints other than

@@ -33,12 +33,8 @@ def publish(plan: StudyPlan, target: Path) -> Path:
     """Copies a study's records, histories, measurements, tables and PNG figures.
 
     The copy has the layout of results/: `hamjepa-audit --results TARGET verify` checks it, and
-    `adopt` copies its runs into other results.
-
-    Args:
-        plan: the plan of the study, which must be the only one in the tables of verdicts and in the
-            joint metrics.
-        target: the folder; an earlier publication of the same study is replaced.
+    `adopt` copies its runs into other results. An earlier publication of the study is replaced. The
+    study must be the only one in the tables of verdicts and in the joint metrics.
 
     Raises:
         UserError: the tables belong to other studies or parameters, a file is missing or damaged,
@@ -82,15 +78,11 @@ class Adoption(NamedTuple):
 
 
 def adopt(plan: StudyPlan, source: Path) -> Adoption:
-    """Copies published runs and their measurements into the results, where the study has none.
+    """Copies runs that `publish` wrote and their measurements into the results that lack them.
 
     All seeds of an arm and number of epochs are adopted together, and only if all of them were
     published with every measurement that the parameters ask for: without weights, nothing else can
     be measured. Nothing is copied before everything has been checked.
-
-    Args:
-        plan: the plan of the study.
-        source: the folder that `publish` wrote.
 
     Raises:
         UserError: the folder is not a publication, or is of another study or damaged; or some of

@@ -48,13 +48,10 @@ def _saved(folder: Path, step: int) -> SavedState:
 
 
 def write_state(folder: Path, step: int, content: dict[str, Any], tensors: bytes) -> None:
-    """Writes a state, then deletes all but the last KEPT.
+    """Writes a state after `step` steps, then deletes all but the last KEPT.
 
-    Args:
-        folder: the folder of the run's states; its name is the run id.
-        step: the number of steps done.
-        content: the JSON content, which `read_state` returns.
-        tensors: the content of the safetensors file.
+    The folder's name is the run id. `content` is JSON, which `read_state` returns; `tensors` is
+    that of a safetensors file.
 
     Raises:
         UserError: the disk is full or can't be written to; earlier states are unchanged.
@@ -98,10 +95,7 @@ def read_state(state: SavedState) -> dict[str, Any]:
 def require_checkpoints(layout: Layout, run_id: str, checkpoints: Mapping[str, str]) -> None:
     """Checks a run's intermediate checkpoints, beside its states or already in the run's folder.
 
-    Args:
-        layout: the folders of the audit.
-        run_id: the run.
-        checkpoints: the SHA-256 of each checkpoint as recorded in a state, by file name.
+    `checkpoints` holds the SHA-256 that a state has for each, by file name.
 
     Raises:
         UserError: one is missing, changed or damaged.

@@ -48,24 +48,14 @@ OF_RUN = ("study", "arm", "epochs", "seed", "data_digest", "started", "ended", "
 
 
 def origin_of(path: Path, selection: Any) -> str:
-    """A line for the foot of a table that changes exactly when what it is made from does.
-
-    Args:
-        path: the file of the selection, from which the table is made.
-        selection: its content.
-    """
+    """A line for the foot of a table; it changes exactly when the selection, its source, does."""
     return f"made from {path.parent.name}/{path.name} {digest_of(selection)[:12]}"
 
 
 def write_study_provenance(plan: StudyPlan, audit: AuditPlan) -> Path:
     """Writes the provenance of a study's tables; deletes tables and figures no longer planned.
 
-    Args:
-        plan: the plan of the study.
-        audit: the claims, which determine some of its figures.
-
-    Returns:
-        The file.
+    The claims determine some of its figures.
 
     Raises:
         UserError: a table or a run's record is missing, changed or damaged; or the parameters now
@@ -80,14 +70,7 @@ def write_study_provenance(plan: StudyPlan, audit: AuditPlan) -> Path:
 
 
 def write_audit_provenance(audit: AuditPlan, plans: Sequence[StudyPlan]) -> Path:
-    """Writes the provenance of the tables of verdicts and of the mean values.
-
-    Args:
-        audit: the claims, and how they are tested.
-        plans: the plans of the studies on which they are tested.
-
-    Returns:
-        The file.
+    """Writes the provenance of the tables of verdicts on some studies, and of the mean values.
 
     Raises:
         UserError: as `write_study_provenance`.
@@ -104,9 +87,6 @@ def write_audit_provenance(audit: AuditPlan, plans: Sequence[StudyPlan]) -> Path
 
 def write_theory_provenance(plan: TheoryPlan) -> Path:
     """Writes the provenance of the checks of the theorems.
-
-    Returns:
-        The file.
 
     Raises:
         UserError: a file is missing, or the parameters now give another selection than the one that
@@ -210,16 +190,10 @@ def check_table_provenance(path: Path) -> None:
 
 
 def outdated_tables(layout: Layout, selection: Path, content: Any) -> list[Path]:
-    """The existing tables that were made from a selection with other content.
+    """The existing tables that were made from a selection with other content than this.
 
-    Args:
-        layout: the folders of the audit.
-        selection: the selection's file.
-        content: its content.
-
-    Returns:
-        The files that provenances with another digest of the selection name, and these provenances;
-        a provenance that can't be read is passed over.
+    These are the files that provenances with another digest of the selection name, and these
+    provenances; one that can't be read is passed over.
     """
     files: list[Path] = []
     for path in layout.provenances():
@@ -232,13 +206,9 @@ def outdated_tables(layout: Layout, selection: Path, content: Any) -> list[Path]
 
 
 def check_selections(layout: Layout, path: Path) -> None:
-    """Checks that the selections, if they exist, are those from which the tables were made.
+    """Checks that selections, if they exist, are those that a provenance's tables were made from.
 
     A selection that was written since then with other content means that the tables are stale.
-
-    Args:
-        layout: the folders of the audit.
-        path: one of `layout.provenances()`.
 
     Raises:
         UserError: a selection differs; or the provenance is changed, damaged or of another version.

@@ -34,11 +34,9 @@ _MEASUREMENT = re.compile(rf"({'|'.join(ALL_STEPS)})-[0-9a-f]{{12}}\.parquet")
 
 
 def verify_results(layout: Layout, studies: Sequence[str] | None = None) -> Verification:
-    """Recomputes every digest of the prepared data and of the results.
+    """Recomputes every digest of the prepared data and of the results, or of those of some studies.
 
-    Args:
-        layout: the folders of the audit.
-        studies: the studies to verify; None means everything that exists, whatever the parameters.
+    Without `studies`, of everything that exists, whatever the parameters.
 
     Raises:
         UserError: there is no such study, or its parameters are invalid.

@@ -15,13 +15,7 @@ from hamjepa_audit.params.generated import GeneratedParams
 
 
 def write_image_folder(folder: Path, params: GeneratedParams, numbers: Generator) -> None:
-    """Writes PART/cNNN/IMAGE.JPEG files; generators in the same state give the same files.
-
-    Args:
-        folder: the parts' parent folder.
-        params: number of images, their sizes and quality.
-        numbers: generator that they are drawn from.
-    """
+    """Writes PART/cNNN/IMAGE.JPEG files; generators in the same state give the same files."""
     for label in range(params.classes):
         for part, count in params.images.items():
             place = folder / part / f"c{label:03d}"

@@ -48,10 +48,7 @@ def require_all_classes(
 ) -> None:
     """Raises UserError if there are fewer than two classes, or a split lacks images of one.
 
-    Args:
-        source: named in the message.
-        classes: all class names.
-        labels: int64 (N,) of each split, indices into `classes`.
+    `labels` are int64 (N,), indices into `classes`.
     """
     if len(classes) < 2:
         raise UserError(
@@ -117,17 +114,9 @@ def write_array(target: Path, array: NDArray[Any]) -> None:
 def complete_split(
     folder: Path, split: SplitName, labels: Labels, classes: int, digest: "hashlib._Hash"
 ) -> SplitRecord:
-    """Completes a split by writing its labels.
+    """Completes a split by writing its labels, int64 (N,); returns the manifest's record of it.
 
-    Args:
-        folder: the store's folder.
-        split: train or test.
-        labels: int64 (N,), below `classes`.
-        classes: number of classes.
-        digest: SHA-256 of the bytes before the labels; it is updated with them.
-
-    Returns:
-        The manifest's record of the split.
+    `digest` is the SHA-256 of the bytes before the labels; it is updated with them.
     """
     written = labels.astype(LABEL_DTYPE)
     write_array(folder / array_file(split, "labels"), written)
@@ -148,13 +137,7 @@ def write_manifest(
 ) -> Manifest:
     """Writes and returns the manifest of a store whose splits are written.
 
-    Args:
-        folder: the store's folder.
-        source: what the store is made from.
-        shape: shape of its images.
-        classes: label k is `classes[k]`.
-        records: record of each split.
-        library_versions: versions of the libraries that decoded the images.
+    Label k is `classes[k]`; the libraries are those that decoded the images.
     """
     train, test = (records[split] for split in SPLITS)
     manifest = Manifest(
@@ -192,11 +175,6 @@ def move_store(scratch: Path, folder: Path, shape: Shape) -> None:
     """Moves a store's files into place; until the manifest is moved, the folder is no store.
 
     If an earlier move was interrupted, the files that aren't in `scratch` are in place already.
-
-    Args:
-        scratch: folder that holds the files.
-        folder: the store's folder.
-        shape: shape of the store's images, which determines its files.
     """
     folder.mkdir(exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)

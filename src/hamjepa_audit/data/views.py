@@ -90,13 +90,7 @@ def normalise(images: Tensor, params: ViewParams) -> Tensor:
 def apply_views(images: Tensor, draws: ViewDraws, params: ViewParams) -> Tensor:
     """Crops, flips, jitters, turns grey, blurs and solarizes, in this order.
 
-    Args:
-        images: (B, 3, H, W) uint8.
-        draws: parameters of each image.
-        params: size, blur kernel and solarize threshold.
-
-    Returns:
-        (B, 3, size, size) float32 in [0, 1].
+    (B, 3, H, W) uint8 -> (B, 3, size, size) float32 in [0, 1].
     """
     x = crop_and_resize(images.float(), draws, params.size).div_(255)
     x = torch.where(_per_image(draws.jitter), jitter_colours(x, draws), x)
@@ -109,13 +103,7 @@ def apply_views(images: Tensor, draws: ViewDraws, params: ViewParams) -> Tensor:
 def crop_and_resize(images: Tensor, draws: ViewDraws, size: int) -> Tensor:
     """Resizes boxes to size x size, bilinear with antialiasing, and flips them.
 
-    Args:
-        images: (B, 3, H, W) float.
-        draws: boxes and flips.
-        size: side of the result, pixels.
-
-    Returns:
-        (B, 3, size, size).
+    (B, 3, H, W) float -> (B, 3, size, size).
     """
     rows = _resampling(draws.top, draws.height, images.shape[-2], size)
     columns = _resampling(draws.left, draws.width, images.shape[-1], size)
@@ -193,12 +181,7 @@ def luma(x: Tensor) -> Tensor:
 
 
 def shift_hue(x: Tensor, turns: Tensor) -> Tensor:
-    """Rotates the hue in HSV space.
-
-    Args:
-        x: (B, 3, S, S) in [0, 1].
-        turns: (B,), full turns.
-    """
+    """Rotates the hue of (B, 3, S, S) in [0, 1] by (B,) full turns, in HSV space."""
     red, green, blue = x.unbind(1)
     low, high = (pick(pick(red, green), blue) for pick in (torch.minimum, torch.maximum))
     chroma = high - low
@@ -220,12 +203,9 @@ def shift_hue(x: Tensor, turns: Tensor) -> Tensor:
 
 
 def gaussian_blur(x: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
-    """Gaussian blur with reflected borders; images with sigma 0 are unchanged.
+    """Gaussian blur of (B, 3, S, S) with reflected borders; images with sigma 0 are unchanged.
 
-    Args:
-        x: (B, 3, S, S).
-        sigma: (B,), pixels.
-        kernel_size: odd, pixels, at most 2 S - 1.
+    Sigma (B,) is in pixels; the kernel's size is odd and at most 2 S - 1.
     """
     radius = kernel_size // 2
     offsets = torch.arange(-radius, radius + 1, device=x.device)

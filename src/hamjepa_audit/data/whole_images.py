@@ -66,15 +66,10 @@ class WholeImages:
 
 
 def largest_box(shortest_side: int, longest_side: int, ratios: tuple[float, float]) -> int:
-    """A bound on the sides of random crops, pixels.
+    """A bound on the sides of random crops, pixels; the sides are as in `WholeImages`.
 
     A crop is at most as long as the image's shorter side in one direction, and in the other at
     most the largest ratio times that, both sides being rounded.
-
-    Args:
-        shortest_side: an upper bound of the images' shorter sides.
-        longest_side: an upper bound of all sides.
-        ratios: smallest and largest width / height.
     """
     stretch = max(ratios[1], 1 / ratios[0], 1.0)
     return min(longest_side, math.ceil((shortest_side + 0.5) * stretch + 0.5))

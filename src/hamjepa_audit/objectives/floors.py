@@ -36,11 +36,7 @@ def moments(rows: Tensor) -> Moments:
 def energy_budget(q: Moments, p: Moments, q_target: float, p_target: float) -> Tensor:
     """(mean q^2 - q_target)^2 + (mean p^2 - p_target)^2, second moments not centred.
 
-    Args:
-        q: moments of q; means are over rows and coordinates.
-        p: moments of p.
-        q_target: target of mean q^2.
-        p_target: target of mean p^2.
+    Means are over rows and coordinates.
     """
     q_energy, p_energy = ((part.variance + part.mean.square()).mean() for part in (q, p))
     return (q_energy - q_target).square() + (p_energy - p_target).square()
@@ -49,10 +45,7 @@ def energy_budget(q: Moments, p: Moments, q_target: float, p_target: float) -> T
 def variance_floor(part: Moments, minimum_std: float, epsilon: float) -> Tensor:
     """Mean over coordinates of max(0, minimum_std - sqrt(var + epsilon))^2, biased variance.
 
-    Args:
-        part: moments of q or p; for a single row, which has no variance, the term is 0.
-        minimum_std: the floor.
-        epsilon: keeps the square root's slope finite.
+    0 for a single row, which has no variance; epsilon keeps the square root's slope finite.
     """
     if part.rows < 2:
         return part.variance.new_zeros(())

@@ -66,10 +66,6 @@ def _file_of(folder: Path, kind: str, name: str, where: str) -> Path:
 def load_study(folder: Path, name: str) -> StudyParams:
     """The resolved parameters of a study.
 
-    Args:
-        folder: the params folder, with `protocol.yaml`, `studies/` and `arms/`.
-        name: the study's name.
-
     Raises:
         UserError: no such study or arm, unreadable YAML, an unknown key, a value of the wrong
             type or out of range.
@@ -156,11 +152,8 @@ def resolve_run(study: StudyParams, arm: str, epochs: int, seed: int) -> RunPara
 def validate(model: type[_Model], tree: Tree, where: str, place: Place = list) -> _Model:
     """Validates `tree` as a `model`; an error names the first problem in one line.
 
-    Args:
-        model: the parameter model.
-        tree: the parameters.
-        where: what the parameters belong to, for the start of the message.
-        place: see `explain`.
+    `where` says what the parameters belong to, for the start of the message; `place` is as in
+    `explain`.
 
     Raises:
         UserError: a key is unknown or missing, or a value of the wrong type or out of range.

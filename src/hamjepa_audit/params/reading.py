@@ -30,11 +30,7 @@ class UniqueKeyLoader(yaml.SafeLoader):
 
 
 def read_yaml(path: Path, loader: type[UniqueKeyLoader] = UniqueKeyLoader) -> Tree:
-    """Reads a YAML file that contains one mapping.
-
-    Args:
-        path: the file.
-        loader: the YAML loader, which determines how scalars are read.
+    """Reads a YAML file that contains one mapping; the loader determines how scalars are read.
 
     Raises:
         UserError: the file is missing, is not YAML, has a duplicate key, or is not a mapping.

@@ -38,11 +38,7 @@ class TheoryPlan:
 
     @classmethod
     def load(cls, layout: Layout, claims: Path | None = None) -> "TheoryPlan":
-        """The plan that the parameters give.
-
-        Args:
-            layout: locations of parameters and results.
-            claims: file of the paper's claims; None for that of the parameters.
+        """The plan that the parameters give, with their claims or those of another file.
 
         Raises:
             UserError: theory.yaml or the claims can't be used, or the claims lack the toy

@@ -40,15 +40,9 @@ class Check(Generic[_Instance, _Formula]):
 
 
 def run_check(check: Check[Any, Any], params: TheoryParams, formula: Any | None = None) -> Row:
-    """The row of a theorem.
+    """The row of a theorem (CHECKS_SCHEMA); if an error is NaN, it does not hold.
 
-    Args:
-        check: the theorem.
-        params: seed and tolerance.
-        formula: checked instead of the theorem's own.
-
-    Returns:
-        A row of CHECKS_SCHEMA. If an error is NaN, the theorem does not hold.
+    `formula` is checked instead of the theorem's own.
     """
     generator = generator_for(params.seed, check.name)
     claim = check.formula if formula is None else formula

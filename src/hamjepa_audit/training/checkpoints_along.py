@@ -36,11 +36,7 @@ class CheckpointsAlong:
             self.digests[target.name] = sha256_file(target)
 
     def require(self, trainer: Trainer, digests: Mapping[str, str]) -> None:
-        """Checks that a resumed run has its earlier checkpoints, unchanged.
-
-        Args:
-            trainer: set to the state that the run is resumed from.
-            digests: the digests in that state.
+        """Checks that a run has its earlier checkpoints, as in the state that it is resumed from.
 
         Raises:
             UserError: one is missing, changed or damaged.

@@ -31,14 +31,8 @@ def write_run(
 ) -> None:
     """Writes checkpoint and history, then the record, which marks the run as complete.
 
-    Args:
-        layout: locations of files.
-        run: the run's parameters.
-        digest: digest of the prepared data.
-        result: result of training.
-        device: where it ran.
-        circumstances: further entries of the record: code, settings of determinism, resumptions.
-        along: intermediate checkpoints, which are in the run's folder already.
+    `circumstances` are further entries of the record: code, settings of determinism, resumptions.
+    The intermediate checkpoints `along` are in the run's folder already.
     """
     key = run_key(run, digest)
     checkpoint = layout.checkpoint(key.run_id)

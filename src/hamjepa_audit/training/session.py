@@ -35,23 +35,11 @@ def train_run(
     ranks: Ranks = ALONE,
     runs_per_gpu: int = 1,
 ) -> Path:
-    """Trains a run, resuming from its last saved state if there is one, and writes its files.
+    """Trains a run, resuming from its last saved state if there is one; returns its record's path.
 
-    A run that exists already is left as it is. If several processes train a run together, only the
-    first chooses the state and writes files.
-
-    Args:
-        layout: the folders of the audit.
-        study: settings for saved states, intermediate checkpoints and the warning about waiting.
-        run: the run's parameters.
-        digest: the digest of the prepared data.
-        device: where to compute.
-        determinism: the settings that make training deterministic, for the record.
-        ranks: the processes that train it together, each of which calls this.
-        runs_per_gpu: how many runs may share the GPU, for the record; ignored on a CPU.
-
-    Returns:
-        The path of the record.
+    A run that exists already is left as it is. If several processes train a run together, each
+    calls this, and only the first chooses the state and writes files. `determinism` and
+    `runs_per_gpu` are for the record.
 
     Raises:
         UserError: another process is training it, the data are damaged, a file can't be written, or
