@@ -1,11 +1,14 @@
 """hamjepa-audit audit, consistency, audit-figures, report: verdicts on the paper's claims."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hamjepa_audit.cli.options import Studies, Study, layout_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def audit(
@@ -65,13 +68,16 @@ def audit(
     origin = origin_of(layout.claims_selection(), plan.selection())
     audit_tables(tables, out, names, origin)
     for name in names:
-        table = getattr(tables, name)
-        if "by_construction" in table:  # rows that are no evidence about the paper
-            table = table[~table["by_construction"]]
-        counts = table["verdict"].value_counts()
-        told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-        typer.echo(f"{name}: {told or 'none'}")
+        typer.echo(f"{name}: {_counts(getattr(tables, name))}")
     typer.echo(out)
+
+
+def _counts(table: "pd.DataFrame") -> str:
+    """The number of claims with each verdict, as text."""
+    if "by_construction" in table:  # rows that are no evidence about the paper
+        table = table[~table["by_construction"]]
+    counts = table["verdict"].value_counts()
+    return ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) or "none"
 
 
 def consistency(

@@ -112,27 +112,14 @@ def what_carries_the_gain(
     widths = [2.2] * len(params.accuracies) + [1.2] * len(SHOWN_MAP_METRICS)
     axes = figure.subplots(1, len(widths), sharey=True, width_ratios=widths)
     places = np.arange(len(rows))
+    sides = ((params.baseline, -0.15, COLOURS[0]), (params.method, 0.15, COLOURS[1]))
     for axis, metric in zip(axes, params.accuracies, strict=False):
-        for arm, offset, colour in zip(
-            (params.baseline, params.method), (-0.15, 0.15), COLOURS, strict=False
-        ):
+        for arm, offset, colour in sides:
             _forest(axis, rows, places + offset, f"{metric}_minus_{arm}", titles[arm], colour)
-        axis.axvline(0.0, color="black", linewidth=0.8)
-        margin = margins[metric]
-        axis.axvspan(
-            -margin, margin, color="black", alpha=0.12, linewidth=0, label="equivalence margin"
-        )
+        _mark_margin(axis, margins[metric])
         axis.set_xlabel(f"{with_unit(metric, 'percent')},\ndifference (points)")
-    for axis, (metric, scale) in zip(
-        axes[-len(SHOWN_MAP_METRICS) :], SHOWN_MAP_METRICS.items(), strict=True
-    ):
-        values = rows[metric].clip(lower=EXACT) if scale == "log" else rows[metric]
-        axis.set_xscale(scale)
-        axis.plot(values, places, "o", color=COLOURS[2])
-        axis.set_xlabel(textwrap.fill(HEADINGS[metric], LABEL_WIDTH, break_long_words=False))
-        if scale == "linear":
-            axis.axvline(0.0, color="black", linewidth=0.8)
-            axis.xaxis.set_major_locator(MaxNLocator(nbins=2))
+    for axis, metric in zip(axes[-len(SHOWN_MAP_METRICS) :], SHOWN_MAP_METRICS, strict=True):
+        _draw_map_metric(axis, metric, rows[metric], places)
     axes[0].set_yticks(places, labels=[titles[arm] for arm in rows["arm"]])
     axes[0].set_ylim(len(rows) - 0.4, -0.6)
     bounds = [name for name in rows.columns if name.endswith("_ci_low")]
@@ -153,6 +140,25 @@ def _forest(
         difference, places, xerr=np.nan_to_num(reach), fmt="o", color=colour, linewidth=1.3,
         label=f"minus {reference}",
     )  # fmt: skip
+
+
+def _mark_margin(axis: Axes, margin: float) -> None:
+    axis.axvline(0.0, color="black", linewidth=0.8)
+    axis.axvspan(
+        -margin, margin, color="black", alpha=0.12, linewidth=0, label="equivalence margin"
+    )
+
+
+def _draw_map_metric(
+    axis: Axes, metric: str, values: "pd.Series[float]", places: np.ndarray
+) -> None:
+    scale = SHOWN_MAP_METRICS[metric]
+    axis.set_xscale(scale)
+    axis.plot(values.clip(lower=EXACT) if scale == "log" else values, places, "o", color=COLOURS[2])
+    axis.set_xlabel(textwrap.fill(HEADINGS[metric], LABEL_WIDTH, break_long_words=False))
+    if scale == "linear":
+        axis.axvline(0.0, color="black", linewidth=0.8)
+        axis.xaxis.set_major_locator(MaxNLocator(nbins=2))
 
 
 @styled
