@@ -53,8 +53,8 @@ def unreadable(path: Path, kind: str, error: Exception, remedy: str) -> UserErro
     if no_memory in str(error):
         return UserError(f"can't read {path}: {no_memory}; free memory, or use fewer threads")
     if isinstance(error, OSError) and error.errno is not None:  # libraries raise some without
-        told = error.strerror or first_line(error)
-        return UserError(f"can't read {path}: {told}; check its permissions and the disk")
+        reason = error.strerror or first_line(error)
+        return UserError(f"can't read {path}: {reason}; check its permissions and the disk")
     return UserError(f"{path} is not {kind} ({first_line(error)}); {remedy}")
 
 

@@ -226,10 +226,10 @@ def _with_schema(source: Path, table: pa.Table, schema: pa.Schema) -> pa.Table:
         raise UserError(
             f"{source} lacks the columns {lacking}; make it again, or rename its columns"
         )
-    strange = [name for name in names if name not in schema.names]
-    if strange:
+    extra = [name for name in names if name not in schema.names]
+    if extra:
         raise UserError(
-            f"{source} has the columns {strange} besides {schema.names}; leave them out (pandas: "
+            f"{source} has the columns {extra} besides {schema.names}; leave them out (pandas: "
             f"to_parquet(..., index=False))"
         )
     table = table.select(schema.names)

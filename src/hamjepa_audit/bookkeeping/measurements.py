@@ -108,8 +108,8 @@ def require_runs(source: Path, table: pa.Table, run_ids: Collection[str]) -> Non
     """
     found = set(table["run_id"].unique().to_pylist())
     if found != set(run_ids):
-        strange, missing = found - set(run_ids), set(run_ids) - found
-        what = f"rows of {_list(strange)}" if strange else f"no rows of {_list(missing)}"
+        extra, missing = found - set(run_ids), set(run_ids) - found
+        what = f"rows of {_list(extra)}" if extra else f"no rows of {_list(missing)}"
         raise UserError(
             f"{source} has {what}, but must have those of exactly {_list(run_ids)}; "
             f"{_remedy(source)}"

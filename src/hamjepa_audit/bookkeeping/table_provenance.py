@@ -165,8 +165,8 @@ def _of_studies(plans: Sequence[StudyPlan]) -> dict[str, Any]:
 
 
 def _of_run(record: Record, environment: int) -> dict[str, Any]:
-    told = {name: record[name] for name in OF_RUN}
-    return told | {"resumed": len(record["resumed"]), "environment": environment}
+    entry = {name: record[name] for name in OF_RUN}
+    return entry | {"resumed": len(record["resumed"]), "environment": environment}
 
 
 def sealed_files(path: Path) -> list[Path]:

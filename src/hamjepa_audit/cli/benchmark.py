@@ -52,8 +52,8 @@ def bench(
         measured = itertools.chain(measured, prepared)
     for row in measured:
         rows.append(row)
-        told = (("batch", "batch_size"), ("width", "width"), ("threads", "threads"))
-        setting = ", ".join(f"{word} {row[key]}" for word, key in told if row[key])
+        settings = (("batch", "batch_size"), ("width", "width"), ("threads", "threads"))
+        setting = ", ".join(f"{word} {row[key]}" for word, key in settings if row[key])
         typer.echo(
             f"{row['part']}, {row['implementation']}: {row['value']:.6g} {row['unit']}"
             + (f" ({setting})" if setting else "")

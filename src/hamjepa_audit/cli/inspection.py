@@ -79,8 +79,8 @@ def prune(
     from hamjepa_audit.bookkeeping.inventory import delete, prunable, take_inventory
 
     entries = take_inventory(layout_of(context), study or None)
-    doomed = prunable(entries, study or ())
-    _print_entries(doomed)
+    unwanted = prunable(entries, study or ())
+    _print_entries(unwanted)
     kept = sorted({entry.study for entry in entries if entry.standing == "unknown study"})
     if kept and not study:
         typer.echo(
@@ -89,11 +89,11 @@ def prune(
             err=True,
         )
     if yes:
-        for entry in doomed:
+        for entry in unwanted:
             delete(entry)
-        typer.echo(f"deleted {len(doomed)}", err=True)
+        typer.echo(f"deleted {len(unwanted)}", err=True)
     else:
-        typer.echo(f"would delete {len(doomed)}; add --yes to delete them", err=True)
+        typer.echo(f"would delete {len(unwanted)}; add --yes to delete them", err=True)
 
 
 def verify(context: typer.Context, study: AnyStudies = None) -> None:

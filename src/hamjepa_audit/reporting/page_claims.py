@@ -196,8 +196,8 @@ class Entries:
     def statements(self, claims: pd.DataFrame) -> Iterator[Entry]:
         """Yields the entries of the rows of the table `statements`."""
         for row in claims.to_dict("records"):
-            told = ("says", "found", "other_readings", "reason")
-            words = " ".join(row[name] for name in told).lower()
+            columns = ("says", "found", "other_readings", "reason")
+            words = " ".join(row[name] for name in columns).lower()
             mentioned = (arm for arm in self._titles.arms if re.search(rf"\b{arm}\b", words))
             yield self._entry(
                 row | {"claim": f"{row['study']}-e{row['epochs']}-{row['statement']}"},

@@ -174,7 +174,7 @@ def findings(differences: pd.DataFrame, arms: Sequence[str], titles: Titles) -> 
         of_metric = rows[rows["metric"] == metric]
         if of_metric.empty:
             continue
-        told = []
+        shown = []
         for row in of_metric.to_dict("records"):
             if not row["p"] < 1 - row["confidence"]:
                 continue
@@ -183,8 +183,8 @@ def findings(differences: pd.DataFrame, arms: Sequence[str], titles: Titles) -> 
             direction = "above" if row["mean_difference"] > 0 else "below"
             side = titles.side(row["minuend_arm"], row["minuend_readout"])
             at = f" at {row['epochs']} epochs" if several else ""
-            told.append(f"{side} is {size} {direction} {baseline}{at}")
-        text = "; ".join(told) if told else f"no arm is shown to differ from {baseline}"
+            shown.append(f"{side} is {size} {direction} {baseline}{at}")
+        text = "; ".join(shown) if shown else f"no arm is shown to differ from {baseline}"
         yield f"{metric_title(metric)}: {text}."
 
 

@@ -123,10 +123,10 @@ def difference_forest(differences: pd.DataFrame, arms: Arms) -> Figure:
         if position % columns and labels[position] == labels[position - position % columns]:
             axis.tick_params(labelleft=False)  # they stand beside the first of the row
     interval = f", {100 * rows['confidence'].iloc[0]:g}% t interval"
-    told = f"mean{interval if rows['ci_low'].notna().any() else ''}"
-    told += f" ({quantity(rows['n'].min(), 'seed', rows['n'].max())})"
+    meaning = f"mean{interval if rows['ci_low'].notna().any() else ''}"
+    meaning += f" ({quantity(rows['n'].min(), 'seed', rows['n'].max())})"
     figure.supxlabel(
-        f"Difference from {arms.titles[baseline]}, paired by seed: {told}", fontsize=10
+        f"Difference from {arms.titles[baseline]}, paired by seed: {meaning}", fontsize=10
     )
     return figure
 

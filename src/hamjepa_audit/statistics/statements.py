@@ -139,7 +139,7 @@ def _plans(row: pd.Series, seeds: Array, levels: Mapping[str, float]) -> list[Pl
 
 def _other_readings(statement: str, runs: Runs) -> list[str]:
     """The results of the same test with other readings of an arm, on which no verdict rests."""
-    told, missing = [], []
+    results, missing = [], []
     for arm in OTHER_READINGS.get(statement, ()):
         try:
             parts = STATEMENTS[statement](runs, arm)
@@ -147,12 +147,12 @@ def _other_readings(statement: str, runs: Runs) -> list[str]:
             missing.append(arm)
             continue
         against_failing, against_holding = statement_evidence(parts)
-        told.append(
+        results.append(
             f"With {arm} instead: p = {against_failing:.2g} (H0: does not hold), "
             f"p = {against_holding:.2g} (H0: holds), both unadjusted; "
             f"{_found(parts, runs.params.confidence)}"
         )
-    return told + ([f"Not run: {', '.join(missing)}"] if missing else [])
+    return results + ([f"Not run: {', '.join(missing)}"] if missing else [])
 
 
 def _found(parts: list[Part], confidence: float) -> str:

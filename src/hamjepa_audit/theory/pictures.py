@@ -42,7 +42,7 @@ def area_preservation(params: TheoryParams) -> pd.DataFrame:
         centre + chosen.radius * wave
         for centre, wave in zip(chosen.centre, (angles.cos(), angles.sin()), strict=True)
     ]
-    begun = polygon_area(*(x.numpy() for x in disc))
+    initial_area = polygon_area(*(x.numpy() for x in disc))
     frames = []
     for name, integrator in INTEGRATORS.items():
         for steps in chosen.steps:
@@ -50,7 +50,7 @@ def area_preservation(params: TheoryParams) -> pd.DataFrame:
             if steps:
                 q, p = integrator(potential.gradient, q, p, chosen.step_size, steps)
             moved = {"q": q.numpy(), "p": p.numpy()}
-            ratio = polygon_area(moved["q"], moved["p"]) / begun
+            ratio = polygon_area(moved["q"], moved["p"]) / initial_area
             columns = {"steps": steps, "point": range(chosen.points), **moved, "area_ratio": ratio}
             frames.append(pd.DataFrame({"integrator": name, **columns}))
     return pd.concat(frames).assign(step_size=chosen.step_size)

@@ -144,8 +144,8 @@ def nearest_setup(
         (nearest["centre_q"], nearest["centre_p"]),
         (nearest["spread_q"], nearest["spread_p"]),
     )
-    begun = start(setup, normal_noise(params, nearest["samples"]))
-    clouds = {START: begun} | carry(begun, chosen.potentials[setup.potential], claim)
+    initial = start(setup, normal_noise(params, nearest["samples"]))
+    clouds = {START: initial} | carry(initial, chosen.potentials[setup.potential], claim)
     states = [
         setup.row | {"states": name, "q": float(q), "p": float(p)}
         for name, cloud in clouds.items()

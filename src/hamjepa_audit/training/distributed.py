@@ -45,7 +45,7 @@ class Ranks:
         self.rank = rank
         self.count = count
 
-    def told(self, device: torch.device) -> str:
+    def label(self, device: torch.device) -> str:
         """The device and number of processes, for messages."""
         return f"{device}" if self.count == 1 else f"{self.count} processes, this on {device}"
 
@@ -123,16 +123,16 @@ class Ranks:
         """
         if self.count == 1:
             return work()
-        told: list[Any] = [None, None]
+        outcome: list[Any] = [None, None]
         if self.first:
             try:
-                told[0] = work()
+                outcome[0] = work()
             except UserError as error:
-                told[1] = error
-        distributed.broadcast_object_list(told, src=0)
-        if told[1] is not None:
-            raise told[1]
-        result: _Result = told[0]
+                outcome[1] = error
+        distributed.broadcast_object_list(outcome, src=0)
+        if outcome[1] is not None:
+            raise outcome[1]
+        result: _Result = outcome[0]
         return result
 
 

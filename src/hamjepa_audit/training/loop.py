@@ -76,7 +76,7 @@ def pretrain(
         restore(trainer)
     limit = trainer.total_steps if trial_steps is None else min(trial_steps, trainer.total_steps)
     progress = TrainingProgress(
-        f"{name} on {ranks.told(device)}", run.epochs, trainer.steps_per_epoch,
+        f"{name} on {ranks.label(device)}", run.epochs, trainer.steps_per_epoch,
         trainer.steps_done, quiet=not ranks.first,
     )  # fmt: skip
     try:
