@@ -2,6 +2,10 @@
 
 import os
 from pathlib import Path
+from typing import Literal, TypeAlias
+
+DeviceName: TypeAlias = Literal["auto", "cpu", "cuda"]
+"""Where to compute; "auto" is a GPU if there is one."""
 
 NO_GPU = ("", "-1", "NoDevFiles")
 

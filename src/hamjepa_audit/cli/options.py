@@ -1,10 +1,11 @@
 """Options that several commands share, and helpers that turn them into plans."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from hamjepa_audit.layout import Layout
+from hamjepa_audit.machine import DeviceName
 from hamjepa_audit.params import load_study
 from hamjepa_audit.plans.study import Batch, StudyPlan, plan_study
 
@@ -17,7 +18,7 @@ Arm = Annotated[str, typer.Option(help="One of the study's arms.")]
 Epochs = Annotated[int, typer.Option(help="Number of epochs; must be one of the study's.")]
 Seed = Annotated[int, typer.Option(help="Seed of the run, 0 or more.")]
 Device = Annotated[
-    Literal["auto", "cpu", "cuda"],
+    DeviceName,
     typer.Option(help="Where to compute; auto takes a GPU if there is one."),
 ]
 RunsPerGpu = Annotated[int, typer.Option(min=1, help="How many processes may share a GPU.")]

@@ -1,9 +1,8 @@
 """params/config.yaml: what the workflow audits, and on which device."""
 
-from typing import Literal
-
 from pydantic import Field, field_validator
 
+from hamjepa_audit.machine import DeviceName
 from hamjepa_audit.params.base import Name, Params
 
 
@@ -12,7 +11,7 @@ class ConfigParams(Params):
 
     studies: tuple[Name, ...] = Field(min_length=1)
     raw: str
-    device: Literal["auto", "cpu", "cuda"]
+    device: DeviceName
     runs_per_gpu: int = Field(ge=1)
 
     @field_validator("studies")

@@ -8,16 +8,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import torch
 
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.gpu_lease import leased_gpus
-from hamjepa_audit.machine import visible_gpus
-
-DeviceName: TypeAlias = Literal["auto", "cpu", "cuda"]
-"""Where to compute; "auto" is a GPU if there is one."""
+from hamjepa_audit.machine import DeviceName, visible_gpus
 
 
 @contextlib.contextmanager

@@ -23,8 +23,8 @@ from torch.distributed.rendezvous import rendezvous
 
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.gpu_lease import leased_gpus
-from hamjepa_audit.machine import gpu_count, visible_gpus
-from hamjepa_audit.training.device import DeviceName, choose_device, leased_device, only_gpu
+from hamjepa_audit.machine import DeviceName, gpu_count, visible_gpus
+from hamjepa_audit.training.device import choose_device, leased_device, only_gpu
 
 _Result = TypeVar("_Result")
 
