@@ -64,9 +64,10 @@ def knn_accuracies(
 ) -> dict[int, Accuracies]:
     """Accuracies of the unweighted vote of the k most similar training rows, by ascending k.
 
-    Similarity is the cosine, not centred, in the dtype of the features. Votes are integers; of
-    equal counts, the smaller class index comes first, for top-1 and top-5 alike. Test rows are
-    compared `block_size` at a time; by default as many as fit SIMILARITY_BYTES.
+    Arguments are as in `knn_measurements`. Similarity is the cosine, not centred, in the dtype of
+    the features. Votes are integers; of equal counts, the smaller class index comes first, for
+    top-1 and top-5 alike. Test rows are compared `block_size` at a time; by default as many as fit
+    SIMILARITY_BYTES.
 
     Raises:
         UserError: a k is below 1 or above N, or features are not finite.

@@ -5,9 +5,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+Gradient = Callable[[Tensor], Tensor]
+Integrator = Callable[[Gradient, Tensor, Tensor, float | Tensor, int], tuple[Tensor, Tensor]]
+
 
 def leapfrog(
-    potential_gradient: Callable[[Tensor], Tensor],
+    potential_gradient: Gradient,
     q: Tensor,
     p: Tensor,
     step: float | Tensor,
@@ -44,7 +47,7 @@ def leapfrog(
 
 
 def symplectic_euler(
-    potential_gradient: Callable[[Tensor], Tensor],
+    potential_gradient: Gradient,
     q: Tensor,
     p: Tensor,
     step: float | Tensor,
@@ -62,7 +65,7 @@ def symplectic_euler(
 
 
 def euler(
-    potential_gradient: Callable[[Tensor], Tensor],
+    potential_gradient: Gradient,
     q: Tensor,
     p: Tensor,
     step: float | Tensor,

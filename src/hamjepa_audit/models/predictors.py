@@ -7,17 +7,20 @@ from torch import Generator, Tensor, nn
 
 from hamjepa_audit.models.hamiltonian import MultilayerPerceptron, Potential
 from hamjepa_audit.models.initialisation import initialise
-from hamjepa_audit.models.integrators import euler, leapfrog, symplectic_euler
+from hamjepa_audit.models.integrators import Integrator, euler, leapfrog, symplectic_euler
 from hamjepa_audit.params.arms import (
     AdditiveCouplingParams,
-    ForceParams,
     HamiltonianParams,
     IdentityParams,
     Predictor,
     ResidualMLPParams,
 )
 
-INTEGRATORS = {"leapfrog": leapfrog, "symplectic_euler": symplectic_euler, "euler": euler}
+INTEGRATORS: dict[str, Integrator] = {
+    "leapfrog": leapfrog,
+    "symplectic_euler": symplectic_euler,
+    "euler": euler,
+}
 
 
 class StatePredictor(Protocol):
@@ -55,13 +58,13 @@ class SeparablePredictor(nn.Module):
     """A flow that kicks p by a force on q, and drifts q by p; the step size is not learned."""
 
     def __init__(
-        self, params: HamiltonianParams | AdditiveCouplingParams, force: ForceParams
+        self, integrate: Integrator, steps: int, step_size: float, stiffness: float
     ) -> None:
         super().__init__()
-        self.integrate = INTEGRATORS.get(params.kind, leapfrog)
-        self.steps = params.steps
-        self.step_size = params.step_size
-        self.stiffness = force.stiffness
+        self.integrate = integrate
+        self.steps = steps
+        self.step_size = step_size
+        self.stiffness = stiffness
 
     def forward(self, states: Tensor, direction: Tensor, ramp: float) -> Tensor:
         """See StatePredictor."""
@@ -81,12 +84,13 @@ class HamiltonianPredictor(SeparablePredictor):
     def __init__(
         self, params: HamiltonianParams, state_dimension: int, generator: Generator
     ) -> None:
-        super().__init__(params, params.potential)
+        integrate, stiffness = INTEGRATORS[params.kind], params.potential.stiffness
+        super().__init__(integrate, params.steps, params.step_size, stiffness)
         self.potential = Potential(params.potential, state_dimension // 2, generator)
         self.potential.requires_grad_(params.potential.trained)
 
     def restoring_force(self, q: Tensor, ramp: float) -> Tensor:
-        """The potential's gradient."""
+        """The potential's gradient, (N, d) -> (N, d)."""
         return self.potential.gradient(q, ramp)
 
 
@@ -101,7 +105,7 @@ class AdditiveCouplingPredictor(SeparablePredictor):
     def __init__(
         self, params: AdditiveCouplingParams, state_dimension: int, generator: Generator
     ) -> None:
-        super().__init__(params, params.force)
+        super().__init__(leapfrog, params.steps, params.step_size, params.force.stiffness)
         self.residual_scale = params.force.residual_scale
         half = state_dimension // 2
         hidden = [params.force.hidden_width] * params.force.hidden_layers
@@ -109,7 +113,7 @@ class AdditiveCouplingPredictor(SeparablePredictor):
         initialise(self, generator)
 
     def restoring_force(self, q: Tensor, ramp: float) -> Tensor:
-        """Stiffness * q + r g(q)."""
+        """Stiffness * q + r g(q), (N, d) -> (N, d)."""
         return self.stiffness * q + self.residual_scale * ramp * self.residual(q)
 
 

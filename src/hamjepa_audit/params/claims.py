@@ -122,9 +122,6 @@ class DifferenceClaim(Params):
         return f"{self.study}-e{self.epochs}-{self.metric}-{self.minuend}-{self.subtrahend}"
 
 
-_Claim = TypeVar("_Claim", MeasurementClaim, DifferenceClaim, MeasurementClaim | DifferenceClaim)
-
-
 class StatementClaim(Params):
     """A claim that the paper states in words."""
 
@@ -197,6 +194,9 @@ def _refuse_repeated(kind: str, names: Iterable[str]) -> None:
     for name, count in Counter(names).items():
         if count > 1:
             raise ValueError(f"{kind} has {name} {count} times: keep one")
+
+
+_Claim = TypeVar("_Claim", MeasurementClaim, DifferenceClaim, MeasurementClaim | DifferenceClaim)
 
 
 def named(claims: Iterable[_Claim]) -> Iterator[tuple[str, _Claim]]:

@@ -56,7 +56,9 @@ def measurement_claims(seeds: SeedTable, claims: Claims, params: AuditParams) ->
     Raises:
         UserError: a metric has no margin.
     """
-    rows = [_measurement_row(*claim, seeds, params) for claim in named(claims.measurements)]
+    rows = [
+        _measurement_row(name, claim, seeds, params) for name, claim in named(claims.measurements)
+    ]
     table = with_families(pd.DataFrame(rows), params.families.measurements)
     tests = dict.fromkeys(["p", "p_h0_within_margin", "p_equivalence"], ("claim",))
     table = adjusted(measurement_evidence(table, params), tests)

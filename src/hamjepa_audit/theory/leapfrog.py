@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from hamjepa_audit.models.hamiltonian import energy
+from hamjepa_audit.models.integrators import Integrator
 from hamjepa_audit.params.theory import EnergyOrderParams, LongRunParams
 from hamjepa_audit.theory.instances import Generator, MechanicalSystem
-from hamjepa_audit.theory.integrators import Integrator
 from hamjepa_audit.theory.symplectic import jacobian
 
 MapCheck = Callable[[MechanicalSystem, Generator, Integrator], float]

@@ -17,7 +17,7 @@ from scipy.stats import wasserstein_distance
 from scipy.stats.qmc import MultivariateNormalQMC
 from torch import Tensor
 
-from hamjepa_audit.models.integrators import leapfrog
+from hamjepa_audit.models.integrators import Integrator, leapfrog
 from hamjepa_audit.params.claims import Rollout, ToyTransport
 from hamjepa_audit.params.theory import (
     PlanePotentialParams,
@@ -27,7 +27,7 @@ from hamjepa_audit.params.theory import (
     ToyTransportParams,
 )
 from hamjepa_audit.theory.instances import generator_for
-from hamjepa_audit.theory.integrators import INTEGRATORS, Integrator
+from hamjepa_audit.theory.integrators import INTEGRATORS
 from hamjepa_audit.theory_schemas import SETUP
 
 MODELS = {"euler": "explicit_euler", "leapfrog": "leapfrog"}

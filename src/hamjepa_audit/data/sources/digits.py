@@ -40,7 +40,7 @@ def open_digits(source: DigitsParams) -> SourceImages:
 
 
 def stratified_test_mask(labels: Labels, fraction: float, seed: int) -> NDArray[np.bool_]:
-    """Mask of the test rows: a random `fraction` of each class, rounded to whole rows."""
+    """Mask (N,) of the test rows: a random `fraction` of each class, rounded to whole rows."""
     mask = np.zeros(len(labels), dtype=np.bool_)
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
