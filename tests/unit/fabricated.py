@@ -6,13 +6,7 @@ import pyarrow as pa
 
 from hamjepa_audit.bookkeeping.measurements import write_measurement
 from hamjepa_audit.bookkeeping.records import read_record
-from hamjepa_audit.files import (
-    sha256_file,
-    write_bytes,
-    write_json,
-    write_parquet,
-    write_sealed_json,
-)
+from hamjepa_audit.files import sha256_file, write_bytes, write_json, write_sealed_json
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.metrics import (
     CURVES_SCHEMA,
@@ -24,6 +18,7 @@ from hamjepa_audit.metrics import (
 )
 from hamjepa_audit.params import load_study
 from hamjepa_audit.params.studies import RunParams
+from hamjepa_audit.parquet import write_parquet
 from hamjepa_audit.plans.identity import TRAINING_NUMERICS, run_key
 from hamjepa_audit.plans.study import Batch, StudyPlan
 from hamjepa_audit.reporting.collect import collect, collect_study

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.files import read_parquet
 from hamjepa_audit.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
+from hamjepa_audit.parquet import read_parquet
 from hamjepa_audit.reporting.collect import collect
 from tests.unit import synthetic
 

@@ -10,7 +10,8 @@ from hamjepa_audit.bookkeeping.measurements import write_measurement
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.evaluation import steps
 from hamjepa_audit.evaluation.steps import extract, measure_geometry, measure_knn, measure_probe
-from hamjepa_audit.files import read_parquet, sha256_file, write_bytes, write_parquet
+from hamjepa_audit.files import sha256_file, write_bytes
+from hamjepa_audit.parquet import read_parquet, write_parquet
 from hamjepa_audit.plans.study import Batch
 from hamjepa_audit.reporting.collect import collect_study
 from tests.tiny import STUDY, audit, edit

@@ -17,7 +17,6 @@ from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import (
     atomic_folder,
     digest_of,
-    read_parquet,
     read_sealed_json,
     write_if_changed,
     write_json,
@@ -25,6 +24,7 @@ from hamjepa_audit.files import (
     write_text,
 )
 from hamjepa_audit.layout import Layout
+from hamjepa_audit.parquet import read_parquet
 from hamjepa_audit.plans.audit import AuditPlan
 from hamjepa_audit.plans.figures import figure_files
 from tests.tiny import SEEDS, STUDY, audit, edit, files_below

@@ -9,10 +9,11 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from hamjepa_audit.files import read_json, read_parquet, write_parquet
+from hamjepa_audit.files import read_json
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.metrics import CURVES_SCHEMA, HISTORY_SCHEMA, METRICS_SCHEMA
 from hamjepa_audit.params import load_study
+from hamjepa_audit.parquet import read_parquet, write_parquet
 from hamjepa_audit.plans.audit import AuditPlan
 from hamjepa_audit.plans.gain import FACTORS, values_of
 from hamjepa_audit.reporting import audit_figures, figures, gain_figures

@@ -14,7 +14,8 @@ import pytest
 
 from hamjepa_audit.bookkeeping.table_provenance import FORMS
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.files import read_parquet, sha256_file
+from hamjepa_audit.files import sha256_file
+from hamjepa_audit.parquet import read_parquet
 from hamjepa_audit.reporting.formatting import displayed, latex
 from hamjepa_audit.reporting.order import in_reading_order
 from hamjepa_audit.reporting.tables import OF_DIFFERENCES, overview, study_tables, write_tables

@@ -25,13 +25,14 @@ from hamjepa_audit.evaluation.steps import (
     measure_probe,
 )
 from hamjepa_audit.evaluation.trajectory import measure_trajectory, measurements
-from hamjepa_audit.files import read_json, read_parquet, sha256_file, write_sealed_json
+from hamjepa_audit.files import read_json, sha256_file, write_sealed_json
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.metrics import METRICS_SCHEMA, Measurement, long_table
 from hamjepa_audit.model import build_model
 from hamjepa_audit.params import RunParams, load_study, resolve_run
 from hamjepa_audit.params.audit import load_audit
 from hamjepa_audit.params.studies import CheckpointParams
+from hamjepa_audit.parquet import read_parquet
 from hamjepa_audit.plans.figures import ALONG_TRAINING
 from hamjepa_audit.plans.identity import run_key
 from hamjepa_audit.plans.study import StudyPlan

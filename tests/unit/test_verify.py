@@ -21,17 +21,15 @@ from hamjepa_audit.checkpoints import load_model, recorded_checkpoint
 from hamjepa_audit.data.store import verify_store
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import (
-    PARQUET_MARK,
     read_json,
-    read_parquet,
     read_sealed_json,
     sha256_file,
     write_json,
-    write_parquet,
     write_sealed_json,
 )
 from hamjepa_audit.layout import PROVENANCE
 from hamjepa_audit.metrics import METRICS_SCHEMA, TRAINING_SECONDS
+from hamjepa_audit.parquet import MARK, read_parquet, write_parquet
 from hamjepa_audit.reporting.collect import collect_study
 from hamjepa_audit.training.checkpoints_along import CheckpointsAlong
 from hamjepa_audit.training.loop import Trainer
@@ -249,7 +247,7 @@ def test_a_record_moved_to_another_run_is_noticed(place: Path) -> None:
 def test_a_seal_is_known_for_one_with_one_of_its_marks_damaged(place: Path, mark: int) -> None:
     path = LAYOUT.metrics()
     content = path.read_bytes()
-    found = [match.start() for match in re.finditer(PARQUET_MARK, content)]
+    found = [match.start() for match in re.finditer(MARK, content)]
     flip_bit(path, found[mark], 0)
     with pytest.raises(UserError, match="do not match the digest in it"):
         read_parquet(path)

@@ -18,10 +18,11 @@ from hamjepa_audit.bookkeeping.table_provenance import (
 from hamjepa_audit.bookkeeping.verification import verify_results
 from hamjepa_audit.checkpoints import save_checkpoint
 from hamjepa_audit.data.preparation import prepare
-from hamjepa_audit.files import sha256_file, write_bytes, write_parquet, write_text
+from hamjepa_audit.files import sha256_file, write_bytes, write_text
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.model import build_model
 from hamjepa_audit.params import load_study
+from hamjepa_audit.parquet import write_parquet
 from hamjepa_audit.plans.audit import AuditPlan, joint_tables
 from hamjepa_audit.plans.figures import figure_files
 from tests.tiny import STUDY, copy_params

@@ -9,10 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from hamjepa_audit.files import read_parquet
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.metrics import METRICS_SCHEMA, TRAINING_SECONDS
 from hamjepa_audit.params import load_study
+from hamjepa_audit.parquet import read_parquet
 from hamjepa_audit.plans.study import DYNAMICS, TRAJECTORY, StudyPlan, data_digest
 from hamjepa_audit.statistics.decision_tables import Verdict
 from tests.conftest import REPOSITORY

@@ -18,8 +18,9 @@ from hamjepa_audit.benchmark.parts import (
 )
 from hamjepa_audit.benchmark.timing import Row, in_turns, row
 from hamjepa_audit.bookkeeping.provenance import code_and_environment
-from hamjepa_audit.files import write_json, write_parquet
+from hamjepa_audit.files import write_json
 from hamjepa_audit.params import RunParams, StudyParams, resolve_run
+from hamjepa_audit.parquet import write_parquet
 from hamjepa_audit.reporting.style import save, styled
 from hamjepa_audit.training.device import describe_device, peak_memory
 from hamjepa_audit.training.loop import VIEWS

@@ -11,11 +11,11 @@ from hamjepa_audit.bookkeeping.measurements import require_origin
 from hamjepa_audit.bookkeeping.records import is_complete
 from hamjepa_audit.bookkeeping.states import remove_states
 from hamjepa_audit.errors import UserError, explained
-from hamjepa_audit.files import read_parquet
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.locking import sole_process
 from hamjepa_audit.params import load_study
 from hamjepa_audit.params.loading import require_study, study_names
+from hamjepa_audit.parquet import read_parquet
 from hamjepa_audit.plans.study import StudyPlan, data_digest
 
 Kind = Literal["run", "state", "evaluation", "measurement", "features", "report"]

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from hamjepa_audit.bookkeeping.records import Record, read_record
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.files import canonical_json, write_parquet
+from hamjepa_audit.files import canonical_json
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.metrics import (
     METRICS_SCHEMA,
@@ -18,6 +18,7 @@ from hamjepa_audit.metrics import (
     RunKey,
     long_table,
 )
+from hamjepa_audit.parquet import write_parquet
 
 ORIGIN = b"hamjepa-audit-origin"
 """The key of the schema metadata that holds the origin of a measurement, as JSON."""

@@ -15,7 +15,6 @@ from hamjepa_audit.files import (
     atomic_path,
     digest_of,
     read_json,
-    read_parquet,
     read_sealed_json,
     require_sha256,
     sha256_file,
@@ -23,6 +22,7 @@ from hamjepa_audit.files import (
 )
 from hamjepa_audit.layout import PROVENANCE, Layout
 from hamjepa_audit.metrics import LONG_TABLES
+from hamjepa_audit.parquet import read_parquet
 from hamjepa_audit.plans.audit import AuditPlan, joint_tables
 from hamjepa_audit.plans.figures import ALONG_TRAINING, figure_files
 from hamjepa_audit.plans.gain import gain_figures

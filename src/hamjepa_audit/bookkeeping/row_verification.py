@@ -9,9 +9,10 @@ import pyarrow as pa
 from hamjepa_audit.bookkeeping.measurements import training_times
 from hamjepa_audit.bookkeeping.verification_result import Verification
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.files import read_json, read_parquet
+from hamjepa_audit.files import read_json
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.metrics import LONG_TABLES, METRICS_SCHEMA
+from hamjepa_audit.parquet import read_parquet
 
 
 def verify_study_tables(result: Verification, layout: Layout, study: str) -> None:

@@ -17,13 +17,13 @@ from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import (
     digest_of,
     read_json,
-    read_parquet,
     read_sealed_json,
     require_sha256,
     sha256_file,
     write_sealed_json,
 )
 from hamjepa_audit.layout import PROVENANCE, Layout
+from hamjepa_audit.parquet import read_parquet
 from hamjepa_audit.plans.audit import AuditPlan, joint_tables
 from hamjepa_audit.plans.figures import stale_figures
 from hamjepa_audit.plans.study import StudyPlan

@@ -23,10 +23,11 @@ from hamjepa_audit.bookkeeping.table_provenance import (
 from hamjepa_audit.bookkeeping.verification_result import Verification
 from hamjepa_audit.data.store import array_file, verify_store
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.files import read_parquet, read_sealed_json, require_sha256
+from hamjepa_audit.files import read_sealed_json, require_sha256
 from hamjepa_audit.layout import CHECKPOINT_SUFFIX, PROVENANCE, Layout
 from hamjepa_audit.metrics import CURVES_SCHEMA, METRICS_SCHEMA
 from hamjepa_audit.params import load_study
+from hamjepa_audit.parquet import read_parquet
 from hamjepa_audit.plans.identity import batch_id, run_prefix
 from hamjepa_audit.plans.study import ALL_STEPS
 

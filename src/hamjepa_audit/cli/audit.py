@@ -41,10 +41,10 @@ def audit(
     import pandas as pd
 
     from hamjepa_audit.bookkeeping.table_provenance import origin_of
-    from hamjepa_audit.files import read_parquet
     from hamjepa_audit.metrics import METRICS_SCHEMA
     from hamjepa_audit.params.audit import load_audit
     from hamjepa_audit.params.claims import load_claims
+    from hamjepa_audit.parquet import read_parquet
     from hamjepa_audit.plans.audit import AuditPlan
     from hamjepa_audit.reporting.audit_tables import audit_tables
     from hamjepa_audit.statistics.audit import Audit, audit
@@ -105,8 +105,8 @@ def audit_figures(context: typer.Context, study: Study) -> None:
     """Draw the paper's claims against a study's numbers, and the power of its seeds."""
     import pandas as pd
 
-    from hamjepa_audit.files import read_parquet
     from hamjepa_audit.params import load_study
+    from hamjepa_audit.parquet import read_parquet
     from hamjepa_audit.plans.audit import AuditPlan
     from hamjepa_audit.reporting.audit_figures import audit_figures
     from hamjepa_audit.reporting.drawing import Arms

@@ -23,8 +23,9 @@ def collect(context: typer.Context, study: Study) -> None:
 
 def metrics(context: typer.Context, study: Studies) -> None:
     """Join the metrics of studies into metrics.parquet, and write the main means (JSON, CSV)."""
-    from hamjepa_audit.files import read_parquet, write_if_changed, write_json, write_text
+    from hamjepa_audit.files import write_if_changed, write_json, write_text
     from hamjepa_audit.metrics import METRICS_SCHEMA
+    from hamjepa_audit.parquet import read_parquet
     from hamjepa_audit.reporting.collect import collect
     from hamjepa_audit.reporting.headlines import accuracies, headlines
 
@@ -43,9 +44,9 @@ def metrics(context: typer.Context, study: Studies) -> None:
 
 def tables(context: typer.Context, study: Study) -> None:
     """Write a study's tables: every seed, summaries, paired differences and an overview."""
-    from hamjepa_audit.files import read_parquet
     from hamjepa_audit.metrics import METRICS_SCHEMA
     from hamjepa_audit.params import load_study
+    from hamjepa_audit.parquet import read_parquet
     from hamjepa_audit.reporting.tables import study_tables
 
     layout = layout_of(context)
@@ -93,10 +94,10 @@ def provenance(
 
 def figures(context: typer.Context, study: Study) -> None:
     """Draw a study's figures: kNN sweep, spectra, histograms, training curves, trajectories."""
-    from hamjepa_audit.files import read_parquet
     from hamjepa_audit.metrics import LONG_TABLES
     from hamjepa_audit.params import load_study
     from hamjepa_audit.params.audit import load_audit
+    from hamjepa_audit.parquet import read_parquet
     from hamjepa_audit.plans.figures import has_trajectories
     from hamjepa_audit.reporting.drawing import Arms
     from hamjepa_audit.reporting.figures import study_figures
@@ -121,10 +122,10 @@ def figures(context: typer.Context, study: Study) -> None:
 
 def gain(context: typer.Context, study: Study) -> None:
     """Compare every arm with baseline and method (SIGReg and HamJEPA): table and figures."""
-    from hamjepa_audit.files import read_parquet
     from hamjepa_audit.metrics import METRICS_SCHEMA
     from hamjepa_audit.params import load_study
     from hamjepa_audit.params.audit import load_audit
+    from hamjepa_audit.parquet import read_parquet
     from hamjepa_audit.plans.gain import has_gain
     from hamjepa_audit.reporting.gain_figures import write_gain_figures
     from hamjepa_audit.reporting.gain_tables import write_gain_table

@@ -30,7 +30,7 @@ def theory(
 
     If a check fails, this exits with status 1 after all numbers are written.
     """
-    from hamjepa_audit.files import write_parquet
+    from hamjepa_audit.parquet import write_parquet
     from hamjepa_audit.plans.theory import TheoryPlan
     from hamjepa_audit.theory.numbers import theory_numbers
     from hamjepa_audit.training.device import make_deterministic
@@ -50,7 +50,7 @@ def theory(
 def theory_report(context: typer.Context, claims: ClaimsFile = None) -> None:
     """Write tables, figures and provenance from the numbers that `theory` wrote."""
     from hamjepa_audit.bookkeeping.table_provenance import write_theory_provenance
-    from hamjepa_audit.files import read_parquet
+    from hamjepa_audit.parquet import read_parquet
     from hamjepa_audit.plans.theory import TheoryPlan
     from hamjepa_audit.reporting.theory_figures import theory_figures
     from hamjepa_audit.reporting.theory_tables import theory_tables
@@ -70,7 +70,7 @@ def theory_report(context: typer.Context, claims: ClaimsFile = None) -> None:
 
 def theory_verdict(context: typer.Context) -> None:
     """Report whether all checks of `theory` hold; otherwise name the failed ones, exit status 1."""
-    from hamjepa_audit.files import read_parquet
+    from hamjepa_audit.parquet import read_parquet
     from hamjepa_audit.theory_schemas import CHECKS_SCHEMA
 
     checks = read_parquet(layout_of(context).theory_numbers("checks"), CHECKS_SCHEMA)

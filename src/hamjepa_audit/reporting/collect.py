@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 
 from hamjepa_audit.bookkeeping.measurements import require_origin, require_runs, training_times
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.files import read_parquet, write_parquet
 from hamjepa_audit.metrics import LONG_TABLES
+from hamjepa_audit.parquet import read_parquet, write_parquet
 from hamjepa_audit.plans.study import DYNAMICS, TRAJECTORY, StudyPlan
 
 IDENTIFYING = (

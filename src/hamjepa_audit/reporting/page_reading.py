@@ -6,10 +6,10 @@ import pandas as pd
 
 from hamjepa_audit.bookkeeping.records import read_record
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.files import read_parquet
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.metrics import METRICS_SCHEMA
 from hamjepa_audit.params import StudyParams, load_study
+from hamjepa_audit.parquet import read_parquet
 from hamjepa_audit.plans.audit import AuditPlan
 from hamjepa_audit.plans.figures import figures
 from hamjepa_audit.plans.page import CAPTIONS, page_selection

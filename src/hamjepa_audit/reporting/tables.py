@@ -8,7 +8,8 @@ import pandas as pd
 import pyarrow as pa
 
 from hamjepa_audit.bookkeeping.table_provenance import FORMS, MADE_FROM
-from hamjepa_audit.files import canonical_json, write_parquet, write_text
+from hamjepa_audit.files import canonical_json, write_text
+from hamjepa_audit.parquet import write_parquet
 from hamjepa_audit.reporting.formatting import (
     Display,
     displayed,

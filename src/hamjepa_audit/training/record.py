@@ -9,10 +9,11 @@ import pyarrow as pa
 import torch
 
 from hamjepa_audit.checkpoints import save_checkpoint
-from hamjepa_audit.files import sha256_file, write_parquet, write_sealed_json
+from hamjepa_audit.files import sha256_file, write_sealed_json
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.metrics import HISTORY_SCHEMA
 from hamjepa_audit.params.studies import RunParams
+from hamjepa_audit.parquet import write_parquet
 from hamjepa_audit.plans.identity import TRAINING_NUMERICS, run_key
 from hamjepa_audit.training.device import describe_device, peak_memory
 from hamjepa_audit.training.loop import TrainingResult
