@@ -355,6 +355,20 @@ def test_who_is_told_to_end_twice_still_tidies_up(
 
 
 @pytest.mark.faults
+def test_who_interrupts_a_command_is_told_how_to_go_on(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C is reported although Typer handles it itself, without a word."""
+    monkeypatch.setattr(
+        "hamjepa_audit.params.load_study", lambda *_: signal.raise_signal(signal.SIGINT)
+    )
+    command = ("params", "show", "--study", STUDY, "--arm", "sigreg")
+    status, stderr = audit(monkeypatch, capsys, *command)
+    assert status == 130 and stderr.startswith("error: interrupted; give the same command again")
+    assert audit(monkeypatch, capsys, "--debug", *command)[1].startswith("Traceback")
+
+
+@pytest.mark.faults
 def test_a_command_without_arguments_shows_its_help_and_no_empty_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

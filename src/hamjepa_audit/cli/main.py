@@ -82,7 +82,10 @@ def main() -> None:
     _collect_garbage_rarely()
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        sys.exit(app(standalone_mode=False))
+        status = app(standalone_mode=False)
+        if status == INTERRUPTED:  # Typer catches KeyboardInterrupt, and returns this
+            raise KeyboardInterrupt
+        sys.exit(status)
     except (UserError, typer.TyperException) as error:
         message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
         _fail(message, USER_CAN_FIX, debug)
