@@ -185,6 +185,27 @@ def sha256_file(source: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def require_listable(folder: Path, besides: Path | None = None) -> None:
+    """Checks that a folder and all folders below it can be listed: `glob` passes others over.
+
+    Args:
+        folder: the folder, which may be missing.
+        besides: a folder below it that may be unreadable.
+
+    Raises:
+        UserError: a folder can't be listed.
+    """
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # deleted meanwhile
+            raise UserError(
+                f"can't list {error.filename}: {error.strerror}; check its permissions and the disk"
+            ) from error
+
+    for place, names, _ in os.walk(folder, onerror=refuse):
+        names[:] = [name for name in names if Path(place, name) != besides]
+
+
 def require_sha256(path: Path, recorded: str, where: object, remedy: str) -> None:
     """Checks that a file has the SHA-256 (hex) that was recorded for it.
 

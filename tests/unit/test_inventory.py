@@ -1,10 +1,12 @@
 """The inventory of results: listing, showing, comparing, and careful pruning."""
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -19,7 +21,7 @@ from hamjepa_audit.bookkeeping.inventory import (
 from hamjepa_audit.bookkeeping.states import write_state
 from hamjepa_audit.cli.main import main
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.files import read_json, write_sealed_json
+from hamjepa_audit.files import read_json, require_listable, write_sealed_json
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.locking import sole_process
 from tests.tiny import ARMS, SEEDS, STUDY, copy_params, edit, files_below
@@ -264,6 +266,37 @@ def test_a_run_that_is_deleted_by_half_is_no_run(
         delete(entry)
     assert not LAYOUT.record(entry.path.name).exists()
     assert {e.path: e.state for e in take_inventory(LAYOUT)}[entry.path] == "incomplete"
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("command", [("verify",), ("runs", "list"), ("runs", "show", "digits")])
+def test_a_folder_that_can_not_be_listed_is_not_taken_for_an_empty_one(
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: tuple[str, ...],
+) -> None:
+    hidden, scandir = LAYOUT.runs(), os.scandir
+
+    def refuse(folder: Any) -> Any:
+        if Path(folder) == hidden:
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    told = f"error: can't list {hidden}: Permission denied; check its permissions and the disk\n"
+    assert run_command(monkeypatch, capsys, *command) == (2, "", told)
+
+
+def test_folders_of_raw_data_and_missing_ones_need_not_be_listable(tmp_path: Path) -> None:
+    require_listable(tmp_path / "missing")
+    (tmp_path / "raw" / "mine").mkdir(parents=True)
+    listed: list[str] = []
+    with pytest.MonkeyPatch.context() as patched:
+        scandir = os.scandir
+        patched.setattr(os, "scandir", lambda path: (listed.append(str(path)), scandir(path))[1])
+        require_listable(tmp_path, besides=tmp_path / "raw")
+    assert listed == [str(tmp_path)]
 
 
 def test_list_is_plain_text_where_no_terminal_is(

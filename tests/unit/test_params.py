@@ -295,6 +295,17 @@ def test_missing_key_file_and_study(folder: Path) -> None:
     assert "missing parameter file" in message(folder)
 
 
+def test_a_file_that_can_not_be_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, *_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    path = folder / "studies/digits.yaml"
+    assert message(folder) == (
+        f"can't read {path}: Permission denied; check its permissions and the disk"
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

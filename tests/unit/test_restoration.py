@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hamjepa_audit.bookkeeping.restoration import restore_times
+from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import write_json
 from hamjepa_audit.plans.audit import joint_tables
 from tests.tiny import STUDY, files_below
@@ -61,3 +62,13 @@ def test_all_is_dated_before_now_so_that_what_changes_next_is_newer(fetched: Pat
     assert dated == len(data | results)
     now = time.time_ns()
     assert all(Path(path).stat().st_mtime_ns < now for path in data | results)
+
+
+def test_a_file_of_someone_else_is_named(fetched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, **_: object) -> None:
+        raise PermissionError(1, "Operation not permitted", str(path))
+
+    monkeypatch.setattr(os, "utime", refuse)
+    told = rf"can't set the time of {LAYOUT.source(STUDY)}: Operation not permitted; its owner"
+    with pytest.raises(UserError, match=told):
+        restore_times(LAYOUT)

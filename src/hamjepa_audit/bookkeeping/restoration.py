@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hamjepa_audit.bookkeeping.table_provenance import check_selections
+from hamjepa_audit.errors import explained
 from hamjepa_audit.layout import Layout
 
 STEP_NS = 1_000_000
@@ -26,7 +27,7 @@ def restore_times(layout: Layout) -> int:
 
     Raises:
         UserError: a selection is not the one that tables were made from, which new times would
-            hide.
+            hide; or a file belongs to someone else.
     """
     for path in layout.provenances():
         check_selections(layout, path)
@@ -35,7 +36,8 @@ def restore_times(layout: Layout) -> int:
     for position, layer in enumerate(layers):
         moment = start + STEP_NS * position
         for path in layer:
-            os.utime(path, ns=(moment, moment))
+            with explained(f"set the time of {path}", "its owner can run this"):
+                os.utime(path, ns=(moment, moment))
     return sum(map(len, layers))
 
 

@@ -132,9 +132,11 @@ COMMANDS = (verify, restore)
 
 def _record(context: typer.Context, run: str) -> dict[str, Any]:
     from hamjepa_audit.bookkeeping.records import read_record
+    from hamjepa_audit.files import require_listable
 
     layout = layout_of(context)
     folder, name = layout.runs(), Path(run).name
+    require_listable(folder)
     there = sorted(path.name for path in folder.glob("*")) if folder.is_dir() else []
     meant = [name] if name in there else [full for full in there if full.startswith(name)]
     if len(meant) > 1:
@@ -148,13 +150,21 @@ def _record(context: typer.Context, run: str) -> dict[str, Any]:
 
 
 def _require_results(context: typer.Context) -> None:
-    """Refuses a results folder that does not exist, which is probably a mistake in the path."""
-    folder = layout_of(context).results
+    """Refuses a results folder that does not exist, probably by a mistake in the path.
+
+    Then one with folders that can't be listed, whose content would be overlooked; likewise of data.
+    """
+    from hamjepa_audit.files import require_listable
+
+    layout = layout_of(context)
+    folder = layout.results
     if not folder.is_dir():
         raise UserError(
             f"there are no results in {folder.absolute()}: make some, correct --results, or run "
             f"this in the audit's folder"
         )
+    require_listable(folder)
+    require_listable(layout.data, besides=layout.raw)
 
 
 def _print_entries(entries: Sequence["Entry"]) -> None:

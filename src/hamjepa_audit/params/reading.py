@@ -33,12 +33,17 @@ def read_yaml(path: Path, loader: type[UniqueKeyLoader] = UniqueKeyLoader) -> Tr
     """Reads a YAML file that contains one mapping; the loader determines how scalars are read.
 
     Raises:
-        UserError: the file is missing, is not YAML, has a duplicate key, or is not a mapping.
+        UserError: the file is missing, can't be read, is not YAML, has a duplicate key, or is not
+            a mapping.
     """
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
     except FileNotFoundError as error:
         raise UserError(f"missing parameter file {path}; create it or correct its name") from error
+    except OSError as error:
+        raise UserError(
+            f"can't read {path}: {error.strerror}; check its permissions and the disk"
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         said = " ".join(str(error).replace('in "<unicode string>", ', "in ").split())
         raise UserError(f"{path} is not valid YAML: {said}") from error
