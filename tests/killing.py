@@ -169,6 +169,8 @@ def _finish(
 def _work(
     folder: Path, arguments: tuple[str, ...], log: Path, events: _Events, largest_file: int | None
 ) -> None:
+    # A process started in the background by a script ignores SIGINT, and so do all that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(folder)
     sys.argv = ["hamjepa-audit", *arguments]
     sys.stdout = sys.stderr = log.open("w", buffering=1)

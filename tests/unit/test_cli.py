@@ -359,9 +359,11 @@ def test_who_interrupts_a_command_is_told_how_to_go_on(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Ctrl-C is reported although Typer handles it itself, without a word."""
-    monkeypatch.setattr(
-        "hamjepa_audit.params.load_study", lambda *_: signal.raise_signal(signal.SIGINT)
-    )
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hamjepa_audit.params.load_study", interrupt)
     command = ("params", "show", "--study", STUDY, "--arm", "sigreg")
     status, stderr = audit(monkeypatch, capsys, *command)
     assert status == 130 and stderr.startswith("error: interrupted; give the same command again")

@@ -370,6 +370,7 @@ def test_an_ended_preparation_leaves_nothing_that_stays(
     assert status == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[by], printed
     if by != signal.SIGKILL:
         assert hidden_below(tmp_path) == []
+        assert "error: " in printed and "; give the same command again: " in printed
     assert run(context, tmp_path, *command)[0] == 0
     assert files_below(tmp_path / "data") == whole and hidden_below(tmp_path) == []
 
