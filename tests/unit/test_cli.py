@@ -1,5 +1,6 @@
 """The command line: one clear line per error that a user can fix, and no files left behind."""
 
+import json
 import signal
 from importlib import import_module
 from pathlib import Path
@@ -209,6 +210,19 @@ def test_the_params_of_a_study_s_first_run_are_shown_by_default(
     shown = yaml.safe_load(capsys.readouterr().out)
     assert shown["arm"]["objective"]["predictor"]["step_size"] == 0.05
     assert (shown["epochs"], shown["seed"]) == (30, 0)
+
+
+def test_the_schema_of_parameters_is_printed_or_written(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["hamjepa-audit", "params", "schema"])
+    with pytest.raises(SystemExit):
+        main()
+    printed = capsys.readouterr().out
+    described = json.loads(printed)["properties"]
+    assert {"data", "encoder", "optimisation", "arms", "seeds"} <= described.keys()
+    assert audit(monkeypatch, capsys, "params", "schema", "--out", "schema.json") == (0, "")
+    assert (place / "schema.json").read_text() == printed
 
 
 def test_params_are_shown_of_the_run_that_is_asked_for(

@@ -1,12 +1,13 @@
-"""hamjepa-audit params: print the parameters of a run."""
+"""hamjepa-audit params: print the parameters of a run, or their schema."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hamjepa_audit.cli.options import Study, layout_of
 
-app = typer.Typer(help="Show parameters.", no_args_is_help=True)
+app = typer.Typer(help="Show parameters and their schema.", no_args_is_help=True)
 
 
 @app.command()
@@ -34,3 +35,20 @@ def show(
         params.seeds[0] if seed is None else seed,
     )
     typer.echo(yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False).rstrip())
+
+
+@app.command()
+def schema(
+    out: Annotated[Path | None, typer.Option(help="File to write; default: print.")] = None,
+) -> None:
+    """Write the JSON Schema of a study's resolved parameters."""
+    import json
+
+    from hamjepa_audit.files import write_text
+    from hamjepa_audit.params import StudyParams
+
+    text = json.dumps(StudyParams.model_json_schema(), indent=2) + "\n"
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        write_text(out, text)
