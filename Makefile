@@ -95,9 +95,12 @@ lock: ## pin the requirements of pyproject.toml; UPGRADE=1 takes the newest vers
 clean-environment: ## remove .venv
 	rm -rf $(VENV) $(VENV).lock
 
-# The part of `report` that runs under the graph's lock.
+# The part of `report` that runs under the graph's lock. A killed Snakemake leaves marks of the jobs
+# that it was running. Everything is complete by now, but `--report` would still refuse marked files,
+# whatever `ignore-incomplete` in the profile says.
 pages:
 	$(SNAKEMAKE) results/report $(SNAKEMAKE_OPTIONS)
+	@rm -rf .snakemake/incomplete
 	$(SNAKEMAKE) --report results/report/workflow.html results/report $(SNAKEMAKE_OPTIONS)
 
 # The part of `environment` that runs under a lock. Each half writes its marker file last, so that an

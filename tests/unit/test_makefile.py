@@ -32,10 +32,11 @@ def place(tmp_path: Path) -> Path:
     shutil.copy(REPOSITORY / "tools/alone.py", tmp_path / "tools")
     snakemake = tmp_path / "bin" / "snakemake"
     snakemake.parent.mkdir()
-    # It also records if the lock isn't held while it runs.
+    # It also records if the lock isn't held while it runs, and refuses to report on marked files.
     snakemake.write_text(
         "#!/bin/sh\nflock --nonblock .snakemake.lock true && echo alone-not >> calls\n"
         'echo "$@" >> calls\n'
+        'case "$*" in *--report*) [ -z "$(ls -A .snakemake/incomplete)" ];; esac\n'
     )
     snakemake.chmod(0o755)
     return tmp_path
@@ -70,3 +71,14 @@ def test_the_graph_is_run_by_one_command_at_a_time(place: Path, target: str) -> 
     os.close(held)
     assert make.wait() == 0
     assert calls(place) == [f"--cores 1 {command}" for command in COMMANDS[target]]
+
+
+def test_marks_of_a_killed_snakemake_do_not_stop_the_report(place: Path) -> None:
+    """Only after the page is made: until then, Snakemake itself decides what they mean."""
+    marks = place / ".snakemake" / "incomplete"
+    marks.mkdir(parents=True)
+    (marks / "cmVzdWx0cw==").touch()
+    (place / ".snakemake" / "metadata").mkdir()
+    subprocess.run(["make", "report", *SETTINGS], cwd=place, check=True, capture_output=True)
+    assert calls(place) == [f"--cores 1 {command}" for command in COMMANDS["report"]]
+    assert (place / ".snakemake" / "metadata").is_dir()
