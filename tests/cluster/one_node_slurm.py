@@ -56,7 +56,8 @@ def one_node_slurm(folder: Path, cpus: int, gpus: int = 0) -> Iterator[dict[str,
     environment = {
         **os.environ,
         "SLURM_CONF": str(folder / "slurm.conf"),
-        "PATH": f"{_srun_that_finds_it(folder)}:{os.environ['PATH']}",
+        # The jobs' commands are those of the environment that runs this.
+        "PATH": f"{_srun_that_finds_it(folder)}:{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
     with contextlib.ExitStack() as daemons:
         for command in (

@@ -113,6 +113,15 @@ def test_a_class_that_one_split_lacks(animals: Path) -> None:
     rejects(FOLDER, animals, "class 'cat'", "test split", "data.classes")
 
 
+@pytest.mark.parametrize("parts", [["train.X1"], ["train.X1", "val"]])
+def test_a_class_folder_without_images(animals: Path, parts: list[str]) -> None:
+    for part in parts:
+        (animals / "animals" / part / "fox").mkdir()
+    rejects(
+        FOLDER, animals, f"{animals / 'animals/train.X1/fox'} holds no images", "delete the folder"
+    )
+
+
 def test_a_class_alone(animals: Path) -> None:
     for part in ("train.X1", "train.X2", "val"):
         for folder in (animals / "animals" / part).glob("*"):

@@ -1,6 +1,7 @@
 """Reads and compares run records, which contain a run's parameters, data, code and device."""
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,15 +95,26 @@ def recorded_run_id(record: Record) -> str:
 
 def differences(first: Record, second: Record) -> list[Difference]:
     """The keys of COMPARED, and of the mappings below them, in which two records differ."""
+    compared = ({name: record[name] for name in COMPARED} for record in (first, second))
+    return leaf_differences(*compared)
+
+
+def leaf_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Difference]:
+    """The keys, also of mappings within mappings, in which two mappings differ; dotted."""
     flat = [
-        {key: value for name in COMPARED for key, value in _leaves(name, record[name])}
-        for record in (first, second)
+        {key: value for name in mapping for key, value in _leaves(name, mapping[name])}
+        for mapping in (first, second)
     ]
     return [
         Difference(key, flat[0].get(key, ABSENT), flat[1].get(key, ABSENT))
         for key in dict.fromkeys([*flat[0], *flat[1]])
         if flat[0].get(key, ABSENT) != flat[1].get(key, ABSENT)
     ]
+
+
+def shown(value: Any) -> str:
+    """A value of a Difference as text: JSON, or a dash for one that is absent."""
+    return "-" if value is ABSENT else json.dumps(value)
 
 
 def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -1,6 +1,5 @@
 """hamjepa-audit runs, verify, restore: list and compare runs, and check that results are intact."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -50,16 +49,13 @@ def show(context: typer.Context, run: Run) -> None:
 @app.command()
 def diff(context: typer.Context, first: Run, second: Run) -> None:
     """Print the differences between the records of two runs: parameters, code, machine."""
-    from hamjepa_audit.bookkeeping.records import ABSENT, differences
-
-    def text(value: Any) -> str:
-        return "-" if value is ABSENT else json.dumps(value)
+    from hamjepa_audit.bookkeeping.records import differences, shown
 
     found = differences(_record(context, first), _record(context, second))
     if not found:
         typer.echo("nothing differs", err=True)
         return
-    rows = [(key, text(one), text(other)) for key, one, other in found]
+    rows = [(key, shown(one), shown(other)) for key, one, other in found]
     _print_table(("what", first, second), rows)
 
 

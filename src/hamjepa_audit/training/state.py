@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from hamjepa_audit.bookkeeping.records import leaf_differences, shown
 from hamjepa_audit.bookkeeping.states import (
     SavedState,
     read_state,
@@ -126,9 +127,13 @@ class States:
 
     def _require_conditions(self, state: SavedState, found: dict[str, Any]) -> None:
         if found != self._conditions:
+            differing = ", ".join(
+                f"{key} {shown(there)}, here {shown(here)}"
+                for key, there, here in leaf_differences(found, self._conditions)
+            )
             raise UserError(
                 f"{state.record} was made under other conditions, which may change rounding: "
-                f"{found}, here {self._conditions}"
+                f"{differing}"
             )
 
 

@@ -109,6 +109,11 @@ def _list_split(parts: list[Path], classes: tuple[str, ...] | None) -> Iterator[
                 folders.setdefault(folder.name, []).append(folder)
     for label, places in sorted(folders.items()):
         files = [path for place in places for path in place.iterdir() if _is_visible(path)]
+        if not files:
+            raise UserError(
+                f"{' and '.join(map(str, places))} holds no images; put the class's images "
+                f"there, or delete the folder"
+            )
         for path in sorted(files, key=lambda path: (path.name, path)):
             yield label, path
 
