@@ -43,7 +43,7 @@ class Pairs(NamedTuple):
 
 
 def without_noise(differences: Array, noise: float) -> Array:
-    """Makes sizes of differences that are equal, or zero, except for rounding exactly so.
+    """Makes sizes of differences exactly equal, or zero, where only rounding prevents it.
 
     Otherwise the spread of rounding noise would yield p-values that mean nothing, and ranks would
     miss ties. `noise` is the largest rounding error of a difference.

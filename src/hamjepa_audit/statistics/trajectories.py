@@ -13,7 +13,7 @@ FEWEST_CHECKPOINTS = 4
 
 
 def run_correlations(metrics: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
-    """Spearman's rho of two checked metrics over the checkpoints of each run.
+    """Spearman's rho of two metrics over the checkpoints of each run; needs `checked` metrics.
 
     Returns:
         RUN and `rho` of the runs that have both metrics at FEWEST_CHECKPOINTS checkpoints or more.

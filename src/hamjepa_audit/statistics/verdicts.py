@@ -49,7 +49,7 @@ def difference_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.D
 
 
 def direction_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.DataFrame:
-    """Those of the sign of the paper's differences, on a study that it lacks, by CARRIED.
+    """`verdict` and `reason` of the signs of differences, on a study the paper lacks, by CARRIED.
 
     Needs what `difference_verdicts` does, without the p-values of the size.
     """
@@ -57,7 +57,7 @@ def direction_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.Da
 
 
 def negligible_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.DataFrame:
-    """Those of differences that the paper treats as negligible, by NEGLIGIBLE.
+    """`verdict` and `reason` of differences that the paper calls negligible, by NEGLIGIBLE.
 
     Needs what `difference_verdicts` does, with the column `carried` (bool: another study, which
     CARRIED_NEGLIGIBLE is for) and only the p-values of the size.
@@ -68,7 +68,7 @@ def negligible_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.D
 
 
 def statement_verdicts(table: pd.DataFrame, alpha: float, minimum: int) -> pd.DataFrame:
-    """Those of the paper's statements, by STATEMENTS or, where carried, CARRIED_STATEMENTS.
+    """`verdict` and `reason` of statements, by STATEMENTS or, where carried, CARRIED_STATEMENTS.
 
     Needs `n`, `carried` (bool: another study), `p_h0_fails_holm` (small: it holds) and
     `p_h0_holds_holm` (small: it fails).
