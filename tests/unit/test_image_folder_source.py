@@ -113,13 +113,14 @@ def test_a_class_that_one_split_lacks(animals: Path) -> None:
     rejects(FOLDER, animals, "class 'cat'", "test split", "data.classes")
 
 
-@pytest.mark.parametrize("parts", [["train.X1"], ["train.X1", "val"]])
+@pytest.mark.parametrize("parts", [["train.X1"], ["train.X1", "val"], ["train.X1", "train.X2"]])
 def test_a_class_folder_without_images(animals: Path, parts: list[str]) -> None:
-    for part in parts:
-        (animals / "animals" / part / "fox").mkdir()
-    rejects(
-        FOLDER, animals, f"{animals / 'animals/train.X1/fox'} holds no images", "delete the folder"
-    )
+    folders = [animals / "animals" / part / "fox" for part in parts]
+    for folder in folders:
+        folder.mkdir()
+    named = [folder for folder in folders if folder.parent.name != "val"]  # train is listed first
+    remedy = "delete the folder" if len(named) == 1 else "delete the folders"
+    rejects(FOLDER, animals, f"no images in {' and '.join(map(str, named))}; put", remedy)
 
 
 def test_a_class_alone(animals: Path) -> None:

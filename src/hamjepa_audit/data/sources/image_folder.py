@@ -111,8 +111,8 @@ def _list_split(parts: list[Path], classes: tuple[str, ...] | None) -> Iterator[
         files = [path for place in places for path in place.iterdir() if _is_visible(path)]
         if not files:
             raise UserError(
-                f"{' and '.join(map(str, places))} holds no images; put the class's images "
-                f"there, or delete the folder"
+                f"no images in {' and '.join(map(str, places))}; put the class's images there, or "
+                f"delete the folder{'s' if len(places) > 1 else ''}"
             )
         for path in sorted(files, key=lambda path: (path.name, path)):
             yield label, path
