@@ -146,9 +146,10 @@ def _record(context: typer.Context, run: str) -> dict[str, Any]:
 
 
 def _require_results(context: typer.Context) -> None:
-    """Refuses a results folder that does not exist, probably by a mistake in the path.
+    """Refuses a results folder that does not exist, probably because its path is mistyped.
 
-    Then one with folders that can't be listed, whose content would be overlooked; likewise of data.
+    Also refuses folders of results and of prepared data that can't be listed: their content would
+    be overlooked.
     """
     from hamjepa_audit.files import require_listable
 

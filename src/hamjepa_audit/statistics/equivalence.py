@@ -9,6 +9,8 @@ from hamjepa_audit.statistics.hypothesis_tests import Array, Estimate, p_greater
 def tost(estimate: Estimate, margin: ArrayLike) -> Array:
     """Two one-sided tests (Schuirmann 1987) of whether the true difference is within -+ margin.
 
+    The margin is positive and in the unit of the estimate; both have the shape (rows,).
+
     Returns:
         The larger of the two p-values, shape (rows,). If it is below alpha, the difference is shown
         to lie within the margin, with an error probability of at most alpha.
@@ -19,6 +21,8 @@ def tost(estimate: Estimate, margin: ArrayLike) -> Array:
 
 def beyond_margin(estimate: Estimate, margin: ArrayLike) -> Array:
     """Two-sided test of whether the true difference is beyond -+ margin (minimum-effect test).
+
+    The margin is not negative and in the unit of the estimate; both have the shape (rows,).
 
     Returns:
         The p-value of the hypothesis that the difference is within the margin, shape (rows,): twice

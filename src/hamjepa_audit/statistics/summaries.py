@@ -53,7 +53,9 @@ def summarise(metrics: pd.DataFrame, confidence: float) -> pd.DataFrame:
 
 
 def per_seed(metrics: pd.DataFrame) -> pd.DataFrame:
-    """The columns CONDITION, `seed`, `value` (in the row's `unit`) and `run_id`, sorted by them.
+    """The value of every seed: CONDITION, `seed`, `value` (in the row's `unit`) and `run_id`.
+
+    Rows are sorted by condition and seed.
 
     Raises:
         UserError: `metrics` is unusable (see `checked`).
