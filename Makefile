@@ -96,8 +96,8 @@ clean-environment: ## remove .venv
 	rm -rf $(VENV) $(VENV).lock
 
 # The part of `report` that runs under the graph's lock. A killed Snakemake leaves marks of the jobs
-# that it was running. Everything is complete by now, but `--report` would still refuse marked files,
-# whatever `ignore-incomplete` in the profile says.
+# that it was running. The graph does without them, because no file is ever incomplete, but
+# `--report` refuses marked files, whatever `ignore-incomplete` in the profile says.
 pages:
 	$(SNAKEMAKE) results/report $(SNAKEMAKE_OPTIONS)
 	@rm -rf .snakemake/incomplete

@@ -186,7 +186,7 @@ def sha256_file(source: Path) -> str:
 
 
 def require_listable(folder: Path, besides: Path | None = None) -> None:
-    """Checks that a folder and all folders below it can be listed: `glob` passes others over.
+    """Checks that a folder and all below it, links followed, can be listed: `glob` skips others.
 
     Args:
         folder: the folder, which may be missing.
@@ -202,8 +202,12 @@ def require_listable(folder: Path, besides: Path | None = None) -> None:
                 f"can't list {error.filename}: {error.strerror}; check its permissions and the disk"
             ) from error
 
-    for place, names, _ in os.walk(folder, onerror=refuse):
-        names[:] = [name for name in names if Path(place, name) != besides]
+    # Links are followed, because results may lie on another disk, but no folder is visited twice.
+    seen = set() if besides is None else {besides.resolve()}
+    for place, names, _ in os.walk(folder, onerror=refuse, followlinks=True):
+        targets = {name: Path(place, name).resolve() for name in names}
+        names[:] = [name for name in names if targets[name] not in seen]
+        seen.update(targets.values())
 
 
 def require_sha256(path: Path, recorded: str, where: object, remedy: str) -> None:

@@ -288,15 +288,22 @@ def test_a_folder_that_can_not_be_listed_is_not_taken_for_an_empty_one(
     assert run_command(monkeypatch, capsys, *command) == (2, "", told)
 
 
-def test_folders_of_raw_data_and_missing_ones_need_not_be_listable(tmp_path: Path) -> None:
+def test_all_folders_but_those_of_raw_data_are_listed_also_behind_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     require_listable(tmp_path / "missing")
-    (tmp_path / "raw" / "mine").mkdir(parents=True)
-    listed: list[str] = []
-    with pytest.MonkeyPatch.context() as patched:
-        scandir = os.scandir
-        patched.setattr(os, "scandir", lambda path: (listed.append(str(path)), scandir(path))[1])
-        require_listable(tmp_path, besides=tmp_path / "raw")
-    assert listed == [str(tmp_path)]
+    results, other = tmp_path / "results", tmp_path / "other disk"
+    for folder in (results, other / "run", results / "raw" / "mine"):
+        folder.mkdir(parents=True)
+    (results / "runs").symlink_to(other)
+    (other / "back").symlink_to(results)
+    listed: list[Path] = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: (listed.append(Path(path)), scandir(path))[1])
+    monkeypatch.chdir(results)
+    require_listable(results, besides=Path("raw"))
+    places = [results, results / "runs", results / "runs/back", results / "runs/run"]
+    assert sorted(listed) == places
 
 
 def test_list_is_plain_text_where_no_terminal_is(

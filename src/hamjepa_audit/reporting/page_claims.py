@@ -242,9 +242,9 @@ class Entries:
         spread, n, unit = row["paper_sd"], row["paper_n"], row["unit"]
         _, reach = interval(0.0, spread, n, confidence)
         bounds = (row["ci_low"], row["ci_high"])
-        interval_told = "" if np.isnan(bounds[0]) else f" {interval_text(*bounds, unit)}"
+        with_interval = "" if np.isnan(bounds[0]) else f" {interval_text(*bounds, unit)}"
         described = (
-            f"Paper {number(row['paper'], unit)}, ours {number(mean, unit)}{interval_told}, "
+            f"Paper {number(row['paper'], unit)}, ours {number(mean, unit)}{with_interval}, "
             f"{quantity(len(values), 'seed')}"
         )
         sample = [float(value) for value in values]

@@ -156,10 +156,10 @@ def _other_readings(statement: str, runs: Runs) -> list[str]:
 
 
 def _found(parts: list[Part], confidence: float) -> str:
-    return BETWEEN_PARTS.join(_told(part, confidence) for part in parts)
+    return BETWEEN_PARTS.join(_described(part, confidence) for part in parts)
 
 
-def _told(part: Part, confidence: float) -> str:
+def _described(part: Part, confidence: float) -> str:
     """The result of one part as text: 'kNN of hamjepa qp - p: 0.57 [0.2, 0.9], claimed above 0'."""
     found = summary(part.values, "mean")
     low, high = interval([found["mean"]], [found["sd"]], [found["n"]], confidence)
