@@ -13,6 +13,7 @@ from hamjepa_audit.evaluation.geometry import (
 )
 from hamjepa_audit.evaluation.knn import knn_accuracies
 from hamjepa_audit.evaluation.probe import ProbeWeights, probe_accuracies, train_probe
+from hamjepa_audit.evaluation.rows import Labelled
 from hamjepa_audit.evaluation.spectrum import (
     covariance_eigenvalues,
     effective_rank,
@@ -25,10 +26,8 @@ from tests.golden.harness import Case
 def _knn(case: Case) -> None:
     for block_size in (None, 7):
         found = knn_accuracies(
-            case.tensor("in_train"),
-            case.tensor("in_train_labels"),
-            case.tensor("in_test"),
-            case.tensor("in_test_labels"),
+            _labelled(case, "train"),
+            _labelled(case, "test"),
             case.scalars["ks"],
             case.scalars["num_classes"],
             block_size,
@@ -38,6 +37,10 @@ def _knn(case: Case) -> None:
         top5 = np.array([value.top5 for value in found.values()])
         assert (top5 >= case.arrays["aux_top5_min"] - 1e-12).all(), f"{case.name}: top5 {top5}"
         assert (top5 <= case.arrays["aux_top5_max"] + 1e-12).all(), f"{case.name}: top5 {top5}"
+
+
+def _labelled(case: Case, side: str) -> Labelled:
+    return Labelled(case.tensor(f"in_{side}"), case.tensor(f"in_{side}_labels"))
 
 
 def _spectrum(case: Case) -> None:
@@ -81,8 +84,7 @@ def _probe(case: Case) -> None:
     )
     names = ("ln_gamma", "ln_beta", "W", "b")
     fit = train_probe(
-        case.tensor("in_train"),
-        case.tensor("in_train_labels"),
+        _labelled(case, "train"),
         ProbeWeights(*(case.tensor(f"param_{name}") for name in names)),
         case.tensor("aux_order"),
         params,
@@ -90,7 +92,7 @@ def _probe(case: Case) -> None:
     case.check("exp_step_losses", fit.step_losses)
     for name, tensor in zip(names, fit.weights, strict=True):
         case.check(f"exp_final_{name}", tensor)
-    found = probe_accuracies(fit.weights, case.tensor("in_test"), case.tensor("in_test_labels"))
+    found = probe_accuracies(fit.weights, _labelled(case, "test"))
     case.check("exp_top1", found.top1)
     case.check("exp_top5", found.top5)
 

@@ -4,7 +4,7 @@ import torch
 from scipy.stats import ortho_group
 from torch import Generator, Tensor
 
-Labelled = tuple[Tensor, Tensor, Tensor, Tensor]
+from hamjepa_audit.evaluation.rows import Labelled
 
 
 def seeded(seed: int = 0) -> Generator:
@@ -17,14 +17,14 @@ def rotation(width: int) -> Tensor:
 
 def clusters(
     rows: int = 230, tests: int = 90, width: int = 12, classes: int = 7, spread: float = 1.0
-) -> Labelled:
-    """Overlapping Gaussian clusters not centred at 0, float64: train, labels, test, labels."""
+) -> tuple[Labelled, Labelled]:
+    """Overlapping Gaussian clusters not centred at 0, float64: training and test rows."""
     generator = seeded(7)
     centres = torch.randn(classes, width, generator=generator, dtype=torch.float64) + 1.0
     labels = torch.randint(classes, (rows + tests,), generator=generator)
     noise = torch.randn(rows + tests, width, generator=generator, dtype=torch.float64)
     features = centres[labels] + spread * noise
-    return features[:rows], labels[:rows], features[rows:], labels[rows:]
+    return Labelled(features[:rows], labels[:rows]), Labelled(features[rows:], labels[rows:])
 
 
 def decaying(rows: int, width: int, seed: int = 5) -> Tensor:

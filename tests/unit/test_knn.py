@@ -11,6 +11,7 @@ from torch import Tensor
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.evaluation.accuracy import Accuracies
 from hamjepa_audit.evaluation.knn import knn_accuracies, knn_measurements, nearest_rows
+from hamjepa_audit.evaluation.rows import Labelled
 from hamjepa_audit.params.evaluation import KNNParams
 from tests.unit.features import clusters, rotation, seeded
 
@@ -42,11 +43,13 @@ def expected_knn(
 class TestKNN:
     @pytest.mark.parametrize("block_size", [None, 1, 13, 1000])
     def test_against_scikit_learn(self, block_size: int | None) -> None:
-        train, labels, test, test_labels = clusters(spread=2.0)
+        train, test = clusters(spread=2.0)
         search = NearestNeighbors(n_neighbors=max(KS), metric="cosine", algorithm="brute")
-        neighbours = search.fit(train.numpy()).kneighbors(test.numpy(), return_distance=False)
-        found = knn_accuracies(train, labels, test, test_labels, KS, 7, block_size)
-        assert found == expected_knn(neighbours, labels, test_labels, 7)
+        neighbours = search.fit(train.features.numpy()).kneighbors(
+            test.features.numpy(), return_distance=False
+        )
+        found = knn_accuracies(train, test, KS, 7, block_size)
+        assert found == expected_knn(neighbours, train.labels, test.labels, 7)
         assert list(found) == [1, 5, 10, 50]
         assert 0.1 < found[1].top1 < 0.9  # neither trivial nor impossible
 
@@ -65,7 +68,9 @@ class TestKNN:
         test_labels = torch.randint(6, (60,), generator=seeded(3))
         similarities = (test / 3 @ train.T).numpy()
         neighbours = np.argsort(-similarities, axis=1, kind="stable")[:, : max(KS)]
-        found = knn_accuracies(train, labels, test, test_labels, KS, 6, 7)
+        found = knn_accuracies(
+            Labelled(train, labels), Labelled(test, test_labels), KS, 6, block_size=7
+        )
         assert found == expected_knn(neighbours, labels, test_labels, 6)
 
     def test_nearest_rows_are_a_stable_sort(self) -> None:
@@ -76,34 +81,34 @@ class TestKNN:
             assert np.array_equal(nearest_rows(similarities, k).numpy(), expected)
 
     def test_invariances(self) -> None:
-        train, labels, test, test_labels = clusters(spread=2.0)
-        found = knn_accuracies(train, labels, test, test_labels, KS, 7)
+        train, test = clusters(spread=2.0)
+        found = knn_accuracies(train, test, KS, 7)
         turn = rotation(12)
-        assert knn_accuracies(train @ turn, labels, test @ turn, test_labels, KS, 7) == found
+        turned = [Labelled(side.features @ turn, side.labels) for side in (train, test)]
+        assert knn_accuracies(*turned, KS, 7) == found
         lengths = torch.rand(230, 1, generator=seeded(), dtype=torch.float64) + 0.1
-        assert knn_accuracies(lengths * train, labels, 9 * test, test_labels, KS, 7) == found
+        longer = Labelled(lengths * train.features, train.labels)
+        assert knn_accuracies(longer, Labelled(9 * test.features, test.labels), KS, 7) == found
         order = torch.randperm(230, generator=seeded(1))
-        assert knn_accuracies(train[order], labels[order], test, test_labels, KS, 7) == found
+        reordered = Labelled(train.features[order], train.labels[order])
+        assert knn_accuracies(reordered, test, KS, 7) == found
 
     def test_mean_is_not_removed(self) -> None:
-        train, labels, test, test_labels = clusters(spread=2.0)
-        mean = train.mean(dim=0)
-        found = knn_accuracies(train, labels, test, test_labels, KS, 7)
-        assert knn_accuracies(train - mean, labels, test - mean, test_labels, KS, 7) != found
+        sides = clusters(spread=2.0)
+        mean = sides[0].features.mean(dim=0)
+        centred = [Labelled(side.features - mean, side.labels) for side in sides]
+        assert knn_accuracies(*centred, KS, 7) != knn_accuracies(*sides, KS, 7)
 
     def test_large_float32_features_keep_their_direction(self) -> None:
-        train, labels, test, test_labels = (x.float() if x.is_floating_point() else x
-                                            for x in clusters())  # fmt: skip
-        found = knn_accuracies(train, labels, test, test_labels, KS, 7)
-        huge = 2.0**80
-        assert knn_accuracies(huge * train, labels, huge * test, test_labels, KS, 7) == found
+        single = [Labelled(side.features.float(), side.labels) for side in clusters()]
+        huge = [Labelled(2.0**80 * side.features, side.labels) for side in single]
+        assert knn_accuracies(*huge, KS, 7) == knn_accuracies(*single, KS, 7)
 
     def test_all_training_rows_may_vote(self) -> None:
-        train, labels, test, _ = clusters()
-        most = int(labels.bincount(minlength=7).argmax())
-        asked = torch.full((len(test),), most)
-        found = knn_accuracies(train, labels, test, asked, [len(train)], 7)
-        assert found[len(train)].top1 == 1.0
+        train, test = clusters()
+        most = int(train.labels.bincount(minlength=7).argmax())
+        asked = Labelled(test.features, torch.full_like(test.labels, most))
+        assert knn_accuracies(train, asked, [230], 7)[230].top1 == 1.0
 
     @pytest.mark.parametrize("k", [0, 231])
     def test_refuses_impossible_k(self, k: int) -> None:
@@ -111,10 +116,10 @@ class TestKNN:
             knn_accuracies(*clusters(), (1, k), 7)
 
     @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-    @pytest.mark.parametrize("which", [0, 2])
+    @pytest.mark.parametrize("which", [0, 1])
     def test_refuses_features_that_are_not_finite(self, value: float, which: int) -> None:
         inputs = clusters()
-        inputs[which][3, 2] = value
+        inputs[which].features[3, 2] = value
         with pytest.raises(UserError, match="not all finite"):
             knn_accuracies(*inputs, KS, 7)
 
@@ -123,10 +128,10 @@ class TestKNN:
             knn_accuracies(*clusters(), KS, 6)
 
     def test_refuses_negative_labels(self) -> None:
-        train, labels, test, test_labels = clusters()
-        test_labels[3] = -1
+        train, test = clusters()
+        test.labels[3] = -1
         with pytest.raises(ValueError, match=r"test labels span \[-1, 6\], expected \[0, 6\]"):
-            knn_accuracies(train, labels, test, test_labels, KS, 7)
+            knn_accuracies(train, test, KS, 7)
 
     def test_measurements(self) -> None:
         inputs = clusters(spread=2.0)

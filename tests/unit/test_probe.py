@@ -17,6 +17,7 @@ from hamjepa_audit.evaluation.probe import (
     probe_measurements,
     train_probe,
 )
+from hamjepa_audit.evaluation.rows import Labelled
 from hamjepa_audit.params.evaluation import ProbeParams
 from hamjepa_audit.randomness import Stream, generator
 from tests.unit.features import clusters, seeded
@@ -60,37 +61,38 @@ def plain_probe(
 class TestProbe:
     @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
     def test_against_modules_and_optimiser(self, dtype: torch.dtype, tolerance: float) -> None:
-        train, labels, test, test_labels = clusters(spread=2.0)
-        train, test = train.to(dtype), test.to(dtype)
+        train, test = (
+            Labelled(side.features.to(dtype), side.labels) for side in clusters(spread=2.0)
+        )
         initial = ProbeWeights(*(x.to(dtype) for x in initial_weights(12, 7, seeded())))
         orders = epoch_orders(230, 3, seeded(1))
-        fit = train_probe(train, labels, initial, orders, PROBE)
-        model, losses = plain_probe(train, labels, initial, orders, PROBE)
+        fit = train_probe(train, initial, orders, PROBE)
+        model, losses = plain_probe(*train, initial, orders, PROBE)
         assert fit.step_losses.tolist() == pytest.approx(losses, rel=tolerance)
         for ours, theirs in zip(fit.weights, model.parameters(), strict=True):
             torch.testing.assert_close(ours, theirs.detach(), rtol=tolerance, atol=tolerance)
-        hits = (model(test).argmax(dim=1) == test_labels).double().mean().item()
-        assert probe_accuracies(fit.weights, test, test_labels).top1 == pytest.approx(hits)
+        hits = (model(test.features).argmax(dim=1) == test.labels).double().mean().item()
+        assert probe_accuracies(fit.weights, test).top1 == pytest.approx(hits)
 
     def test_reaches_logistic_regression(self) -> None:
-        train, labels, test, test_labels = clusters(600, 400, width=20, spread=1.5)
+        train, test = clusters(600, 400, width=20, spread=1.5)
         # Standardised rows, because LayerNorm removes two of the twenty dimensions.
         seen, unseen = (
             (x - x.mean(axis=1, keepdims=True)) / x.std(axis=1, keepdims=True)
-            for x in (train.numpy(), test.numpy())
+            for x in (train.features.numpy(), test.features.numpy())
         )
-        classifier = LogisticRegression(max_iter=1000).fit(seen, labels.numpy())
-        reached = 100 * classifier.score(unseen, test_labels.numpy())
+        classifier = LogisticRegression(max_iter=1000).fit(seen, train.labels.numpy())
+        reached = 100 * classifier.score(unseen, test.labels.numpy())
         params = PROBE.model_copy(update={"epochs": 40, "weight_decay": 1e-6})
-        rows = probe_measurements("q", train, labels, test, test_labels, 7, params)
+        rows = probe_measurements("q", train, test, 7, params)
         assert rows[0].metric == "linear_probe_top1"
         assert rows[0].value >= reached - 2
         assert 50 < reached < 99.5
 
     def test_learns_nothing_from_shuffled_labels(self) -> None:
-        train, labels, test, test_labels = clusters(600, 400, spread=0.1)
-        shuffled = labels[torch.randperm(600, generator=seeded())]
-        rows = probe_measurements("q", train, shuffled, test, test_labels, 7, PROBE)
+        train, test = clusters(600, 400, spread=0.1)
+        shuffled = Labelled(train.features, train.labels[torch.randperm(600, generator=seeded())])
+        rows = probe_measurements("q", shuffled, test, 7, PROBE)
         assert rows[0].value < 35
 
     def test_measurements_are_repeatable_and_leave_global_randomness_alone(self) -> None:
@@ -115,11 +117,10 @@ class TestProbe:
         given: list[tuple[ProbeWeights, Tensor]] = []
 
         def recorded(
-            features: Tensor, labels: Tensor, initial: ProbeWeights, orders: Tensor,
-            params: ProbeParams,
-        ) -> ProbeFit:  # fmt: skip
+            train: Labelled, initial: ProbeWeights, orders: Tensor, params: ProbeParams
+        ) -> ProbeFit:
             given.append((initial, orders))
-            return train_probe(features, labels, initial, orders, params)
+            return train_probe(train, initial, orders, params)
 
         monkeypatch.setattr("hamjepa_audit.evaluation.probe.train_probe", recorded)
         params = PROBE.model_copy(update={"seed": seed, "epochs": 1})
@@ -152,25 +153,24 @@ class TestProbe:
         assert not torch.equal(orders[0], orders[1])
 
     def test_initial_weights_are_left_as_they_are(self) -> None:
-        train, labels, _, _ = clusters()
+        train, _ = clusters()
         initial = initial_weights(12, 7, seeded())
         copies = [tensor.clone() for tensor in initial]
-        train_probe(train, labels, initial, epoch_orders(230, 3, seeded()), PROBE)
+        train_probe(train, initial, epoch_orders(230, 3, seeded()), PROBE)
         assert all(torch.equal(a, b) for a, b in zip(initial, copies, strict=True))
 
     def test_refuses_other_orders(self) -> None:
-        train, labels, _, _ = clusters()
+        train, _ = clusters()
         with pytest.raises(ValueError, match=r"orders must be \(3, 230\), got \(2, 230\)"):
             train_probe(
-                train, labels, initial_weights(12, 7, seeded()), epoch_orders(230, 2, seeded()),
-                PROBE,
-            )  # fmt: skip
+                train, initial_weights(12, 7, seeded()), epoch_orders(230, 2, seeded()), PROBE
+            )
 
     def test_divergence_is_an_error_not_an_accuracy(self) -> None:
-        train, labels, test, test_labels = clusters()
+        train, test = clusters()
         broken = initial_weights(12, 7, seeded())
         broken.weight[0, 0] = math.nan
         with pytest.raises(TrainingDivergedError, match="linear probe"):
-            train_probe(train, labels, broken, epoch_orders(230, 3, seeded()), PROBE)
+            train_probe(train, broken, epoch_orders(230, 3, seeded()), PROBE)
         with pytest.raises(TrainingDivergedError, match="linear probe"):
-            probe_accuracies(broken, test, test_labels)
+            probe_accuracies(broken, test)

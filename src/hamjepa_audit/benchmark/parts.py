@@ -16,7 +16,8 @@ from hamjepa_audit.errors import UserError
 from hamjepa_audit.evaluation.features import plain_features
 from hamjepa_audit.evaluation.knn import knn_accuracies
 from hamjepa_audit.evaluation.probe import probe_measurements
-from hamjepa_audit.evaluation.readouts import readout
+from hamjepa_audit.evaluation.readouts import by_readout, readout
+from hamjepa_audit.evaluation.rows import Labelled
 from hamjepa_audit.model import build_model
 from hamjepa_audit.objectives.floors import orthonormal_directions, projection_count
 from hamjepa_audit.objectives.prediction import phase_space_prediction
@@ -186,9 +187,8 @@ def compare_evaluation(bench: Bench) -> Iterator[Row]:
     source = torch.Generator().manual_seed(1)
     shape = (size.train + size.test, 3, *bench.images.shape[-2:])
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=source)
-    labels = torch.randint(0, size.classes, (len(images),), generator=source)
-    train, test = images.split([size.train, size.test])
-    train_labels, test_labels = labels.split([size.train, size.test])
+    drawn = torch.randint(0, size.classes, (len(images),), generator=source)
+    (train, test), labels = (rows.split([size.train, size.test]) for rows in (images, drawn))
     encoder = bench.trainer.model.encoder.eval()
     neighbours = bench.run.evaluation.knn.neighbours
     probe = bench.run.evaluation.probe.model_copy(update={"epochs": size.probe_epochs})
@@ -197,11 +197,11 @@ def compare_evaluation(bench: Bench) -> Iterator[Row]:
     pictures = plain.pictures(images)
 
     def audit_work() -> None:
-        features = [plain_features(encoder, bench.run, images) for images in (train, test)]
-        for part in bench.run.arm.readouts:
-            a, b = (readout(states, part) for states in features)
-            knn_accuracies(a, train_labels, b, test_labels, neighbours, size.classes)
-            probe_measurements(part, a, train_labels, b, test_labels, size.classes, probe)
+        states = [plain_features(encoder, bench.run, images) for images in (train, test)]
+        for part, features in by_readout(bench.run.arm, *states):
+            a, b = map(Labelled, features, labels)
+            knn_accuracies(a, b, neighbours, size.classes)
+            probe_measurements(part, a, b, size.classes, probe)
 
     @torch.no_grad()
     def features_again() -> Tensor:
@@ -213,8 +213,8 @@ def compare_evaluation(bench: Bench) -> Iterator[Row]:
         for part in bench.run.arm.readouts:
             features = readout(features_again(), part)
             a, b = features.split([size.train, size.test])
-            plain.plain_knn(a, train_labels, b, neighbours, size.classes)
-            plain.plain_probe(a, train_labels, b, size.classes, size.probe_epochs, probe.batch_size)
+            plain.plain_knn(a, labels[0], b, neighbours, size.classes)
+            plain.plain_probe(a, labels[0], b, size.classes, size.probe_epochs, probe.batch_size)
 
     yield from _compared(bench, "evaluation of three readouts", audit_work, plain_work)
 

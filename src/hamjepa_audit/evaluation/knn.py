@@ -7,7 +7,7 @@ from torch import Tensor
 
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.evaluation.accuracy import TOP, Accuracies, accuracies, label_ranks
-from hamjepa_audit.evaluation.rows import require_labelled, unit_rows
+from hamjepa_audit.evaluation.rows import Labelled, require_labelled, unit_rows
 from hamjepa_audit.metrics import Measurement
 from hamjepa_audit.params.arms import Readout
 from hamjepa_audit.params.evaluation import KNNParams
@@ -17,13 +17,7 @@ SIMILARITY_BYTES = 1 << 27
 
 
 def knn_measurements(
-    readout: Readout,
-    train: Tensor,
-    train_labels: Tensor,
-    test: Tensor,
-    test_labels: Tensor,
-    classes: int,
-    params: KNNParams,
+    readout: Readout, train: Labelled, test: Labelled, classes: int, params: KNNParams
 ) -> list[Measurement]:
     """The kNN sweep as metric rows, in percent.
 
@@ -33,17 +27,15 @@ def knn_measurements(
 
     Args:
         readout: the part of the states that the features come from.
-        train: (N, D) training features, float32 or float64.
-        train_labels: (N,) int64 in [0, classes).
-        test: (M, D) test features, same dtype and device.
-        test_labels: (M,) int64 in [0, classes).
-        classes: number of classes.
+        train: N training rows.
+        test: M test rows, same dtype and device.
+        classes: number of classes; labels are below it.
         params: the sweep.
 
     Raises:
         UserError: as `knn_accuracies`.
     """
-    sweep = knn_accuracies(train, train_labels, test, test_labels, params.neighbours, classes)
+    sweep = knn_accuracies(train, test, params.neighbours, classes)
     values = {f"knn_top1@{k}": found.top1 for k, found in sweep.items()}
     if classes >= TOP:
         values |= {
@@ -54,10 +46,8 @@ def knn_measurements(
 
 
 def knn_accuracies(
-    train: Tensor,
-    train_labels: Tensor,
-    test: Tensor,
-    test_labels: Tensor,
+    train: Labelled,
+    test: Labelled,
     neighbours: Iterable[int],
     classes: int,
     block_size: int | None = None,
@@ -72,16 +62,16 @@ def knn_accuracies(
     Raises:
         UserError: a k is below 1 or above N, or features are not finite.
     """
-    require_labelled(train, train_labels, classes, "training")
-    require_labelled(test, test_labels, classes, "test")
-    ks = sorted(set(neighbours))
-    _require_neighbours(ks, len(train))
-    rows = block_size or max(1, SIMILARITY_BYTES // (len(train) * train.element_size()))
-    train_units = unit_rows(train)
+    require_labelled(train, classes, "training")
+    require_labelled(test, classes, "test")
+    ks, known = sorted(set(neighbours)), len(train.labels)
+    _require_neighbours(ks, known)
+    rows = block_size or max(1, SIMILARITY_BYTES // (known * train.features.element_size()))
+    train_units = unit_rows(train.features)
     ranks = []
-    for features, labels in zip(test.split(rows), test_labels.split(rows), strict=True):
+    for features, labels in zip(*(column.split(rows) for column in test), strict=True):
         nearest = nearest_rows(unit_rows(features) @ train_units.T, ks[-1])
-        ranks.append(_vote_ranks(train_labels[nearest], labels, ks, classes))
+        ranks.append(_vote_ranks(train.labels[nearest], labels, ks, classes))
     return {k: accuracies(found) for k, found in zip(ks, torch.cat(ranks, dim=1), strict=True)}
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 from hamjepa_audit.adamw import AdamW
 from hamjepa_audit.errors import TrainingDivergedError
 from hamjepa_audit.evaluation.accuracy import TOP, Accuracies, accuracies, label_ranks
-from hamjepa_audit.evaluation.rows import require_labelled
+from hamjepa_audit.evaluation.rows import Labelled, require_labelled
 from hamjepa_audit.metrics import Measurement
 from hamjepa_audit.params.arms import Readout
 from hamjepa_audit.params.evaluation import ProbeParams
@@ -42,13 +42,7 @@ class ProbeFit(NamedTuple):
 
 
 def probe_measurements(
-    readout: Readout,
-    train: Tensor,
-    train_labels: Tensor,
-    test: Tensor,
-    test_labels: Tensor,
-    classes: int,
-    params: ProbeParams,
+    readout: Readout, train: Labelled, test: Labelled, classes: int, params: ProbeParams
 ) -> list[Measurement]:
     """`linear_probe_top1` and, with at least five classes, `linear_probe_top5`, in percent.
 
@@ -60,14 +54,14 @@ def probe_measurements(
         UserError: features are not finite.
         TrainingDivergedError: the probe's loss became infinite or NaN.
     """
-    require_labelled(train, train_labels, classes, "training")
-    require_labelled(test, test_labels, classes, "test")
-    width = train.shape[1]
+    require_labelled(train, classes, "training")
+    require_labelled(test, classes, "test")
+    count, width = train.features.shape
     initial = initial_weights(width, classes, generator(Stream.PROBE, params.seed, WEIGHTS))
-    initial = ProbeWeights(*(tensor.to(train) for tensor in initial))
-    orders = epoch_orders(len(train), params.epochs, generator(Stream.PROBE, params.seed, ORDER))
-    fit = train_probe(train, train_labels, initial, orders, params)
-    found = probe_accuracies(fit.weights, test, test_labels)
+    initial = ProbeWeights(*(tensor.to(train.features) for tensor in initial))
+    orders = epoch_orders(count, params.epochs, generator(Stream.PROBE, params.seed, ORDER))
+    fit = train_probe(train, initial, orders, params)
+    found = probe_accuracies(fit.weights, test)
     rows = [Measurement(readout, "linear_probe_top1", 100 * found.top1, "percent")]
     if classes >= TOP:
         rows.append(Measurement(readout, "linear_probe_top5", 100 * found.top5, "percent"))
@@ -91,7 +85,7 @@ def epoch_orders(rows: int, epochs: int, generator: Generator) -> Tensor:
 
 
 def train_probe(
-    features: Tensor, labels: Tensor, initial: ProbeWeights, orders: Tensor, params: ProbeParams
+    train: Labelled, initial: ProbeWeights, orders: Tensor, params: ProbeParams
 ) -> ProbeFit:
     """Trains a probe with AdamW on mini-batches; weight decay acts on all four tensors.
 
@@ -99,8 +93,7 @@ def train_probe(
     learning_rate * (1 + cos(pi t / T)) / 2; the last, partial batch of an epoch is kept.
 
     Args:
-        features: (N, D) frozen features.
-        labels: (N,) int64.
+        train: N training rows, frozen.
         initial: initial weights, not modified; dtype and device of the features.
         orders: (epochs, N) int64, the order of the rows in every epoch.
         params: batch size, learning rate, betas and weight decay; `params.epochs` must be
@@ -110,11 +103,10 @@ def train_probe(
         ValueError: the shape of `orders` is not (params.epochs, N).
         TrainingDivergedError: a loss is not finite.
     """
-    if orders.shape != (params.epochs, len(features)):
-        raise ValueError(
-            f"orders must be {(params.epochs, len(features))}, got {tuple(orders.shape)}"
-        )
-    rows = normalised(features)
+    expected = (params.epochs, len(train.labels))
+    if orders.shape != expected:
+        raise ValueError(f"orders must be {expected}, got {tuple(orders.shape)}")
+    rows = normalised(train.features)
     weights = ProbeWeights(*(tensor.detach().clone().requires_grad_() for tensor in initial))
     optimiser = AdamW(
         [{"params": weights, "lr": params.learning_rate}],
@@ -125,7 +117,7 @@ def train_probe(
     losses = rows.new_empty(len(batches))
     for step, batch in enumerate(batches):
         optimiser.param_groups[0]["lr"] = _cosine(params.learning_rate, step, len(batches))
-        loss = functional.cross_entropy(_logits(weights, rows[batch]), labels[batch])
+        loss = functional.cross_entropy(_logits(weights, rows[batch]), train.labels[batch])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -134,15 +126,15 @@ def train_probe(
     return ProbeFit(ProbeWeights(*(tensor.detach() for tensor in weights)), losses)
 
 
-def probe_accuracies(weights: ProbeWeights, features: Tensor, labels: Tensor) -> Accuracies:
-    """Accuracies of a probe on features (M, D) with labels (M,) int64.
+def probe_accuracies(weights: ProbeWeights, test: Labelled) -> Accuracies:
+    """Accuracies of a probe on test rows.
 
     Raises:
         TrainingDivergedError: the probe's outputs are not finite.
     """
-    logits = _logits(weights, normalised(features))
+    logits = _logits(weights, normalised(test.features))
     _require_finite(logits)  # all comparisons with NaN are false, so it would count as correct
-    return accuracies(label_ranks(logits, labels))
+    return accuracies(label_ranks(logits, test.labels))
 
 
 def normalised(features: Tensor) -> Tensor:

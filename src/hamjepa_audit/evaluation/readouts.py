@@ -1,8 +1,16 @@
 """Readouts: the parts of a state that are probed."""
 
+from collections.abc import Iterator
+
 from torch import Tensor
 
-from hamjepa_audit.params.arms import Readout
+from hamjepa_audit.params.arms import ArmParams, Readout
+
+
+def by_readout(arm: ArmParams, *states: Tensor) -> Iterator[tuple[Readout, tuple[Tensor, ...]]]:
+    """Yields each readout of an arm, with that part of every matrix of states (N, 2d)."""
+    for part in arm.readouts:
+        yield part, tuple(readout(matrix, part) for matrix in states)
 
 
 def readout(states: Tensor, name: Readout) -> Tensor:

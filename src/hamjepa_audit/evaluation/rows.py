@@ -1,11 +1,22 @@
 """Checks and normalisation of feature matrices, shared by all measurements."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from hamjepa_audit.errors import UserError
 
 SMALLEST_NORM = 1e-12
+
+
+class Labelled(NamedTuple):
+    """Features of images, with the images' classes, on the same device."""
+
+    features: Tensor
+    """(N, D), float32 or float64."""
+    labels: Tensor
+    """(N,) int64, from 0."""
 
 
 def unit_rows(features: Tensor) -> Tensor:
@@ -42,13 +53,14 @@ def require_features(features: Tensor, name: str) -> None:
         )
 
 
-def require_labelled(features: Tensor, labels: Tensor, classes: int, name: str) -> None:
-    """Checks a feature matrix (N, D) and its labels (N,), which must lie in [0, classes).
+def require_labelled(rows: Labelled, classes: int, name: str) -> None:
+    """Checks features and their labels, which must lie in [0, classes); `name` is for messages.
 
     Raises:
         UserError: as require_features.
         ValueError: the labels have another length, or lie outside the classes.
     """
+    features, labels = rows
     require_features(features, name)
     if labels.shape != features.shape[:1]:
         raise ValueError(f"{len(features)} {name} features but labels {tuple(labels.shape)}")

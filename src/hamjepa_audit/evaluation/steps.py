@@ -17,6 +17,7 @@ from hamjepa_audit.errors import UserError
 from hamjepa_audit.evaluation import geometry
 from hamjepa_audit.evaluation.dynamics import dynamics_measurements
 from hamjepa_audit.evaluation.features import (
+    FEATURES,
     FeaturesOrigin,
     extract_features,
     load_features,
@@ -24,8 +25,8 @@ from hamjepa_audit.evaluation.features import (
 )
 from hamjepa_audit.evaluation.knn import knn_measurements
 from hamjepa_audit.evaluation.probe import probe_measurements
-from hamjepa_audit.evaluation.readouts import readout
-from hamjepa_audit.evaluation.rows import require_features
+from hamjepa_audit.evaluation.readouts import by_readout
+from hamjepa_audit.evaluation.rows import Labelled, require_features
 from hamjepa_audit.files import atomic_folder
 from hamjepa_audit.metrics import CURVES_SCHEMA, METRICS_SCHEMA, Measurement, Point, long_table
 from hamjepa_audit.params.arms import Readout
@@ -33,7 +34,7 @@ from hamjepa_audit.params.studies import RunParams
 from hamjepa_audit.plans.identity import run_key
 from hamjepa_audit.plans.study import DYNAMICS, Batch
 
-Classifier = Callable[[Readout, Tensor, Tensor, Tensor, Tensor, int], list[Measurement]]
+Classifier = Callable[[Readout, Labelled, Labelled, int], list[Measurement]]
 
 
 def extract(batch: Batch, device: torch.device) -> Path:
@@ -69,12 +70,11 @@ def measure_geometry(batch: Batch) -> tuple[Path, Path]:
     checkpoints = _checkpoints(batch)
     metric_tables, curve_tables = [], []
     for name, run in runs_of(batch):
-        features = _features(batch, name, "train", "test", "view_a", "view_b")
         measurements: list[Measurement] = []
         points: list[Point] = []
-        for part in run.arm.readouts:
-            params = run.evaluation.geometry
-            train, test, view_a, view_b = (readout(values, part) for values in features)
+        params = run.evaluation.geometry
+        features = _features(batch, name, *FEATURES)
+        for part, (train, test, view_a, view_b) in by_readout(run.arm, *features):
             measured = geometry.measure_geometry(train, test, view_a, view_b, params)
             measurements += geometry.geometry_measurements(part, measured)
             points += geometry.geometry_curves(part, measured, params.quantiles)
@@ -108,14 +108,13 @@ def _classify(batch: Batch, device: torch.device, step: str, classify: Classifie
     """Applies a classifier to every run and readout."""
     store = open_store(batch.layout.store(batch.study.data.name))
     classes, digest = len(store.manifest.classes), labels_sha256(store)
-    train_labels, test_labels = labels_on(store, device)
+    labels = labels_on(store, device)
 
     def rows_of(name: str, run: RunParams) -> Iterator[Measurement]:
-        features = _features(batch, name, "train", "test", labels=digest)
-        train, test = (values.to(device) for values in features)
-        for part in run.arm.readouts:
-            sides = (readout(train, part), train_labels, readout(test, part), test_labels)
-            yield from classify(part, *sides, classes)
+        stored = _features(batch, name, "train", "test", labels=digest)
+        for part, features in by_readout(run.arm, *(states.to(device) for states in stored)):
+            train, test = map(Labelled, features, labels)
+            yield from classify(part, train, test, classes)
 
     return _measured(batch, step, rows_of)
 

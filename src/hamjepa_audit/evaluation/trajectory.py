@@ -14,10 +14,11 @@ from hamjepa_audit.data.store import verify_store
 from hamjepa_audit.data.streaming import open_images
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.evaluation import geometry
-from hamjepa_audit.evaluation.features import extract_features
+from hamjepa_audit.evaluation.features import FEATURES, extract_features
 from hamjepa_audit.evaluation.knn import knn_measurements
 from hamjepa_audit.evaluation.probe import probe_measurements
-from hamjepa_audit.evaluation.readouts import readout
+from hamjepa_audit.evaluation.readouts import by_readout
+from hamjepa_audit.evaluation.rows import Labelled
 from hamjepa_audit.evaluation.steps import labels_on, runs_of
 from hamjepa_audit.metrics import METRICS_SCHEMA, Measurement, long_table
 from hamjepa_audit.params.studies import RunParams
@@ -90,13 +91,10 @@ def measurements(
     `labels` are those of the training and the test images, on the device that classifies.
     """
     params, device = run.evaluation, labels[0].device
-    for part in run.arm.readouts:
-        shown = {name: readout(values, part) for name, values in features.items()}
-        train, test = (shown[name].to(device) for name in ("train", "test"))
-        sides = (part, train, labels[0], test, labels[1], classes)
-        yield from knn_measurements(*sides, params=params.knn)
-        yield from probe_measurements(*sides, params=params.probe)
-        measured = geometry.measure_geometry(
-            shown["train"], shown["test"], shown["view_a"], shown["view_b"], params.geometry
-        )
+    states = (features[name] for name in FEATURES)
+    for part, (train, test, view_a, view_b) in by_readout(run.arm, *states):
+        known, asked = map(Labelled, (train.to(device), test.to(device)), labels)
+        yield from knn_measurements(part, known, asked, classes, params.knn)
+        yield from probe_measurements(part, known, asked, classes, params.probe)
+        measured = geometry.measure_geometry(train, test, view_a, view_b, params.geometry)
         yield from geometry.geometry_measurements(part, measured)
