@@ -2,29 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from hamjepa_audit.bookkeeping.measurements import require_origin, require_runs, training_times
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.metrics import LONG_TABLES
 from hamjepa_audit.parquet import read_parquet, write_parquet
 from hamjepa_audit.plans.study import DYNAMICS, TRAJECTORY, StudyPlan
-
-IDENTIFYING = (
-    "run_id",
-    "checkpoint_epoch",
-    "epoch",
-    "readout",
-    "metric",
-    "curve",
-    "position",
-    "term",
-)
-"""The columns that identify a measurement, as far as a schema has them."""
+from hamjepa_audit.statistics.summaries import require_numbers
 
 
 def collect_study(plan: StudyPlan) -> list[Path]:
@@ -55,8 +41,9 @@ def collect_study(plan: StudyPlan) -> list[Path]:
             else:
                 require_origin(layout, file, table, runs_of_files[file])
         targets.append(layout.study_table(plan.study.name, kind))
-        times = [training_times(layout, plan.runs)] if kind == "metrics" else []
-        _write_sorted(tables, times, targets[-1])
+        if kind == "metrics":
+            tables[layout.runs()] = training_times(layout, plan.runs)
+        _write_sorted(tables, targets[-1])
     return targets
 
 
@@ -69,49 +56,16 @@ def collect(files: Sequence[Path], schema: pa.Schema, target: Path) -> None:
     """
     if not files:
         raise UserError(f"nothing to collect into {target}; make at least one run")
-    _write_sorted({source: read_parquet(source, schema) for source in files}, [], target)
+    _write_sorted({source: read_parquet(source, schema) for source in files}, target)
 
 
-def _write_sorted(tables: Mapping[Path, pa.Table], more: Sequence[pa.Table], target: Path) -> None:
-    """Writes `tables`, by the files they were read from, and `more`, all of one schema, as one."""
-    for source, table in tables.items():
-        _refuse_gaps(source, table)
-    table = pa.concat_tables([*tables.values(), *more]).replace_schema_metadata(None)
-    _refuse_duplicates(tables, table)
+def _write_sorted(tables: Mapping[Path, pa.Table], target: Path) -> None:
+    """Writes tables of one schema, by the files that they come from, as one."""
+    table = pa.concat_tables(
+        rows.append_column("file", pa.repeat(str(file), len(rows))) for file, rows in tables.items()
+    )
+    require_numbers(table.to_pandas())
+    table = table.drop_columns("file").replace_schema_metadata(None)
     order = [(name, "ascending") for name in table.column_names if name not in ("value", "unit")]
     # One chunk a column: how the rows were spread over files must not show in the bytes.
     write_parquet(target, table.sort_by(order).combine_chunks())
-
-
-def _refuse_gaps(source: Path, table: pa.Table) -> None:
-    empty = [name for name in table.column_names if table[name].null_count]
-    if empty:
-        raise UserError(f"{source} has empty fields in the columns {empty}; make it again")
-    odd = table.filter(pc.invert(pc.is_finite(table["value"])))
-    if odd.num_rows:
-        raise UserError(
-            f"{source} has {odd.num_rows} values that aren't finite, the first: "
-            f"{odd.slice(0, 1).to_pylist()[0]}; make it again"
-        )
-
-
-def _refuse_duplicates(tables: Mapping[Path, pa.Table], table: pa.Table) -> None:
-    key = [name for name in table.column_names if name in IDENTIFYING]
-    names = table.select(key).to_pandas()
-    repeated = names[names.duplicated()]
-    if repeated.empty:
-        return
-    first = repeated.sort_values(key).iloc[0]
-    holders = [
-        str(source)
-        for source, part in tables.items()
-        if _has_row(part.select(key).to_pandas(), first)
-    ]
-    raise UserError(
-        f"{len(repeated)} rows occur twice, the first: {first.to_dict()}, "
-        f"in {', '.join(holders)}; keep one of them"
-    )
-
-
-def _has_row(names: pd.DataFrame, row: "pd.Series[Any]") -> bool:
-    return bool((names == row).all(axis=1).any())

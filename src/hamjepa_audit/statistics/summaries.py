@@ -16,6 +16,11 @@ CONDITION = [
 ]  # fmt: skip
 """The columns that define a condition, within which seeds are averaged."""
 
+IDENTIFYING = (
+    "run_id", "checkpoint_epoch", "epoch", "readout", "metric", "curve", "position", "term",
+)  # fmt: skip
+"""The columns that identify a number in a long table, as far as it has them."""
+
 SPLIT = ("q", "p", "qp")
 """The readouts of a state that has parts."""
 
@@ -117,14 +122,23 @@ def checked(metrics: pd.DataFrame) -> pd.DataFrame:
     missing = [name for name in METRICS_SCHEMA.names if name not in metrics.columns]
     if missing:
         raise UserError(f"the metrics lack the columns {missing}; collect them again")
-    bad = metrics.isna().any(axis=1) | ~np.isfinite(metrics["value"].astype(float))
-    _refuse(metrics[bad], [*CONDITION, "seed", "run_id", "value"], "missing or not finite")
+    require_numbers(metrics)
     _refuse_two_of(metrics, ["study", "dataset", "arm", "epochs", "seed"], "run_id")
     _refuse_two_of(metrics, ["study", "metric"], "unit")
-    measurement = ["run_id", "checkpoint_epoch", "readout", "metric"]
-    twice = metrics[metrics.duplicated(measurement, keep=False)]
-    _refuse(twice.sort_values(measurement), measurement, "measured twice")
     return metrics.sort_values([*CONDITION, "seed"]).reset_index(drop=True)
+
+
+def require_numbers(rows: pd.DataFrame) -> None:
+    """Checks rows of LONG_TABLES; messages show all their columns, which may be more.
+
+    Raises:
+        UserError: a field is empty; a value is not finite; or a number is there twice.
+    """
+    bad = rows.isna().any(axis=1) | ~np.isfinite(rows["value"].astype(float))
+    _refuse(rows[bad], [*rows], "missing or not finite")
+    key = [name for name in rows if name in IDENTIFYING]
+    twice = rows[rows.duplicated(key, keep=False)]
+    _refuse(twice.sort_values(key), [*rows], "measured twice")
 
 
 def _refuse_two_of(metrics: pd.DataFrame, key: list[str], column: str) -> None:
@@ -139,6 +153,6 @@ def _refuse(rows: pd.DataFrame, columns: list[str], reason: str) -> None:
     named = ["; ".join(f"{name}={row[name]}" for name in columns) for _, row in rows.iterrows()]
     shown = " | ".join(named[:3]) + (f" | and {len(named) - 3} more" if len(named) > 3 else "")
     raise UserError(
-        f"the metrics can't be used: {reason}: {shown}; "
-        f"keep one finite value for each run, checkpoint, readout and metric"
+        f"these numbers can't be used: {reason}: {shown}; measure them again, or keep one finite "
+        f"value of each"
     )
