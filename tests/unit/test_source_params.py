@@ -29,14 +29,14 @@ def folder(tmp_path: Path, params_folder: Path) -> Path:
         (ImageFolderParams, {"name": "x", "image_size": 8, "digest": None, "folder": "x",
                              "source": "image_folder", "train": ["train"], "test": ["val"],
                              "classes": ["cat", "dog", "cat"]},
-         "the class 'cat' is listed twice"),
+         "classes: 'cat' is listed more than once"),
         (ImageFolderParams, {"name": "x", "image_size": 8, "digest": None, "folder": "x",
                              "source": "image_folder", "train": ["train"], "test": ["./train"]},
-         "the part './train' is listed twice: test images must not be trained on"),
+         "'train' is listed more than once"),
         (ParquetParams, {"name": "x", "image_size": 8, "digest": None, "source": "parquet",
                          "train": [{"path": "a.parquet", "sha256": None}] * 2,
                          "test": [{"path": "b.parquet", "sha256": None}]},
-         "the file 'a.parquet' is listed twice"),
+         "'a.parquet' is listed more than once"),
     ],
 )  # fmt: skip
 def test_what_is_listed_twice_is_refused(
@@ -49,7 +49,7 @@ def test_what_is_listed_twice_is_refused(
 
 def test_images_that_are_trained_on_are_no_test(folder: Path) -> None:
     edit(folder / "studies/imagenet100.yaml", "data.test", ["val.X", "train.X1"])
-    with pytest.raises(UserError, match=r"the part 'train\.X1' is listed twice"):
+    with pytest.raises(UserError, match=r"'train\.X1' is listed more than once"):
         load_study(folder, "imagenet100")
 
 

@@ -1,6 +1,8 @@
 """The base class of all parameter models, and the types they share."""
 
-from typing import Annotated, TypeAlias
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable
+from typing import Annotated, Any, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -32,6 +34,23 @@ def _shown_title(title: str) -> str:
 
 Title = Annotated[str, AfterValidator(_shown_title)]
 """Titles are shown in legends: Matplotlib drops a leading underscore and reads $ as mathematics."""
+
+
+def require_distinct(names: Iterable[Hashable]) -> None:
+    """Raises ValueError if two of the names are equal."""
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise ValueError(f"{name!r} is listed more than once: keep one")
+
+
+def distinct(name: Callable[[Any], Hashable] = lambda item: item) -> AfterValidator:
+    """A validator of a list: no two items may have the same `name`."""
+
+    def check(items: tuple[Any, ...]) -> tuple[Any, ...]:
+        require_distinct(map(name, items))
+        return items
+
+    return AfterValidator(check)
 
 
 class Params(BaseModel):

@@ -7,6 +7,7 @@ means a value between 28.095 and 28.105.
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -14,7 +15,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from hamjepa_audit.params.arms import Readout
-from hamjepa_audit.params.base import Count, Name, Params
+from hamjepa_audit.params.base import Count, Name, Params, distinct
 from hamjepa_audit.params.loading import validate
 from hamjepa_audit.params.reading import UniqueKeyLoader, read_yaml
 
@@ -171,29 +172,22 @@ class ToyTransport(Params):
     ]
 
 
+def _stated(claim: MeasurementClaim | DifferenceClaim) -> str:
+    return f"{claim.key} ({claim.source})"
+
+
 class Claims(Params):
     """Everything that an audit checks."""
 
     schema_version: Literal[1] = Field(alias="schema")
     paper: Paper
     unit_default: Unit
-    measurements: Annotated[tuple[MeasurementClaim, ...], Field(min_length=1)]
-    differences: Annotated[tuple[DifferenceClaim, ...], Field(min_length=1)]
-    statements: Annotated[tuple[StatementClaim, ...], Field(min_length=1)]
+    measurements: Annotated[tuple[MeasurementClaim, ...], Field(min_length=1), distinct(_stated)]
+    differences: Annotated[tuple[DifferenceClaim, ...], Field(min_length=1), distinct(_stated)]
+    statements: Annotated[
+        tuple[StatementClaim, ...], Field(min_length=1), distinct(attrgetter("id"))
+    ]
     toy_transport: ToyTransport | None = None
-
-    @model_validator(mode="after")
-    def _nothing_is_there_twice(self) -> Self:
-        for kind in ("measurements", "differences"):
-            _refuse_repeated(kind, (f"{c.key} ({c.source})" for c in getattr(self, kind)))
-        _refuse_repeated("statements", (claim.id for claim in self.statements))
-        return self
-
-
-def _refuse_repeated(kind: str, names: Iterable[str]) -> None:
-    for name, count in Counter(names).items():
-        if count > 1:
-            raise ValueError(f"{kind} has {name} {count} times: keep one")
 
 
 _Claim = TypeVar("_Claim", MeasurementClaim, DifferenceClaim, MeasurementClaim | DifferenceClaim)

@@ -1,22 +1,17 @@
 """params/config.yaml: what the workflow audits, and on which device."""
 
-from pydantic import Field, field_validator
+from typing import Annotated
+
+from pydantic import Field
 
 from hamjepa_audit.machine import DeviceName
-from hamjepa_audit.params.base import Name, Params
+from hamjepa_audit.params.base import Name, Params, distinct
 
 
 class ConfigParams(Params):
     """The workflow's configuration; `--config KEY=VALUE` overrides the file."""
 
-    studies: tuple[Name, ...] = Field(min_length=1)
+    studies: Annotated[tuple[Name, ...], Field(min_length=1), distinct()]
     raw: str
     device: DeviceName
     runs_per_gpu: int = Field(ge=1)
-
-    @field_validator("studies")
-    @classmethod
-    def _distinct(cls, studies: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(studies)) < len(studies):
-            raise ValueError(f"{list(studies)} has duplicates: name each study once")
-        return studies

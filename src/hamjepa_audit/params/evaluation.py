@@ -4,13 +4,13 @@ from typing import Annotated
 
 from pydantic import Field
 
-from hamjepa_audit.params.base import Betas, Count, NonNegative, Params, Positive, Seed
+from hamjepa_audit.params.base import Betas, Count, NonNegative, Params, Positive, Seed, distinct
 
 
 class KNNParams(Params):
     """Cosine kNN sweep; top-5 is reported for k of at least `top5_from_k`."""
 
-    neighbours: tuple[Count, ...] = Field(min_length=1)
+    neighbours: Annotated[tuple[Count, ...], Field(min_length=1), distinct()]
     top5_from_k: Count
 
 

@@ -1,12 +1,11 @@
 """Sources of a study's images. Paths are relative to the folder of raw data."""
 
 import posixpath
-from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from hamjepa_audit.params.base import Count, Name, Params, Seed
+from hamjepa_audit.params.base import Count, Name, Params, Seed, distinct, require_distinct
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -24,18 +23,6 @@ class SourceParams(Params):
         if name == "raw":
             raise ValueError("'raw' is the folder of raw data: give the prepared data another name")
         return name
-
-
-def _refuse_repeated(train: Iterable[str], test: Iterable[str], kind: str) -> None:
-    """Raises ValueError if a part or file is listed twice; its path may be written in two ways."""
-    seen: set[str] = set()
-    for path in (*train, *test):
-        if posixpath.normpath(path) in seen:
-            raise ValueError(
-                f"the {kind} '{path}' is listed twice: test images must not be trained on, and no "
-                f"image may count twice"
-            )
-        seen.add(posixpath.normpath(path))
 
 
 class DigitsParams(SourceParams):
@@ -67,19 +54,11 @@ class ImageFolderParams(SourceParams):
     train: tuple[str, ...] = Field(min_length=1)
     test: tuple[str, ...] = Field(min_length=1)
     shape: Literal["square", "whole"] = "square"
-    classes: tuple[str, ...] | None = Field(default=None, min_length=1)
-
-    @field_validator("classes")
-    @classmethod
-    def _classes_are_distinct(cls, classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        twice = sorted({name for name in classes or () if (classes or ()).count(name) > 1})
-        if twice:
-            raise ValueError(f"the class '{twice[0]}' is listed twice: remove one of them")
-        return classes
+    classes: Annotated[tuple[str, ...], Field(min_length=1), distinct()] | None = None
 
     @model_validator(mode="after")
     def _parts_are_distinct(self) -> Self:
-        _refuse_repeated(self.train, self.test, "part")
+        require_distinct(map(posixpath.normpath, (*self.train, *self.test)))
         return self
 
 
@@ -99,8 +78,7 @@ class ParquetParams(SourceParams):
 
     @model_validator(mode="after")
     def _files_are_distinct(self) -> Self:
-        train, test = ([file.path for file in files] for files in (self.train, self.test))
-        _refuse_repeated(train, test, "file")
+        require_distinct(posixpath.normpath(file.path) for file in (*self.train, *self.test))
         return self
 
 

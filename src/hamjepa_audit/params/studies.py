@@ -1,6 +1,6 @@
 """Parameters of a study: data, encoder, views, optimisation, evaluation, arms, epochs, seeds."""
 
-from collections import Counter
+from operator import attrgetter
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
@@ -17,6 +17,7 @@ from hamjepa_audit.params.base import (
     Positive,
     Probability,
     Seed,
+    distinct,
 )
 from hamjepa_audit.params.evaluation import EvaluationParams
 from hamjepa_audit.params.sources import Source
@@ -189,10 +190,10 @@ class StudyParams(Params):
     streaming: StreamingParams
     checkpoints: CheckpointParams
     gpus: Count
-    arms: tuple[ArmParams, ...] = Field(min_length=1)
+    arms: Annotated[tuple[ArmParams, ...], Field(min_length=1), distinct(attrgetter("name"))]
     figure_arms: tuple[Name, ...] | None = None
-    epochs: tuple[Count, ...] = Field(min_length=1)
-    seeds: tuple[Seed, ...] = Field(min_length=1)
+    epochs: Annotated[tuple[Count, ...], Field(min_length=1), distinct()]
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1), distinct()]
 
     @property
     def arm_names(self) -> list[str]:
@@ -235,23 +236,13 @@ class StudyParams(Params):
         return self
 
     @model_validator(mode="after")
-    def _nothing_is_there_twice(self) -> Self:
-        listed = {
-            "arms": self.arm_names,
-            "epochs": self.epochs,
-            "seeds": self.seeds,
-            "evaluation.knn.neighbours": self.evaluation.knn.neighbours,
-        }
-        for key, values in listed.items():
-            twice = [value for value, count in Counter(values).items() if count > 1]
-            if twice:
-                raise ValueError(f"{key} has {twice[0]!r} twice: remove one of them")
-        titles = [title for title, count in Counter(self.arm_titles.values()).items() if count > 1]
-        if titles:
-            alike = [name for name, title in self.arm_titles.items() if title == titles[0]]
-            raise ValueError(
-                f"the arms {', '.join(alike)} have the same title '{titles[0]}': give each its own"
-            )
+    def _titles_differ(self) -> Self:
+        for title in self.arm_titles.values():
+            alike = [arm.name for arm in self.arms if arm.title == title]
+            if len(alike) > 1:
+                raise ValueError(
+                    f"the arms {', '.join(alike)} have the same title '{title}': give each its own"
+                )
         return self
 
 
