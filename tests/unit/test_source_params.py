@@ -32,11 +32,11 @@ def folder(tmp_path: Path, params_folder: Path) -> Path:
          "classes: 'cat' is listed more than once"),
         (ImageFolderParams, {"name": "x", "image_size": 8, "digest": None, "folder": "x",
                              "source": "image_folder", "train": ["train"], "test": ["./train"]},
-         "'train' is listed more than once"),
+         "'train' is listed more than once: test images must not be trained on"),
         (ParquetParams, {"name": "x", "image_size": 8, "digest": None, "source": "parquet",
                          "train": [{"path": "a.parquet", "sha256": None}] * 2,
                          "test": [{"path": "b.parquet", "sha256": None}]},
-         "'a.parquet' is listed more than once"),
+         "'a.parquet' is listed more than once: test images"),
     ],
 )  # fmt: skip
 def test_what_is_listed_twice_is_refused(

@@ -36,11 +36,11 @@ Title = Annotated[str, AfterValidator(_shown_title)]
 """Titles are shown in legends: Matplotlib drops a leading underscore and reads $ as mathematics."""
 
 
-def require_distinct(names: Iterable[Hashable]) -> None:
-    """Raises ValueError if two of the names are equal."""
+def require_distinct(names: Iterable[Hashable], advice: str = "keep one") -> None:
+    """Raises ValueError with advice if two of the names are equal."""
     for name, count in Counter(names).items():
         if count > 1:
-            raise ValueError(f"{name!r} is listed more than once: keep one")
+            raise ValueError(f"{name!r} is listed more than once: {advice}")
 
 
 def distinct(name: Callable[[Any], Hashable] = lambda item: item) -> AfterValidator:

@@ -7,6 +7,8 @@ from pydantic import Field, field_validator, model_validator
 
 from hamjepa_audit.params.base import Count, Name, Params, Seed, distinct, require_distinct
 
+USED_ONCE = "test images must not be trained on, and no image may count twice"
+
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -58,7 +60,7 @@ class ImageFolderParams(SourceParams):
 
     @model_validator(mode="after")
     def _parts_are_distinct(self) -> Self:
-        require_distinct(map(posixpath.normpath, (*self.train, *self.test)))
+        require_distinct(map(posixpath.normpath, (*self.train, *self.test)), USED_ONCE)
         return self
 
 
@@ -78,7 +80,8 @@ class ParquetParams(SourceParams):
 
     @model_validator(mode="after")
     def _files_are_distinct(self) -> Self:
-        require_distinct(posixpath.normpath(file.path) for file in (*self.train, *self.test))
+        paths = (posixpath.normpath(file.path) for file in (*self.train, *self.test))
+        require_distinct(paths, USED_ONCE)
         return self
 
 
