@@ -135,7 +135,7 @@ class TestKNN:
 
     def test_measurements(self) -> None:
         inputs = clusters(spread=2.0)
-        params = KNNParams(neighbours=KS, top5_from_k=10)
+        params = KNNParams(neighbours=(50, 1, 10, 5), top5_from_k=10)
         rows = knn_measurements("q", *inputs, 7, params)
         found = knn_accuracies(*inputs, KS, 7)
         values = {row.metric: row.value for row in rows}
