@@ -17,6 +17,7 @@ from hamjepa_audit.files import (
     atomic_path,
     read_json,
     read_sealed_json,
+    require_listable,
     sha256_file,
     write_bytes,
     write_json,
@@ -161,3 +162,21 @@ def test_nothing_that_is_no_number_is_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "file", {"loss": float("nan")})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_all_folders_but_those_of_raw_data_are_listed_also_behind_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_listable(tmp_path / "missing")
+    results, other = tmp_path / "results", tmp_path / "other disk"
+    for folder in (results, other / "run", results / "raw" / "mine"):
+        folder.mkdir(parents=True)
+    (results / "runs").symlink_to(other)
+    (other / "back").symlink_to(results)
+    listed: list[Path] = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: (listed.append(Path(path)), scandir(path))[1])
+    monkeypatch.chdir(results)
+    require_listable(results, besides=Path("raw"))
+    places = [results, results / "runs", results / "runs/back", results / "runs/run"]
+    assert sorted(listed) == places

@@ -21,7 +21,7 @@ from hamjepa_audit.bookkeeping.inventory import (
 from hamjepa_audit.bookkeeping.states import write_state
 from hamjepa_audit.cli.main import main
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.files import read_json, require_listable, write_sealed_json
+from hamjepa_audit.files import read_json, write_sealed_json
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.locking import sole_process
 from tests.tiny import ARMS, SEEDS, STUDY, copy_params, edit, files_below
@@ -286,24 +286,6 @@ def test_a_folder_that_can_not_be_listed_is_not_taken_for_an_empty_one(
     monkeypatch.setattr(os, "scandir", refuse)
     told = f"error: can't list {hidden}: Permission denied; check its permissions and the disk\n"
     assert run_command(monkeypatch, capsys, *command) == (2, "", told)
-
-
-def test_all_folders_but_those_of_raw_data_are_listed_also_behind_links(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    require_listable(tmp_path / "missing")
-    results, other = tmp_path / "results", tmp_path / "other disk"
-    for folder in (results, other / "run", results / "raw" / "mine"):
-        folder.mkdir(parents=True)
-    (results / "runs").symlink_to(other)
-    (other / "back").symlink_to(results)
-    listed: list[Path] = []
-    scandir = os.scandir
-    monkeypatch.setattr(os, "scandir", lambda path: (listed.append(Path(path)), scandir(path))[1])
-    monkeypatch.chdir(results)
-    require_listable(results, besides=Path("raw"))
-    places = [results, results / "runs", results / "runs/back", results / "runs/run"]
-    assert sorted(listed) == places
 
 
 def test_list_is_plain_text_where_no_terminal_is(

@@ -19,7 +19,7 @@ from hamjepa_audit.plans.gain import FACTORS, values_of
 from hamjepa_audit.reporting import audit_figures, figures, gain_figures
 from hamjepa_audit.statistics import summarise
 from hamjepa_audit.statistics.gain import Equivalence, gain
-from tests.tiny import STUDY, audit, copy_params, edit
+from tests.tiny import STUDY, audit, edit
 from tests.unit import synthetic
 from tests.unit.fabricated import plan_of
 from tests.unit.test_gain import SIDES, rows_of
@@ -28,14 +28,6 @@ LAYOUT = Layout()
 CONTROLS = f"{STUDY}_controls"
 MARGIN = {"metrics": ["knn_top1@*", "linear_probe_top1"], "absolute": 4.0}
 Calls = list[dict[str, Any]]
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with only the tiny study's parameters, as the working directory."""
-    copy_params(tmp_path / "params")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def write_metrics(study: str, frame: pd.DataFrame) -> None:

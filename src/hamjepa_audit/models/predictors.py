@@ -1,5 +1,6 @@
 """Predictors: maps from the state of one view to that of the other."""
 
+from abc import ABC, abstractmethod
 from typing import Protocol, assert_never
 
 import torch
@@ -54,7 +55,7 @@ def build_predictor(params: Predictor, state_dimension: int, generator: Generato
             assert_never(params)
 
 
-class SeparablePredictor(nn.Module):
+class SeparablePredictor(nn.Module, ABC):
     """A flow that kicks p by a force on q, and drifts q by p; the step size is not learned."""
 
     def __init__(
@@ -73,9 +74,9 @@ class SeparablePredictor(nn.Module):
         q, p = self.integrate(lambda x: self.restoring_force(x, ramp), q, p, step, self.steps)
         return torch.cat([q, p], dim=-1)
 
+    @abstractmethod
     def restoring_force(self, q: Tensor, ramp: float) -> Tensor:
         """The negative force, stiffness * q and a learned part: (N, d) -> (N, d)."""
-        raise NotImplementedError
 
 
 class HamiltonianPredictor(SeparablePredictor):

@@ -1,5 +1,6 @@
 """The objective of an arm: its unweighted terms, their weights and their sum."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import assert_never
 
@@ -50,12 +51,13 @@ def build_objective(params: Objective, state_dimension: int, seed: int) -> "ArmO
             assert_never(params)
 
 
-class ArmObjective(nn.Module):
+class ArmObjective(nn.Module, ABC):
     """The loss that an arm minimises. Its parameters, if any, are those of the predictor."""
 
     weights: Mapping[str, float]
     """Weight of each term in the sum."""
 
+    @abstractmethod
     def terms(self, states: Tensor, step: int, epoch: int) -> dict[str, Tensor]:
         """Unweighted terms.
 
@@ -67,7 +69,6 @@ class ArmObjective(nn.Module):
         Returns:
             Scalars by name; the names are those of `weights`.
         """
-        raise NotImplementedError
 
     def total(self, terms: Mapping[str, Tensor]) -> Tensor:
         """The weighted sum of the terms.
