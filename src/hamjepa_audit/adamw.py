@@ -15,8 +15,8 @@ class AdamW:
     """AdamW (Loshchilov and Hutter 2019), bit for bit torch.optim.AdamW(fused=True).
 
     Attributes:
-        param_groups: as in torch.optim: `params`, their learning rate `lr`, which may be set
-            between steps, and any other keys that the caller passed.
+        param_groups: as in torch.optim: `params`, all on one device, their learning rate `lr`,
+            which `set_rate` changes, and any other keys that the caller passed.
         state: for each parameter that has had a gradient: `exp_avg` and `exp_avg_sq`, shaped like
             it, and `step`, a float32 scalar; all on its device.
     """
@@ -30,10 +30,24 @@ class AdamW:
         epsilon: float = 1e-8,
     ) -> None:
         self.param_groups = [dict(group) for group in param_groups]
+        for group in self.param_groups:
+            self._keep_on_gpu(group)
         self.state: dict[Tensor, dict[str, Tensor]] = {}
         self.betas = betas
         self.weight_decay = weight_decay
         self.epsilon = epsilon
+
+    def set_rate(self, group: dict[str, Any], rate: float) -> None:
+        """Sets the learning rate of a group, also for steps that are recorded in a CUDA graph."""
+        group["lr"] = rate
+        if "gpu_lr" in group:
+            group["gpu_lr"].fill_(rate)
+
+    def _keep_on_gpu(self, group: dict[str, Any]) -> None:
+        """Keeps the rate of a group on its GPU, too, where a recorded step finds each new one."""
+        device = group["params"][0].device
+        if device.type == "cuda":
+            group["gpu_lr"] = torch.full((), group["lr"], device=device)
 
     def zero_grad(self) -> None:
         """Drops all gradients."""
@@ -58,7 +72,7 @@ class AdamW:
                 [state["exp_avg_sq"] for state in states],
                 [],  # the maxima of AMSGrad
                 steps,
-                lr=group["lr"],
+                lr=group.get("gpu_lr", group["lr"]),
                 beta1=self.betas[0],
                 beta2=self.betas[1],
                 weight_decay=self.weight_decay,

@@ -181,7 +181,7 @@ def _total_hamjepa(case: Case) -> None:
     potential = objective.predictor.potential
     _load_weights(case, potential)
     directions = torch.stack([case.tensor("param_Rq"), case.tensor("param_Rp")])
-    terms = objective.terms_along(z, directions, ramp=1.0)
+    terms = objective.terms_given(z, [directions], ramp=1.0)
     case.check("exp_parts", torch.stack(list(terms.values())))
     _check_loss(case, objective.total(terms), in_z=z)
     _check_weights(case, potential)
@@ -236,7 +236,7 @@ def _total_sigreg(case: Case) -> None:
         maximum_frequency=s["t_max"],
     )
     objective = SIGRegObjective(params, seed=0)
-    terms = objective.terms_along(z, directions)
+    terms = objective.terms_given(z, [directions], ramp=1.0)
     case.check("exp_parts", torch.stack(list(terms.values())))
     _check_loss(case, objective.total(terms), in_z=z)
 

@@ -56,7 +56,7 @@ def test_the_plain_objective_is_ours(study: StudyParams, params: BenchmarkParams
     directions = torch.stack([orthonormal_directions(12, 6, generator) for _ in range(2)])
     values, gradients = [], []
     for loss in (
-        lambda x: ours.total(ours.terms_along(x, directions, ramp=1.0)),
+        lambda x: ours.total(ours.terms_given(x, [directions], ramp=1.0)),
         lambda x: plain.plain_objective(x, potential, directions, objective),
     ):
         x = states.clone().requires_grad_()

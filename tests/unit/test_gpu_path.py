@@ -21,7 +21,7 @@ from hamjepa_audit.data.streaming import BatchImages
 from hamjepa_audit.data.whole_images import WholeImages
 from hamjepa_audit.device_constants import device_constant
 from hamjepa_audit.model import build_model
-from hamjepa_audit.objectives import arms
+from hamjepa_audit.objectives import arms, projected_spectrum
 from hamjepa_audit.params import RunParams, load_study, resolve_run
 from hamjepa_audit.training.device import autocast, choose_device
 from hamjepa_audit.training.loop import Trainer
@@ -70,7 +70,7 @@ class Operations(TorchDispatchMode):
 def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Makes tensors fake, and replaces what doesn't exist without a GPU.
 
-    That is the device's generators, and page-locked memory.
+    That is the device's generators, its streams, and page-locked memory.
     """
 
     def page_locked(tensor: Tensor) -> Tensor:
@@ -84,6 +84,8 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(Tensor, "pin_memory", page_locked)
     monkeypatch.setattr(arms, "device_generator", lambda *_: None)
     monkeypatch.setattr(arms, "unit_directions", directions)
+    for module in (arms, projected_spectrum):
+        monkeypatch.setattr(module, "alongside", lambda *_, **__: nullcontext(lambda: None))
     device_constant.cache_clear()
     with FakeTensorMode():
         yield

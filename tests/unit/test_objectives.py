@@ -157,10 +157,10 @@ def test_floors_see_all_views_at_once(hamjepa: PhaseSpaceObjectiveParams) -> Non
     objective = PhaseSpaceObjective(hamjepa, 12, seed=0).double()
     directions = torch.stack([orthonormal_directions(6, 6, seeded(i)).double() for i in (1, 2)])
     states = normal(2, 10, 12) * 0.05
-    split = objective.terms_along(states, directions, 1.0)
+    split = objective.terms_given(states, [directions], 1.0)
     assert set(split) == set(objective.weights)
     shuffled = states.flatten(0, 1)[torch.randperm(20, generator=seeded())].unflatten(0, (2, 10))
-    mixed = objective.terms_along(shuffled, directions, 1.0)
+    mixed = objective.terms_given(shuffled, [directions], 1.0)
     for name in ("budget", "variance_floor", "logdet_floor", "mean_penalty"):
         assert torch.allclose(split[name], mixed[name]), name
     assert not torch.allclose(split["prediction"], mixed["prediction"])

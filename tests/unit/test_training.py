@@ -1,8 +1,10 @@
 """Training: determinism, pairing by seed, divergence, and the trace that guards its numbers."""
 
 import inspect
+import itertools
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -270,15 +272,15 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(
 
     def broken(*arguments: object) -> model.ArmObjective:
         objective = original(*arguments)  # type: ignore[arg-type]
-        terms = objective.terms
+        terms, steps = objective.terms_given, itertools.count()
 
-        def poisoned(states: torch.Tensor, step: int, epoch: int) -> dict[str, torch.Tensor]:
-            result = terms(states, step, epoch)
-            if step == 7:
+        def poisoned(*arguments: Any) -> dict[str, torch.Tensor]:
+            result = terms(*arguments)
+            if next(steps) == 7:
                 result["budget"] = result["budget"] * float("inf")
             return result
 
-        objective.terms = poisoned  # type: ignore[method-assign]
+        objective.terms_given = poisoned  # type: ignore[method-assign]
         return objective
 
     monkeypatch.setattr(model, "build_objective", broken)

@@ -71,6 +71,7 @@ def pretrain(
     from hamjepa_audit.params import load_study, resolve_run
     from hamjepa_audit.plans.identity import run_id
     from hamjepa_audit.plans.study import data_digest
+    from hamjepa_audit.training.compilation import can_compile
     from hamjepa_audit.training.device import make_deterministic
     from hamjepa_audit.training.distributed import joined_ranks
     from hamjepa_audit.training.loop import pretrain
@@ -87,14 +88,20 @@ def pretrain(
             f"run, and `runs prune` would delete it; add it to params/studies/{study}.yaml",
             err=True,
         )
-    determinism = make_deterministic(threads) | ranks.described()
+    compile_encoder = params.compile_on_gpu and ranks.count == 1 and can_compile(where)
+    determinism = make_deterministic(threads) | ranks.described() | {"compiled": compile_encoder}
     if trial_steps is None:
-        record = train_run(layout, params, run, digest, where, determinism, ranks, runs_per_gpu)
+        record = train_run(
+            layout, params, run, digest, where, determinism, ranks, runs_per_gpu, compile_encoder
+        )
         if ranks.first:
             typer.echo(record)
     else:
         images = training_images(layout, run, where, ranks)
-        pretrain(run, images, where, run_id(run, digest), trial_steps, ranks=ranks)
+        pretrain(
+            run, images, where, run_id(run, digest), trial_steps,
+            ranks=ranks, compile_encoder=compile_encoder,
+        )  # fmt: skip
 
 
 COMMANDS = (generate, prepare, pretrain)

@@ -77,13 +77,22 @@ class EpochDraws:
         self._run = run
         self._images, self._size, self._device = len(images), images.shape[-2:], images.device
         self._views = views
-        self._drawn: tuple[int, ViewDraws] | None = None
+        self._epoch: int | None = None
+        self._drawn: ViewDraws | None = None
 
     def of(self, samples: Tensor, epoch: int, views: Tensor) -> ViewDraws:
         """What `draw_views` draws for views (R,) of samples (R,), both int64, in an epoch."""
-        if self._drawn is None or self._drawn[0] != epoch:
-            self._drawn = (epoch, self._draw(epoch))
-        return self._drawn[1][views * self._images + samples]
+        return self.all(epoch)[views * self._images + samples]
+
+    def all(self, epoch: int) -> ViewDraws:
+        """The draws of an epoch, ordered by view, then sample; every epoch in the same memory."""
+        if self._drawn is None:
+            self._drawn = self._draw(epoch)
+        elif self._epoch != epoch:
+            for name, values in vars(self._draw(epoch)).items():
+                vars(self._drawn)[name].copy_(values)
+        self._epoch = epoch
+        return self._drawn
 
     def _draw(self, epoch: int) -> ViewDraws:
         samples = torch.arange(self._images, device=self._device).repeat(self._views)

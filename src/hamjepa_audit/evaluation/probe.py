@@ -8,6 +8,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from hamjepa_audit.adamw import AdamW
+from hamjepa_audit.cuda_graphs import Recording, recordable
 from hamjepa_audit.errors import TrainingDivergedError
 from hamjepa_audit.evaluation.accuracy import TOP, Accuracies, accuracies, label_ranks
 from hamjepa_audit.evaluation.rows import Labelled, require_labelled
@@ -113,15 +114,23 @@ def train_probe(
         betas=params.betas,
         weight_decay=params.weight_decay,
     )
-    batches = [part for order in orders.to(rows.device) for part in order.split(params.batch_size)]
-    losses = rows.new_empty(len(batches))
-    for step, batch in enumerate(batches):
-        optimiser.param_groups[0]["lr"] = _cosine(params.learning_rate, step, len(batches))
+
+    def update(batch: Tensor) -> Tensor:
         loss = functional.cross_entropy(_logits(weights, rows[batch]), train.labels[batch])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        losses[step] = loss.detach()
+        return loss.detach()
+
+    batches = [part for order in orders.to(rows.device) for part in order.split(params.batch_size)]
+    losses = rows.new_empty(len(batches))
+    with recordable(rows.device):
+        recording = Recording()
+        for step, batch in enumerate(batches):
+            rate = _cosine(params.learning_rate, step, len(batches))
+            optimiser.set_rate(optimiser.param_groups[0], rate)
+            whole = len(batch) == params.batch_size
+            losses[step] = recording(update, [batch]) if whole else update(batch)
     _require_finite(losses)
     return ProbeFit(ProbeWeights(*(tensor.detach() for tensor in weights)), losses)
 

@@ -30,7 +30,7 @@ class MultilayerPerceptron(nn.Module):
         result: Tensor = last(x)
         return result
 
-    def input_gradient(self, x: Tensor, stiffness: float, scale: float) -> Tensor:
+    def input_gradient(self, x: Tensor, stiffness: float, scale: float | Tensor) -> Tensor:
         """Stiffness * x + scale * gradient of the scalar output (sizes[-1] = 1): (N, sizes[0]).
 
         In closed form, one pass forward and one back, instead of autograd's double backward.
@@ -52,17 +52,17 @@ class Potential(nn.Module):
         self.residual = MultilayerPerceptron([dimension, *hidden, 1])
         initialise(self, generator)
 
-    def forward(self, q: Tensor, ramp: float = 1.0) -> Tensor:
+    def forward(self, q: Tensor, ramp: float | Tensor = 1.0) -> Tensor:
         """V(q) per row: (N, d) -> (N,)."""
         residual = self.residual_scale * ramp * self.residual(q).squeeze(-1)
         return 0.5 * self.stiffness * q.square().sum(-1) + residual
 
-    def gradient(self, q: Tensor, ramp: float = 1.0) -> Tensor:
+    def gradient(self, q: Tensor, ramp: float | Tensor = 1.0) -> Tensor:
         """Gradient of V per row: (N, d) -> (N, d)."""
         return self.residual.input_gradient(q, self.stiffness, self.residual_scale * ramp)
 
 
-def energy(potential: Potential, states: Tensor, ramp: float = 1.0) -> Tensor:
+def energy(potential: Potential, states: Tensor, ramp: float | Tensor = 1.0) -> Tensor:
     """H of states [q; p]: (N, 2d) -> (N,)."""
     q, p = states.chunk(2, dim=-1)
     return 0.5 * p.square().sum(-1) + potential(q, ramp)

@@ -19,7 +19,12 @@ class InputGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, stiffness: float, scale: float, output: Tensor, *hidden: Tensor
+        ctx: Any,
+        x: Tensor,
+        stiffness: float,
+        scale: float | Tensor,
+        output: Tensor,
+        *hidden: Tensor,
     ) -> Tensor:
         """(N, d) -> (N, d).
 
@@ -27,7 +32,7 @@ class InputGradient(torch.autograd.Function):
             ctx: keeps what `backward` needs.
             x: (N, d).
             stiffness: factor of x.
-            scale: factor of the gradient.
+            scale: factor of the gradient; a scalar tensor if it changes between replays.
             output: w, (1, width of layer L); its bias does not affect the gradient.
             hidden: W_1, b_1, W_2, b_2, ..., shaped as in torch.nn.Linear.
         """
@@ -44,7 +49,7 @@ class InputGradient(torch.autograd.Function):
             u.insert(0, t[0] * slope)
         ctx.save_for_backward(*h, *z, *slopes, *t, *u, *weights)
         ctx.stiffness, ctx.scale = stiffness, scale
-        return torch.addmm(x, u[0], weights[0], beta=stiffness, alpha=scale)
+        return torch.addmm(x, scale * u[0], weights[0], beta=stiffness)
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:

@@ -27,7 +27,7 @@ INTEGRATORS: dict[str, Integrator] = {
 class StatePredictor(Protocol):
     """A map of states, applied forward (+1) or backward (-1) in time, chosen per row."""
 
-    def __call__(self, states: Tensor, direction: Tensor, ramp: float) -> Tensor:
+    def __call__(self, states: Tensor, direction: Tensor, ramp: float | Tensor) -> Tensor:
         """Predicted states.
 
         Args:
@@ -67,7 +67,7 @@ class SeparablePredictor(nn.Module, ABC):
         self.step_size = step_size
         self.stiffness = stiffness
 
-    def forward(self, states: Tensor, direction: Tensor, ramp: float) -> Tensor:
+    def forward(self, states: Tensor, direction: Tensor, ramp: float | Tensor) -> Tensor:
         """See StatePredictor."""
         q, p = states.chunk(2, dim=-1)
         step = self.step_size * direction
@@ -75,7 +75,7 @@ class SeparablePredictor(nn.Module, ABC):
         return torch.cat([q, p], dim=-1)
 
     @abstractmethod
-    def restoring_force(self, q: Tensor, ramp: float) -> Tensor:
+    def restoring_force(self, q: Tensor, ramp: float | Tensor) -> Tensor:
         """The negative force, stiffness * q and a learned part: (N, d) -> (N, d)."""
 
 
@@ -90,7 +90,7 @@ class HamiltonianPredictor(SeparablePredictor):
         self.potential = Potential(params.potential, state_dimension // 2, generator)
         self.potential.requires_grad_(params.potential.trained)
 
-    def restoring_force(self, q: Tensor, ramp: float) -> Tensor:
+    def restoring_force(self, q: Tensor, ramp: float | Tensor) -> Tensor:
         """The potential's gradient, (N, d) -> (N, d)."""
         return self.potential.gradient(q, ramp)
 
@@ -113,7 +113,7 @@ class AdditiveCouplingPredictor(SeparablePredictor):
         self.residual = MultilayerPerceptron([half, *hidden, half])
         initialise(self, generator)
 
-    def restoring_force(self, q: Tensor, ramp: float) -> Tensor:
+    def restoring_force(self, q: Tensor, ramp: float | Tensor) -> Tensor:
         """Stiffness * q + r g(q), (N, d) -> (N, d)."""
         return self.stiffness * q + self.residual_scale * ramp * self.residual(q)
 
@@ -134,7 +134,7 @@ class ResidualMLPPredictor(nn.Module):
         self.residual = MultilayerPerceptron([state_dimension + 1, *hidden, state_dimension])
         initialise(self, generator)
 
-    def forward(self, states: Tensor, direction: Tensor, ramp: float) -> Tensor:
+    def forward(self, states: Tensor, direction: Tensor, ramp: float | Tensor) -> Tensor:
         """See StatePredictor; `ramp` is ignored."""
         for _ in range(self.steps):
             residual = self.residual(torch.cat([states, direction], dim=-1))
@@ -145,7 +145,7 @@ class ResidualMLPPredictor(nn.Module):
 class IdentityPredictor(nn.Module):
     """The control: returns the state unchanged."""
 
-    def forward(self, states: Tensor, direction: Tensor, ramp: float) -> Tensor:
+    def forward(self, states: Tensor, direction: Tensor, ramp: float | Tensor) -> Tensor:
         """See StatePredictor."""
         return states
 

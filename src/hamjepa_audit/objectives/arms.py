@@ -1,12 +1,13 @@
 """The objective of an arm: its unweighted terms, their weights and their sum."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import assert_never
 
 import torch
 from torch import Tensor, nn
 
+from hamjepa_audit.cuda_graphs import alongside
 from hamjepa_audit.device_constants import sent
 from hamjepa_audit.models.predictors import build_predictor, residual_ramp
 from hamjepa_audit.objectives.floors import (
@@ -57,14 +58,38 @@ class ArmObjective(nn.Module, ABC):
     weights: Mapping[str, float]
     """Weight of each term in the sum."""
 
-    @abstractmethod
     def terms(self, states: Tensor, step: int, epoch: int) -> dict[str, Tensor]:
+        """Unweighted terms at a step from 0, in an epoch from 1, of states as in `terms_given`."""
+        draws = self.draws(states.shape, step, states.device, states.dtype)
+        return self.terms_given(states, draws, self.ramp(epoch))
+
+    def draws(
+        self, shape: torch.Size, step: int, device: torch.device, dtype: torch.dtype
+    ) -> tuple[Tensor, ...]:
+        """The random tensors that the terms need; none by default.
+
+        Args:
+            shape: shape (V, B, D) of the states.
+            step: optimiser step from 0, which determines the numbers.
+            device: the states' device.
+            dtype: the states' dtype.
+        """
+        return ()
+
+    def ramp(self, epoch: int) -> float:
+        """Share of the predictor's learned part that is switched on in an epoch (from 1)."""
+        return 1.0
+
+    @abstractmethod
+    def terms_given(
+        self, states: Tensor, draws: Sequence[Tensor], ramp: float | Tensor
+    ) -> dict[str, Tensor]:
         """Unweighted terms.
 
         Args:
             states: (V, B, D), at least float32, outside autocast.
-            step: optimiser step from 0, which determines random directions.
-            epoch: from 1.
+            draws: as from `draws`.
+            ramp: as from `ramp`.
 
         Returns:
             Scalars by name; the names are those of `weights`.
@@ -90,17 +115,18 @@ class SIGRegObjective(ArmObjective):
         self.seed = seed
         self.weights = {"prediction": params.prediction_weight, "sigreg": params.weight}
 
-    def terms(self, states: Tensor, step: int, epoch: int) -> dict[str, Tensor]:
-        """See ArmObjective; new directions at every step."""
-        directions = unit_directions(
-            states.shape[-1],
-            self.params.directions,
-            device_generator(states.device, Stream.SIGREG_DIRECTIONS, self.seed, step),
-        )
-        return self.terms_along(states, directions.to(states.dtype))
+    def draws(
+        self, shape: torch.Size, step: int, device: torch.device, dtype: torch.dtype
+    ) -> tuple[Tensor, ...]:
+        """Directions (D, M), new at every step."""
+        source = device_generator(device, Stream.SIGREG_DIRECTIONS, self.seed, step)
+        return (unit_directions(shape[-1], self.params.directions, source).to(dtype),)
 
-    def terms_along(self, states: Tensor, directions: Tensor) -> dict[str, Tensor]:
-        """The terms for given directions (D, M)."""
+    def terms_given(
+        self, states: Tensor, draws: Sequence[Tensor], ramp: float | Tensor
+    ) -> dict[str, Tensor]:
+        """See ArmObjective."""
+        (directions,) = draws
         statistic = sigreg(states, directions, self.params.knots, self.params.maximum_frequency)
         return {"prediction": lejepa_prediction(states, len(states)), "sigreg": statistic}
 
@@ -117,7 +143,9 @@ class VICRegObjective(ArmObjective):
             "covariance": params.covariance_weight,
         }
 
-    def terms(self, states: Tensor, step: int, epoch: int) -> dict[str, Tensor]:
+    def terms_given(
+        self, states: Tensor, draws: Sequence[Tensor], ramp: float | Tensor
+    ) -> dict[str, Tensor]:
         """See ArmObjective; variance and covariance are summed over the views."""
         minimum_std, epsilon = self.params.minimum_std, self.params.epsilon
         return {
@@ -140,15 +168,14 @@ class RDMRegObjective(ArmObjective):
         self.seed = seed
         self.weights = {"invariance": 1.0, "rdmreg": params.weight}
 
-    def terms(self, states: Tensor, step: int, epoch: int) -> dict[str, Tensor]:
-        """See ArmObjective; states must be rectified already."""
-        _, batch, dimension = states.shape
+    def draws(
+        self, shape: torch.Size, step: int, device: torch.device, dtype: torch.dtype
+    ) -> tuple[Tensor, ...]:
+        """Directions (D, M) and a target sample (B, D), new at every step."""
+        _, batch, dimension = shape
         params = self.params
-        directions = unit_directions(
-            dimension,
-            params.directions,
-            device_generator(states.device, Stream.RDMREG_DIRECTIONS, self.seed, step),
-        )
+        source = device_generator(device, Stream.RDMREG_DIRECTIONS, self.seed, step)
+        directions = unit_directions(dimension, params.directions, source)
         target = rectified_generalised_gaussian(
             batch,
             dimension,
@@ -157,8 +184,14 @@ class RDMRegObjective(ArmObjective):
             params.scale,
             numpy_generator(Stream.RDMREG_TARGET, self.seed, step),
         )
-        target = sent(target.to(states.dtype), states.device)
-        distance = sliced_wasserstein(states, target, directions.to(states.dtype))
+        return directions.to(dtype), sent(target.to(dtype), device)
+
+    def terms_given(
+        self, states: Tensor, draws: Sequence[Tensor], ramp: float | Tensor
+    ) -> dict[str, Tensor]:
+        """See ArmObjective; states must be rectified already."""
+        directions, target = draws
+        distance = sliced_wasserstein(states, target, directions)
         return {"invariance": view_distance(states), "rdmreg": distance}
 
 
@@ -181,34 +214,14 @@ class PhaseSpaceObjective(ArmObjective):
         }
         self._directions: tuple[tuple[int, int], Tensor] | None = None
 
-    def terms(self, states: Tensor, step: int, epoch: int) -> dict[str, Tensor]:
-        """See ArmObjective; the floors reuse their directions for several steps."""
-        ramp = residual_ramp(self.params.predictor, epoch)
-        return self.terms_along(states, self._floor_directions(states, step), ramp)
+    def draws(
+        self, shape: torch.Size, step: int, device: torch.device, dtype: torch.dtype
+    ) -> tuple[Tensor, ...]:
+        """Orthonormal directions (2, d, k) of the floors, one matrix each for q and p.
 
-    def terms_along(self, states: Tensor, directions: Tensor, ramp: float) -> dict[str, Tensor]:
-        """The terms for given floor directions (2, d, k) and a given ramp."""
-        params = self.params
-        rows = states.flatten(0, 1)
-        known = moments(rows)
-        q, p = known.halves()
-        budget, floor, spectral = params.budget, params.variance_floor, params.logdet_floor
-        floored = [{"q": q, "p": p}[part] for part in floor.parts]
-        q_rows, p_rows = rows.chunk(2, dim=-1)
-        limits = (spectral.q, spectral.p)
-        return {
-            "prediction": phase_space_prediction(states, self.predictor, params.prediction, ramp),
-            "budget": energy_budget(q, p, budget.q_target, budget.p_target),
-            "variance_floor": torch.stack(
-                [variance_floor(part, floor.minimum_std, floor.epsilon) for part in floored]
-            ).sum(),
-            "logdet_floor": logdet_floor(q_rows, p_rows, directions, spectral.ridge, limits),
-            "mean_penalty": mean_penalty(known),
-        }
-
-    def _floor_directions(self, states: Tensor, step: int) -> Tensor:
-        """Orthonormal directions (2, d, k), one matrix each for q and p, redrawn periodically."""
-        views, batch, dimension = states.shape
+        They are redrawn only every few steps.
+        """
+        views, batch, dimension = shape
         draw = step // self.params.logdet_floor.redraw_every_steps
         k = projection_count(self.params.logdet_floor.directions, dimension // 2, views * batch)
         if self._directions is None or self._directions[0] != (draw, k):
@@ -218,6 +231,36 @@ class PhaseSpaceObjective(ArmObjective):
                 )
                 for part in range(2)
             ]
-            matrix = sent(torch.stack(drawn).to(states.dtype), states.device)
-            self._directions = ((draw, k), matrix)
-        return self._directions[1]
+            self._directions = ((draw, k), sent(torch.stack(drawn).to(dtype), device))
+        return (self._directions[1],)
+
+    def ramp(self, epoch: int) -> float:
+        """See ArmObjective."""
+        return residual_ramp(self.params.predictor, epoch)
+
+    def terms_given(
+        self, states: Tensor, draws: Sequence[Tensor], ramp: float | Tensor
+    ) -> dict[str, Tensor]:
+        """See ArmObjective."""
+        (directions,) = draws
+        params = self.params
+        rows = states.flatten(0, 1)
+        known = moments(rows)
+        q, p = known.halves()
+        budget, floor, spectral = params.budget, params.variance_floor, params.logdet_floor
+        floored = [{"q": q, "p": p}[part] for part in floor.parts]
+        q_rows, p_rows = rows.chunk(2, dim=-1)
+        with alongside(states.device) as wait_for_floor:
+            limits = (spectral.q, spectral.p)
+            floored_volume = logdet_floor(q_rows, p_rows, directions, spectral.ridge, limits)
+        prediction = phase_space_prediction(states, self.predictor, params.prediction, ramp)
+        wait_for_floor()
+        return {
+            "prediction": prediction,
+            "budget": energy_budget(q, p, budget.q_target, budget.p_target),
+            "variance_floor": torch.stack(
+                [variance_floor(part, floor.minimum_std, floor.epsilon) for part in floored]
+            ).sum(),
+            "logdet_floor": floored_volume,
+            "mean_penalty": mean_penalty(known),
+        }

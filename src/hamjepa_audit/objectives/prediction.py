@@ -31,7 +31,7 @@ def view_distance(states: Tensor) -> Tensor:
 
 
 def phase_space_prediction(
-    states: Tensor, predictor: StatePredictor, params: PredictionParams, ramp: float
+    states: Tensor, predictor: StatePredictor, params: PredictionParams, ramp: float | Tensor
 ) -> Tensor:
     """Loss of predicting both views from each other, with detached targets (paper, eq. 40).
 

@@ -1,10 +1,14 @@
 """Log-determinant, participation and top eigenvalue of projected covariances."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from hamjepa_audit.cuda_graphs import alongside
 
 GUARD = 1e-12
 """Added to the denominators of participation and top share, as in the author's code."""
@@ -42,15 +46,16 @@ def projected_spectrum(rows: Tensor, directions: Tensor, ridge: float) -> Projec
     scaled = projected.mT / math.sqrt(projected.shape[-2] - 1)
     k = scaled.shape[-2]
     covariance = scaled @ scaled.mT + ridge * _identity(scaled)
+    with alongside(rows.device, lane=2) as wait_for_top:
+        top = _top_eigenvalue(covariance)
+    logdet: Tensor = _LogDeterminant.apply(scaled, ridge, covariance.detach())
     trace = _trace(covariance)
-    return ProjectedSpectrum(
-        logdet=_log_determinant(scaled, ridge, covariance) / k,
-        participation=trace.square() / (covariance.square().sum(dim=(-2, -1)) + GUARD) / k,
-        top_share=_top_eigenvalue(covariance) / (trace + GUARD),
-    )
+    participation = trace.square() / (covariance.square().sum(dim=(-2, -1)) + GUARD) / k
+    wait_for_top()
+    return ProjectedSpectrum(logdet / k, participation, top / (trace + GUARD))
 
 
-def _log_determinant(factor: Tensor, ridge: float, matrix: Tensor) -> Tensor:
+class _LogDeterminant(Function):
     """Logarithm of det(F F^T + ridge * I), exact also for one huge and one collapsed direction.
 
     Exact to 1e-4 for features of up to 1e10; from 4e9 on HamJEPA's budget overflows float32.
@@ -59,23 +64,40 @@ def _log_determinant(factor: Tensor, ridge: float, matrix: Tensor) -> Tensor:
     factor of the matrix, raised so that it is definite whatever its rounding. The second matrix,
     computed from F itself, has no large eigenvalues in which its small ones could drown.
 
-    Args:
-        factor: (..., k, N) float64.
-        ridge: above 0.
-        matrix: (..., k, k).
+    The gradient with respect to F is 2 (F F^T + ridge * I)^-1 F; autograd would go through the
+    second factorisation, which takes a GPU several times as long.
     """
-    k, count = factor.shape[-2:]
-    identity = _identity(factor)
-    with torch.no_grad():
+
+    @staticmethod
+    def forward(ctx: Any, factor: Tensor, ridge: float, matrix: Tensor) -> Tensor:
+        """The logarithm (...), NaN where a factorisation fails.
+
+        Args:
+            ctx: keeps what `backward` needs.
+            factor: F, (..., k, N) float64.
+            ridge: above 0.
+            matrix: (..., k, k).
+        """
+        k, count = factor.shape[-2:]
+        identity = _identity(factor)
         rounding = (count + k) * torch.finfo(matrix.dtype).eps * _trace(matrix)
         first = torch.linalg.cholesky_ex(matrix + rounding[..., None, None] * identity)
         inverse = torch.linalg.solve_triangular(first.L, identity, upper=False)
-    whitened = inverse @ factor
-    second = torch.linalg.cholesky_ex(whitened @ whitened.mT + ridge * (inverse @ inverse.mT))
-    factors = torch.stack([first.L, second.L]).diagonal(dim1=-2, dim2=-1)
-    # The error codes stay on the device: reading them, as torch.linalg.cholesky does, would wait.
-    definite = (first.info == 0) & (second.info == 0)
-    return torch.where(definite, 2 * factors.log().sum(dim=(0, -1)), torch.nan)
+        whitened = inverse @ factor
+        second = torch.linalg.cholesky_ex(whitened @ whitened.mT + ridge * (inverse @ inverse.mT))
+        factors = torch.stack([first.L, second.L]).diagonal(dim1=-2, dim2=-1)
+        # The error codes stay on the device; torch.linalg.cholesky would wait to read them.
+        definite = (first.info == 0) & (second.info == 0)
+        ctx.save_for_backward(factor, inverse, second.L)
+        return torch.where(definite, 2 * factors.log().sum(dim=(0, -1)), torch.nan)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        factor, inverse, second = ctx.saved_tensors
+        # The product of both factors' inverses: root^T root is the inverse of the sum.
+        root = torch.linalg.solve_triangular(second, inverse, upper=False)
+        return 2 * upstream[..., None, None] * (root.mT @ (root @ factor)), None, None
 
 
 def _top_eigenvalue(matrix: Tensor) -> Tensor:

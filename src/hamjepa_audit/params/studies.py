@@ -190,6 +190,7 @@ class StudyParams(Params):
     streaming: StreamingParams
     checkpoints: CheckpointParams
     gpus: Count
+    compile_on_gpu: bool
     arms: Annotated[tuple[ArmParams, ...], Field(min_length=1), distinct(attrgetter("name"))]
     figure_arms: tuple[Name, ...] | None = None
     epochs: Annotated[tuple[Count, ...], Field(min_length=1), distinct()]

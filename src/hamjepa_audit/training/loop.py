@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from hamjepa_audit.adamw import AdamW
+from hamjepa_audit.cuda_graphs import Recording, recordable
 from hamjepa_audit.data.streaming import BatchImages, StreamedImages, batches
 from hamjepa_audit.data.view_draws import EpochDraws
 from hamjepa_audit.data.views import random_views
@@ -16,6 +17,7 @@ from hamjepa_audit.errors import TrainingDivergedError, UserError
 from hamjepa_audit.model import Model, build_model
 from hamjepa_audit.params.studies import RunParams
 from hamjepa_audit.randomness import epoch_order
+from hamjepa_audit.training.compilation import compiled
 from hamjepa_audit.training.device import autocast
 from hamjepa_audit.training.distributed import ALONE, Ranks
 from hamjepa_audit.training.progress import TrainingProgress
@@ -53,6 +55,7 @@ def pretrain(
     restore: Hook | None = None,
     after_step: Sequence[Hook] = (),
     ranks: Ranks = ALONE,
+    compile_encoder: bool = False,
 ) -> TrainingResult:
     """Trains one run (protocol, "Optimisation").
 
@@ -66,27 +69,18 @@ def pretrain(
         after_step: called in this order after every step, with `Trainer.position` already at the
             next step: at the end of an epoch, its means are in the history.
         ranks: the processes that train together; each of them calls this.
+        compile_encoder: whether to compile the encoder, on a GPU only; changes only rounding.
 
     Raises:
         TrainingDivergedError: a loss term is not finite.
         UserError: there are fewer images than a batch.
     """
-    trainer = Trainer(run, build_model(run).moved_to(device), images, name, ranks)
-    if restore is not None:
-        restore(trainer)
-    limit = trainer.total_steps if trial_steps is None else min(trial_steps, trainer.total_steps)
-    progress = TrainingProgress(
-        f"{name} on {ranks.label(device)}", run.epochs, trainer.steps_per_epoch,
-        trainer.steps_done, quiet=not ranks.first,
-    )  # fmt: skip
-    try:
-        while trainer.steps_done < limit:
-            left = limit - trainer.steps_done + trainer.position.index
-            trainer.train_epoch(min(left, trainer.steps_per_epoch), progress, after_step)
-            if (share := trainer.data_wait_share()) is not None:
-                progress.say(f"the device waited for images {share:.1%} of the time so far")
-    finally:
-        progress.close()
+    with recordable(device):
+        model = build_model(run).moved_to(device)
+        trainer = Trainer(run, model, images, name, ranks, compile_encoder)
+        if restore is not None:
+            restore(trainer)
+        trainer.train(trainer.total_steps if trial_steps is None else trial_steps, after_step)
     position = trainer.position
     return TrainingResult(
         trainer.model, position.history, position.epoch_seconds, trainer.data_wait_share()
@@ -128,6 +122,7 @@ class Trainer:
         images: Tensor | StreamedImages,
         name: str,
         ranks: Ranks = ALONE,
+        compile_encoder: bool = False,
     ) -> None:
         if ranks.count == 1:
             recompute_large_activations(model.encoder, run, VIEWS * run.optimisation.batch_size)
@@ -152,6 +147,13 @@ class Trainer:
         self._waited_before = 0.0
         # Other images are streamed, and may differ in size, on which their draws depend.
         self._draws = EpochDraws(run, images, VIEWS) if isinstance(images, Tensor) else None
+        weights = next(model.encoder.parameters())
+        self.device = weights.device
+        self._precision = torch.promote_types(weights.dtype, torch.float32)
+        self._dimension = run.encoder.state_dimension(run.views.size)
+        self._recorded = weights.is_cuda and ranks.count == 1
+        self._recording = Recording()
+        self._encode = compiled(model.encoder) if compile_encoder else model.encoder
 
     @property
     def steps_done(self) -> int:
@@ -161,6 +163,22 @@ class Trainer:
     def parameters(self) -> list[torch.nn.Parameter]:
         """The trained parameters, in the optimiser's order."""
         return [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
+
+    def train(self, steps: int, after_step: Sequence[Hook]) -> None:
+        """Trains until `steps` steps of the run are done, or all of them; shows progress."""
+        limit = min(steps, self.total_steps)
+        progress = TrainingProgress(
+            f"{self.name} on {self.ranks.label(self.device)}", self.run.epochs,
+            self.steps_per_epoch, self.steps_done, quiet=not self.ranks.first,
+        )  # fmt: skip
+        try:
+            while self.steps_done < limit:
+                left = limit - self.steps_done + self.position.index
+                self.train_epoch(min(left, self.steps_per_epoch), progress, after_step)
+                if (share := self.data_wait_share()) is not None:
+                    progress.say(f"the device waited for images {share:.1%} of the time so far")
+        finally:
+            progress.close()
 
     def train_epoch(
         self, steps: int, progress: TrainingProgress, after_step: Sequence[Hook] = ()
@@ -224,18 +242,35 @@ class Trainer:
             index: index of the step in its epoch, from 0.
         """
         step = (epoch - 1) * self.steps_per_epoch + index
-        states = self.ranks.gather(self._states(samples, images, epoch))
-        terms = self.model.objective.terms(states, step, epoch)
-        total = self.model.objective.total(terms)
+        for group in self.optimiser.param_groups:
+            self.optimiser.set_rate(group, self._learning_rate(step, group["base_rate"]))
+        objective = self.model.objective
+        shape = torch.Size((VIEWS, self.ranks.count * len(samples), self._dimension))
+        draws = objective.draws(shape, step, samples.device, self._precision)
+        ramp = objective.ramp(epoch)
+
+        def update(
+            samples: Tensor, images: BatchImages, ramp: float | Tensor, *draws: Tensor
+        ) -> Tensor:
+            return self._update(self._states(samples, images, epoch), draws, ramp)
+
+        if self._draws is None or not isinstance(images, Tensor) or not self._recorded:
+            return update(samples, images, ramp, *draws)
+        self._draws.all(epoch)  # in the memory that a recorded step reads
+        on_gpu = torch.full((), ramp, device=self.device)
+        return self._recording(update, (samples, images, on_gpu, *draws))
+
+    def _update(self, states: Tensor, draws: Sequence[Tensor], ramp: float | Tensor) -> Tensor:
+        """Updates the weights for states of this rank; returns what `step` returns."""
+        objective = self.model.objective
+        terms = objective.terms_given(self.ranks.gather(states), draws, ramp)
+        total = objective.total(terms)
         self.optimiser.zero_grad()
         total.backward()
-        self.ranks.sum_gradients(self.model.encoder, self.model.objective)
+        self.ranks.sum_gradients(self.model.encoder, objective)
         norm = self._clip()
-        for group in self.optimiser.param_groups:
-            group["lr"] = self._learning_rate(step, group["base_rate"])
         self.optimiser.step()
-        values = [terms[name] for name in self.model.objective.weights]
-        return torch.stack([*values, total, norm]).detach()
+        return torch.stack([*(terms[name] for name in objective.weights), total, norm]).detach()
 
     def _states(self, samples: Tensor, images: BatchImages, epoch: int) -> Tensor:
         """States (V, B, D), at least float32, of two views per image, encoded as one batch."""
@@ -247,9 +282,8 @@ class Trainer:
             images[twice], rows, self.run.views, self.run.seed, epoch, which, draws
         ).contiguous(memory_format=torch.channels_last)
         with autocast(views.device, self.run.optimisation.gpu_precision):
-            states: Tensor = self.model.encoder(views)
-        precision = torch.promote_types(states.dtype, torch.float32)
-        return states.to(precision).unflatten(0, (VIEWS, len(samples)))
+            states: Tensor = self._encode(views)
+        return states.to(self._precision).unflatten(0, (VIEWS, len(samples)))
 
     def _batches(self, epoch: int, steps: int) -> Sequence[Tensor]:
         """Sample indices (B,) of each step, on the CPU; an incomplete last batch is dropped."""

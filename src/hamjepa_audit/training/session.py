@@ -34,6 +34,7 @@ def train_run(
     determinism: dict[str, Any],
     ranks: Ranks = ALONE,
     runs_per_gpu: int = 1,
+    compile_encoder: bool = False,
 ) -> Path:
     """Trains a run, resuming from its last saved state if there is one; returns its record's path.
 
@@ -72,7 +73,7 @@ def train_run(
             states.keep(trainer, along.digests)
 
         hooks = [keep] if ranks.first else []
-        result = pretrain(run, images, device, name, None, restore, hooks, ranks)
+        result = pretrain(run, images, device, name, None, restore, hooks, ranks, compile_encoder)
         if ranks.first:
             warn_of_waiting(name, result.data_wait_share, study.streaming.largest_wait_share)
             circumstances = {
