@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hamjepa_audit.cuda_graphs import can_record
+
 
 class AdamW:
     """AdamW (Loshchilov and Hutter 2019), bit for bit torch.optim.AdamW(fused=True).
@@ -46,7 +48,7 @@ class AdamW:
     def _keep_on_gpu(self, group: dict[str, Any]) -> None:
         """Keeps the rate of a group on its GPU, too, where a recorded step finds each new one."""
         device = group["params"][0].device
-        if device.type == "cuda":
+        if can_record(device):
             group["gpu_lr"] = torch.full((), group["lr"], device=device)
 
     def zero_grad(self) -> None:

@@ -15,10 +15,15 @@ WARM_UP_CALLS = 3
 """Calls before the recording, in which libraries and optimisers allocate what they keep."""
 
 
+def can_record(device: torch.device) -> bool:
+    """Whether work on a device can be recorded: on GPUs only."""
+    return device.type == "cuda"
+
+
 @contextlib.contextmanager
 def recordable(device: torch.device) -> Iterator[None]:
     """Computes the block on a stream of its own on a GPU, because the default can't be recorded."""
-    if device.type != "cuda":
+    if not can_record(device):
         yield
         return
     before, stream = torch.cuda.current_stream(device), torch.cuda.Stream(device)
@@ -80,7 +85,7 @@ class Recording:
             The result; later calls don't change it.
         """
         self._calls += 1
-        if self._calls <= WARM_UP_CALLS or not inputs[0].is_cuda:
+        if self._calls <= WARM_UP_CALLS or not can_record(inputs[0].device):
             return work(*inputs)
         if self._graph is None:
             self._graph = self._recorded(work, inputs)

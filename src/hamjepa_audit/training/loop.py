@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from hamjepa_audit.adamw import AdamW
-from hamjepa_audit.cuda_graphs import Recording, recordable
+from hamjepa_audit.cuda_graphs import Recording, can_record, recordable
 from hamjepa_audit.data.streaming import BatchImages, StreamedImages, batches
 from hamjepa_audit.data.view_draws import EpochDraws
 from hamjepa_audit.data.views import random_views
@@ -151,7 +151,7 @@ class Trainer:
         self.device = weights.device
         self._precision = torch.promote_types(weights.dtype, torch.float32)
         self._dimension = run.encoder.state_dimension(run.views.size)
-        self._recorded = weights.is_cuda and ranks.count == 1
+        self._recorded = can_record(self.device) and ranks.count == 1
         self._recording = Recording()
         self._encode = compiled(model.encoder) if compile_encoder else model.encoder
 
