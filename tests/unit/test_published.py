@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from hamjepa_audit.bookkeeping.verification import verify_results
@@ -50,3 +51,29 @@ def test_the_published_theory_has_the_tolerances_of_the_parameters(params_folder
     lines = (PUBLISHED / "theory" / "theory.md").read_text().splitlines()
     rows = [[field.strip() for field in line.split(" | ")] for line in lines if "| yes" in line]
     assert sorted(float(row[-2]) for row in rows) == sorted(tolerances.values())
+
+
+def test_the_readme_quotes_the_published_differences_on_tiny_imagenet() -> None:
+    tables = PUBLISHED / "tinyimagenet100" / "tables"
+    text = " ".join((REPOSITORY / "README.md").read_text().split())
+    gain = pd.read_csv(tables / "tinyimagenet100" / "gain.csv").set_index(["arm", "readout"])
+
+    def quoted(words: str, row: tuple[str, str], column: str, sign: int = 1) -> str:
+        value, *ends = (
+            sign * gain.loc[row, f"{column}{end}"] for end in ("", "_ci_low", "_ci_high")
+        )
+        low, high = sorted(ends)
+        return f"{words.format(value)} [{low:.1f}, {high:.1f}]"
+
+    q, mlp = ("hamjepa", "q"), ("mlp", "qp")
+    for expected in (
+        quoted("{:.1f} points of kNN", q, "knn_top1@20_minus_sigreg"),
+        quoted("and {:.1f} of the linear probe", q, "linear_probe_top1_minus_sigreg"),
+        quoted("{:.1f} points worse than HamJEPA's", mlp, "knn_top1@20_minus_hamjepa", -1),
+        quoted("probe {:.1f} points better", mlp, "linear_probe_top1_minus_hamjepa"),
+        f"the error is {-100 * gain.loc[q, 'map_error_removed']:.1f}% larger",
+    ):
+        assert expected in text
+    equal = gain.loc["identity"]
+    for column in ("knn_top1@20", "linear_probe_top1"):
+        assert set(equal[f"{column}_minus_hamjepa_reading"]) == {"within margin"}
