@@ -14,6 +14,7 @@ from hamjepa_audit.metrics import METRICS_SCHEMA
 from hamjepa_audit.params import load_study
 from hamjepa_audit.params.studies import StudyParams
 from hamjepa_audit.plans.audit import AuditPlan
+from hamjepa_audit.plans.gain import has_gain
 from hamjepa_audit.reporting.audit_figures import audit_figures
 from hamjepa_audit.reporting.drawing import Arms
 from hamjepa_audit.reporting.page import PageContent
@@ -22,6 +23,7 @@ from hamjepa_audit.reporting.page_studies import FigureFile, StudyTables
 from hamjepa_audit.reporting.tables import overview
 from hamjepa_audit.statistics import paired_differences, summarise
 from hamjepa_audit.statistics.audit import audit
+from hamjepa_audit.statistics.gain import Equivalence, gain
 from tests.unit import synthetic
 from tests.unit.synthetic_claims import as_the_paper
 
@@ -121,12 +123,19 @@ def _study(
         overview=overview(summary, order),
         summary=summary,
         differences=differences,
+        gain=_gain(plan, params, rows) if has_gain(params) else None,
         figures=tuple(
             FigureFile(*_name_and_epochs(file), file, f"What {file.stem} shows.")
             for file in files
             if file.suffix == ".png"
         ),
     )
+
+
+def _gain(plan: AuditPlan, params: StudyParams, rows: pd.DataFrame) -> pd.DataFrame:
+    sides = params.statistics.gain
+    margins = {metric: plan.params.absolute_margin(metric) for metric in sides.accuracies}
+    return gain(rows, params.arm_names, sides, 0.95, Equivalence(margins, 3))
 
 
 def _name_and_epochs(file: Path) -> tuple[str, int]:

@@ -5,10 +5,17 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from hamjepa_audit.params.studies import GainParams
 from hamjepa_audit.reporting.formatting import ABSENT, Row, number, p_value
 from hamjepa_audit.reporting.page import PageContent, page_context
 from hamjepa_audit.reporting.page_claims import Entries, Entry
-from hamjepa_audit.reporting.page_studies import NOT_RECORDED, conditions, findings, to_baseline
+from hamjepa_audit.reporting.page_studies import (
+    NOT_RECORDED,
+    conditions,
+    findings,
+    to_baseline,
+    to_method,
+)
 from hamjepa_audit.statistics.seeds import SeedTable
 from tests.unit import audited as pages
 from tests.unit.audited import COMMIT
@@ -170,6 +177,30 @@ def test_findings_name_the_epochs_of_a_study_with_several(embedded: PageContent)
     (line,) = findings(pd.DataFrame([DIFFERENCE, later]), ARMS, embedded.titles)
     told = "HamJEPA q is 2.50 points above SIGReg at 12 epochs"
     assert line == f"kNN@20 top-1: {told}; HamJEPA q is 3.00 points below SIGReg at 30 epochs."
+
+
+def test_the_page_says_which_arms_are_within_the_margin_of_the_method(
+    embedded: PageContent,
+) -> None:
+    difference = "knn_top1@20_minus_hamjepa"
+    rows = [
+        ("sigreg", "all", -3.1, "differs"),  # the baseline, which has a list of its own
+        ("identity", "q", 0.18, "within margin"),
+        ("mlp", "q", -1.85, "differs"),
+        ("mlp", "p", 0.9, "undecided"),
+        ("hamjepa", "q", np.nan, None),
+    ]
+    names = ["arm", "readout", difference, f"{difference}_reading"]
+    table = pd.DataFrame(rows, columns=names).assign(epochs=12)
+    sides = GainParams(baseline="sigreg", method="hamjepa", accuracies=("knn_top1@20",))
+    (line,) = to_method(table, sides, embedded.titles)
+    found = "within margin: Identity q; differs: MLP (width-matched) q (-1.85)"
+    assert line == f"kNN@20 top-1: {found}."
+    (line,) = to_method(table[table["arm"] == "hamjepa"], sides, embedded.titles)
+    assert line == "kNN@20 top-1: no arm is shown to be either."
+    assert list(to_method(None, sides, embedded.titles)) == []
+    (study,) = page_context(embedded)["studies"]
+    assert study.method == "HamJEPA" and len(study.to_method) == 2
 
 
 def test_a_run_says_what_it_was_made_on_and_how_long_it_took(embedded: PageContent) -> None:

@@ -12,7 +12,9 @@ from hamjepa_audit.params import StudyParams, load_study
 from hamjepa_audit.parquet import read_parquet
 from hamjepa_audit.plans.audit import AuditPlan
 from hamjepa_audit.plans.figures import figures
+from hamjepa_audit.plans.gain import has_gain
 from hamjepa_audit.plans.page import CAPTIONS, page_selection
+from hamjepa_audit.plans.study import GAIN
 from hamjepa_audit.reporting.page import PageContent
 from hamjepa_audit.reporting.page_claims import Titles
 from hamjepa_audit.reporting.page_studies import FigureFile, StudyTables
@@ -61,6 +63,7 @@ def _study(plan: AuditPlan, params: StudyParams, captions: Mapping[str, str]) ->
         overview=table("overview"),
         summary=table("summary"),
         differences=table("differences"),
+        gain=table(GAIN) if has_gain(params) else None,
         figures=tuple(
             _figure(plan.layout, params.name, name, epochs, captions)
             for epochs in params.epochs

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from hamjepa_audit.bookkeeping.records import Record
-from hamjepa_audit.params.studies import StudyParams
+from hamjepa_audit.params.studies import GainParams, StudyParams
 from hamjepa_audit.reporting.formatting import (
     ABSENT,
     Display,
@@ -21,6 +21,7 @@ from hamjepa_audit.reporting.names import metric_title, with_unit
 from hamjepa_audit.reporting.order import LEADING, final_checkpoint, present
 from hamjepa_audit.reporting.page_claims import Titles
 from hamjepa_audit.reporting.tables import overview_displayed
+from hamjepa_audit.statistics.gain import DIFFERS, WITHIN
 from hamjepa_audit.statistics.order import sorted_in_order
 
 SHORT = 12
@@ -45,6 +46,8 @@ class StudyTables(NamedTuple):
     overview: pd.DataFrame
     summary: pd.DataFrame
     differences: pd.DataFrame
+    gain: pd.DataFrame | None
+    """What `statistics.gain` returns; None if the study lacks the arms for it."""
     figures: tuple[FigureFile, ...]
 
 
@@ -96,6 +99,9 @@ class Study(NamedTuple):
     overview: Display
     differences: Display
     findings: tuple[str, ...]
+    method: str
+    to_method: tuple[str, ...]
+    """How the arms compare with the method; empty if the study lacks the arms for it."""
     figures: tuple[FigureFile, ...]
 
 
@@ -121,6 +127,8 @@ def study(tables: StudyTables, titles: Titles) -> Study:
         overview=_with_titles(overview_displayed(tables.overview, tables.summary), titles),
         differences=to_baseline(tables.differences, arms, titles),
         findings=tuple(findings(tables.differences, arms, titles)),
+        method=titles.arm(params.statistics.gain.method),
+        to_method=tuple(to_method(tables.gain, params.statistics.gain, titles)),
         figures=tables.figures,
     )
 
@@ -186,6 +194,31 @@ def findings(differences: pd.DataFrame, arms: Sequence[str], titles: Titles) -> 
             shown.append(f"{side} is {size} {direction} {baseline}{at}")
         text = "; ".join(shown) if shown else f"no arm is shown to differ from {baseline}"
         yield f"{metric_title(metric)}: {text}."
+
+
+def to_method(gain: pd.DataFrame | None, params: GainParams, titles: Titles) -> Iterator[str]:
+    """A sentence per accuracy on the arms, other than the baseline, compared with the method.
+
+    It names those that are shown to be within the margin, and those that differ otherwise.
+    """
+    if gain is None:
+        return
+    for metric in params.accuracies:
+        difference = f"{metric}_minus_{params.method}"
+        rows = gain[gain["arm"] != params.baseline].to_dict("records")
+        several = len({row["epochs"] for row in rows}) > 1
+        parts = []
+        for reading in (WITHIN, DIFFERS):
+            sides = [
+                titles.side(row["arm"], row["readout"])
+                + (f" ({number(row[difference], 'percent')})" if reading == DIFFERS else "")
+                + (f" at {row['epochs']} epochs" if several else "")
+                for row in rows
+                if row[f"{difference}_reading"] == reading
+            ]
+            if sides:
+                parts.append(f"{reading}: {', '.join(sides)}")
+        yield f"{metric_title(metric)}: {'; '.join(parts) or 'no arm is shown to be either'}."
 
 
 def conditions(
