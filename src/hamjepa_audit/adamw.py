@@ -16,6 +16,8 @@ from hamjepa_audit.cuda_graphs import can_record
 class AdamW:
     """AdamW (Loshchilov and Hutter 2019), bit for bit torch.optim.AdamW(fused=True).
 
+    On a GPU, the one whose learning rates are tensors: rates are float32 there.
+
     Attributes:
         param_groups: as in torch.optim: `params`, all on one device, their learning rate `lr`,
             which `set_rate` changes, and any other keys that the caller passed.

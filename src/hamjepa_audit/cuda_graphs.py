@@ -26,26 +26,22 @@ def recordable(device: torch.device) -> Iterator[None]:
     if not can_record(device):
         yield
         return
-    before, stream = torch.cuda.current_stream(device), torch.cuda.Stream(device)
-    stream.wait_stream(before)
-    with torch.cuda.stream(stream):
+    with alongside(device, lane=0) as wait:
         yield
-    before.wait_stream(stream)
+    wait()
 
 
 @contextlib.contextmanager
 def alongside(device: torch.device, lane: int = 1) -> Iterator[Callable[[], None]]:
     """Lets a GPU run the block's kernels at the same time as those started after the block.
 
-    Blocks within blocks need different lanes.
-
-    The block may use tensors that stay alive until its results are used. Their gradients are
-    computed alongside, too.
+    Blocks within blocks need different lanes; that of `recordable` is 0. The block may use tensors
+    that stay alive until its results are used. Their gradients are computed alongside, too.
 
     Yields:
         A function to be called before the block's results are used.
     """
-    if device.type != "cuda":
+    if not can_record(device):
         yield lambda: None
         return
     current, side = torch.cuda.current_stream(device), _side_stream(device, lane)
@@ -77,7 +73,7 @@ class Recording:
         """`work(*inputs)`.
 
         Args:
-            work: as described above, the same at every call.
+            work: as described above, the same at every call but for what a replay does not need.
             inputs: all that it depends on and that changes between calls: tensors on one device,
                 of the same shapes and dtypes at every call.
 

@@ -285,7 +285,7 @@ def test_a_hundred_thousand_rows_take_seconds(
     tables = {n: pd.read_parquet(tmp_path / f"out/{n}.parquet") for n in Audit._fields[:3]}
     assert (tables["claims"]["n"] == seeds).all()
     differences = tables["claim_differences"]
-    assert (differences["n"] == seeds).mean() > 0.9 and differences["study"].nunique() == 5
+    assert (differences["n"] == seeds).mean() > 0.85 and differences["study"].nunique() == 5
     assert (tables["statements"]["n"] == seeds).sum() > 10
 
 

@@ -173,7 +173,7 @@ def test_the_mlps_lack_of_a_gain_is_judged_by_its_size(
     """0.32 points are the paper's evidence of no gain, so that a large gain contradicts it."""
     rows = [
         row(study, epochs, arm, part, "knn_top1@20", seed, value + noise)
-        for study, epochs in (("cifar100", 80), ("tinyimagenet100", 80))
+        for study, epochs in (("cifar100", 80), ("tinyimagenet100_80epochs", 80))
         for arm, parts, value in (("mlp", ("q", "p", "qp"), 30 + gain), ("sigreg", ("all",), 30.0))
         for part in parts
         for seed, noise in enumerate(0.2 * np.random.default_rng(len(arm)).normal(size=6))

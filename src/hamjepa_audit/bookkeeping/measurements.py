@@ -41,14 +41,15 @@ def write_measurement(target: Path, tables: Sequence[pa.Table], checkpoints: Che
 def training_times(layout: Layout, run_ids: Iterable[str]) -> pa.Table:
     """The training times in the runs' records: METRICS_SCHEMA, one row per run.
 
-    Times of different machines can't be compared. The runs of a study with the same number of
-    epochs have times only if all were trained on the same kind of device, with the same settings
-    and the same number of runs per GPU.
+    Times of different machines can't be compared, and neither can those of runs that shared a GPU,
+    which depend on what ran beside them. The runs of a study with the same number of epochs have
+    times only if all were trained on the same kind of device with the same settings, each alone on
+    its GPU.
 
     Raises:
         UserError: a record is missing, changed or damaged.
     """
-    times: dict[tuple[str, int], list[tuple[str, pa.Table]]] = {}
+    times: dict[tuple[str, int], list[tuple[str | None, pa.Table]]] = {}
     for run_id in run_ids:
         record = read_record(layout, run_id)
         key = RunKey(*(record[name] for name in RunKey._fields))
@@ -58,16 +59,20 @@ def training_times(layout: Layout, run_ids: Iterable[str]) -> pa.Table:
         seconds = Measurement("all", TRAINING_SECONDS, total, "seconds")
         table = long_table(METRICS_SCHEMA, key, key.epochs, [seconds])
         times.setdefault((key.study, key.epochs), []).append((_machine(record), table))
-    comparable = [group for group in times.values() if len({machine for machine, _ in group}) == 1]
-    tables = [table for group in comparable for _, table in group]
+    tables = []
+    for group in times.values():
+        machines = {machine for machine, _ in group}
+        if len(machines) == 1 and None not in machines:
+            tables += [table for _, table in group]
     return pa.concat_tables([METRICS_SCHEMA.empty_table(), *tables])
 
 
-def _machine(record: Record) -> str:
-    """What the training time depends on besides the run itself, as JSON."""
+def _machine(record: Record) -> str | None:
+    """What the training time depends on besides the run itself, as JSON; None on a shared GPU."""
     device = record["device"]
-    shared = record["runs_per_gpu"]
-    return canonical_json([device["type"], device["name"], shared, record["determinism"]])
+    if (record["runs_per_gpu"] or 1) > 1:
+        return None
+    return canonical_json([device["type"], device["name"], record["determinism"]])
 
 
 def require_origin(

@@ -71,7 +71,7 @@ def pretrain(
     from hamjepa_audit.params import load_study, resolve_run
     from hamjepa_audit.plans.identity import run_id
     from hamjepa_audit.plans.study import data_digest
-    from hamjepa_audit.training.compilation import can_compile
+    from hamjepa_audit.training.compilation import COMPILED, can_compile
     from hamjepa_audit.training.device import make_deterministic
     from hamjepa_audit.training.distributed import joined_ranks
     from hamjepa_audit.training.loop import pretrain
@@ -89,11 +89,11 @@ def pretrain(
             err=True,
         )
     compile_encoder = params.compile_on_gpu and ranks.count == 1 and can_compile(where)
-    determinism = make_deterministic(threads) | ranks.described() | {"compiled": compile_encoder}
+    determinism = make_deterministic(threads) | ranks.described()
+    if compile_encoder:
+        determinism |= {COMPILED: True}
     if trial_steps is None:
-        record = train_run(
-            layout, params, run, digest, where, determinism, ranks, runs_per_gpu, compile_encoder
-        )
+        record = train_run(layout, params, run, digest, where, determinism, ranks, runs_per_gpu)
         if ranks.first:
             typer.echo(record)
     else:

@@ -114,25 +114,38 @@ def train_probe(
         betas=params.betas,
         weight_decay=params.weight_decay,
     )
+    batches = [part for order in orders.to(rows.device) for part in order.split(params.batch_size)]
+    losses = _trained(weights, optimiser, Labelled(rows, train.labels), batches, params)
+    _require_finite(losses)
+    return ProbeFit(ProbeWeights(*(tensor.detach() for tensor in weights)), losses)
+
+
+def _trained(
+    weights: ProbeWeights,
+    optimiser: AdamW,
+    rows: Labelled,
+    batches: list[Tensor],
+    params: ProbeParams,
+) -> Tensor:
+    """Updates the weights for each batch, indices (B,) of rows; returns the losses (steps,)."""
 
     def update(batch: Tensor) -> Tensor:
-        loss = functional.cross_entropy(_logits(weights, rows[batch]), train.labels[batch])
+        logits = _logits(weights, rows.features[batch])
+        loss = functional.cross_entropy(logits, rows.labels[batch])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         return loss.detach()
 
-    batches = [part for order in orders.to(rows.device) for part in order.split(params.batch_size)]
-    losses = rows.new_empty(len(batches))
-    with recordable(rows.device):
+    losses = rows.features.new_empty(len(batches))
+    with recordable(losses.device):
         recording = Recording()
         for step, batch in enumerate(batches):
             rate = _cosine(params.learning_rate, step, len(batches))
             optimiser.set_rate(optimiser.param_groups[0], rate)
             whole = len(batch) == params.batch_size
             losses[step] = recording(update, [batch]) if whole else update(batch)
-    _require_finite(losses)
-    return ProbeFit(ProbeWeights(*(tensor.detach() for tensor in weights)), losses)
+    return losses
 
 
 def probe_accuracies(weights: ProbeWeights, test: Labelled) -> Accuracies:

@@ -84,7 +84,7 @@ class ArmObjective(nn.Module, ABC):
     def terms_given(
         self, states: Tensor, draws: Sequence[Tensor], ramp: float | Tensor
     ) -> dict[str, Tensor]:
-        """Unweighted terms.
+        """Unweighted terms. On a GPU this is recorded and replayed (see `cuda_graphs.Recording`).
 
         Args:
             states: (V, B, D), at least float32, outside autocast.

@@ -39,7 +39,7 @@ def projected_spectrum(rows: Tensor, directions: Tensor, ridge: float) -> Projec
 
     Returns:
         Tensors of shape (...), differentiable once. `logdet` is NaN where the factorisation fails:
-        of rows that aren't finite, or of far larger ones than `_log_determinant` is exact for.
+        of rows that aren't finite, or of far larger ones than it is exact for.
     """
     rows = rows.double()
     projected = (rows - rows.mean(dim=-2, keepdim=True)) @ directions.double()

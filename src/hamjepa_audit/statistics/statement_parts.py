@@ -212,7 +212,8 @@ def qp_redundant(runs: Runs) -> list[Part]:
 def same_wall_clock(runs: Runs) -> list[Part]:
     """The ratio of HamJEPA's training time to SIGReg's, by seed, is near 1.
 
-    Times exist only for runs that were all trained on one kind of machine (`training_times`).
+    Times exist only for runs that were all trained on one kind of machine, each alone on its GPU
+    (`training_times`).
     """
     arms = ("hamjepa", "sigreg")
     try:
@@ -220,7 +221,7 @@ def same_wall_clock(runs: Runs) -> list[Part]:
     except NotMeasured as error:
         raise NotMeasured(
             f"no {TRAINING_SECONDS} of {' and '.join(arms)} at {runs.epochs} epochs: times are "
-            f"compared only if one kind of machine trained all runs"
+            f"compared only if one kind of machine trained all runs, each alone on its GPU"
         ) from error
     tolerance = runs.thresholds.wall_clock_tolerance
     ratio = (hamjepa / sigreg).dropna()

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from hamjepa_audit.randomness import epoch_order
 from hamjepa_audit.training.compilation import compiled
 from hamjepa_audit.training.device import autocast
 from hamjepa_audit.training.distributed import ALONE, Ranks
+from hamjepa_audit.training.position import EpochMeans, Position
 from hamjepa_audit.training.progress import TrainingProgress
 from hamjepa_audit.training.recomputation import recompute_large_activations
 from hamjepa_audit.training.schedule import learning_rate
@@ -28,7 +29,6 @@ VIEWS = 2
 CHECK_EVERY_STEPS = 50
 """How often losses are fetched from the device and checked; fetching synchronises with it."""
 
-EpochMeans = dict[str, float]
 Hook = Callable[["Trainer"], None]
 """A callback between two training steps."""
 
@@ -85,31 +85,6 @@ def pretrain(
     return TrainingResult(
         trainer.model, position.history, position.epoch_seconds, trainer.data_wait_share()
     )
-
-
-@dataclass
-class Position:
-    """Progress of a run; with weights and optimiser, all that its next step depends on.
-
-    Attributes:
-        epoch: epoch of the next step, from 1.
-        index: number of finished steps in that epoch.
-        values: terms, total and gradient norm of those steps, (index, columns) float32 on the CPU,
-            as far as they have been fetched.
-        seconds: time spent on that epoch so far.
-        history: means of the finished epochs.
-        epoch_seconds: duration of each finished epoch.
-        waited: seconds that the device waited for images: in finished epochs on the rank that
-            waited longest, in this one on this rank.
-    """
-
-    values: Tensor
-    epoch: int = 1
-    index: int = 0
-    seconds: float = 0.0
-    history: list[EpochMeans] = field(default_factory=list)
-    epoch_seconds: list[float] = field(default_factory=list)
-    waited: float = 0.0
 
 
 class Trainer:
@@ -247,7 +222,7 @@ class Trainer:
         objective = self.model.objective
         shape = torch.Size((VIEWS, self.ranks.count * len(samples), self._dimension))
         draws = objective.draws(shape, step, samples.device, self._precision)
-        ramp = objective.ramp(epoch)
+        ramp = self._as_input(objective.ramp(epoch))
 
         def update(
             samples: Tensor, images: BatchImages, ramp: float | Tensor, *draws: Tensor
@@ -256,9 +231,15 @@ class Trainer:
 
         if self._draws is None or not isinstance(images, Tensor) or not self._recorded:
             return update(samples, images, ramp, *draws)
-        self._draws.all(epoch)  # in the memory that a recorded step reads
-        on_gpu = torch.full((), ramp, device=self.device)
-        return self._recording(update, (samples, images, on_gpu, *draws))
+        # In the memory that a recorded step reads, which needs `epoch` for nothing else.
+        self._draws.all(epoch)
+        assert isinstance(ramp, Tensor)
+        return self._recording(update, (samples, images, ramp, *draws))
+
+    def _as_input(self, number: float) -> float | Tensor:
+        """A number that changes between steps, in a tensor where steps may be recorded."""
+        can = can_record(self.device)
+        return torch.full((), number, device=self.device) if can else number
 
     def _update(self, states: Tensor, draws: Sequence[Tensor], ramp: float | Tensor) -> Tensor:
         """Updates the weights for states of this rank; returns what `step` returns."""

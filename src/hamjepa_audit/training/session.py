@@ -19,6 +19,7 @@ from hamjepa_audit.locking import sole_process
 from hamjepa_audit.params.studies import RunParams, StudyParams
 from hamjepa_audit.plans.identity import run_id
 from hamjepa_audit.training.checkpoints_along import CheckpointsAlong
+from hamjepa_audit.training.compilation import COMPILED
 from hamjepa_audit.training.distributed import ALONE, Ranks
 from hamjepa_audit.training.loop import Trainer, pretrain
 from hamjepa_audit.training.record import write_run
@@ -34,13 +35,12 @@ def train_run(
     determinism: dict[str, Any],
     ranks: Ranks = ALONE,
     runs_per_gpu: int = 1,
-    compile_encoder: bool = False,
 ) -> Path:
     """Trains a run, resuming from its last saved state if there is one; returns its record's path.
 
     A run that exists already is left as it is. If several processes train a run together, each
     calls this, and only the first chooses the state and writes files. `determinism` and
-    `runs_per_gpu` are for the record.
+    `runs_per_gpu` are for the record; the encoder is compiled if `determinism` says so.
 
     Raises:
         UserError: another process is training it, the data are damaged, a file can't be written, or
@@ -73,6 +73,7 @@ def train_run(
             states.keep(trainer, along.digests)
 
         hooks = [keep] if ranks.first else []
+        compile_encoder = determinism.get(COMPILED, False)
         result = pretrain(run, images, device, name, None, restore, hooks, ranks, compile_encoder)
         if ranks.first:
             warn_of_waiting(name, result.data_wait_share, study.streaming.largest_wait_share)
