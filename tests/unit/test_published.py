@@ -76,6 +76,11 @@ def test_the_readme_quotes_the_published_differences_on_tiny_imagenet() -> None:
         f"predicting q is {-gain.loc[q, 'map_error_removed']:.1%} larger",
     ):
         assert expected in text, expected
+    statements = pd.read_csv(tables.parent / "statements.csv").query("study == 'tinyimagenet100'")
+    verdicts = statements.set_index("statement")
+    assert verdicts.loc["knn-decays-for-sigreg", "verdict"] in text
+    narrow = verdicts.loc["q-is-content"]
+    assert f"{narrow['verdict']} narrowly (p = {narrow['p_h0_fails_holm']:.3f})" in text
     for column in (f"{knn}_hamjepa_reading", f"{probe}_hamjepa_reading"):
         assert set(gain.loc["identity"][column]) == {"within margin"}
         assert set(of_mlp[column]) == {"differs"}
