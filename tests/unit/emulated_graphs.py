@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from hamjepa_audit import adamw, cuda_graphs
+from hamjepa_audit.benchmark import timing
 from hamjepa_audit.training import loop
 
 WAITING = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
@@ -150,7 +151,7 @@ def emulated_graphs() -> Iterator[Emulation]:
     emulation = Emulation()
     cuda_graphs._side_stream.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
-        for module in (cuda_graphs, loop, adamw):
+        for module in (cuda_graphs, loop, adamw, timing):
             patch.setattr(module, "can_record", lambda _: True)
         patch.setattr(torch.cuda, "CUDAGraph", Graph)
         patch.setattr(torch.cuda, "Stream", Stream)

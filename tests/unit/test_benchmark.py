@@ -10,6 +10,7 @@ from hamjepa_audit.benchmark import plain, report
 from hamjepa_audit.benchmark.parts import Bench, BenchmarkParams, compare_parts, objective_params
 from hamjepa_audit.benchmark.preparation import preparation
 from hamjepa_audit.benchmark.report import SCHEMA, benchmark, run_with, write_benchmark
+from hamjepa_audit.cuda_graphs import recordable
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.model import build_model
 from hamjepa_audit.objectives.arms import PhaseSpaceObjective
@@ -18,6 +19,7 @@ from hamjepa_audit.params import StudyParams, load_study
 from hamjepa_audit.params.loading import validate
 from hamjepa_audit.params.reading import read_yaml
 from tests.tiny import audit
+from tests.unit.emulated_graphs import emulated_graphs
 
 CPU = torch.device("cpu")
 CHANCE = 4_000_000
@@ -105,6 +107,16 @@ def test_every_part_is_compared(study: StudyParams, params: BenchmarkParams) -> 
     assert len(rows) == 12 and all(row["value"] > 0 for row in rows)
 
 
+def test_on_a_gpu_only_replays_of_a_recorded_step_are_timed(
+    study: StudyParams, params: BenchmarkParams
+) -> None:
+    repeats = 3
+    with emulated_graphs() as emulation, recordable(CPU):
+        bench = Bench(run_with(study, params, width=8), params, CPU)
+        assert bench.step_seconds(repeats) > 0
+    assert [graph.replays for graph in emulation.graphs] == [1 + repeats]
+
+
 @pytest.mark.parametrize("arm", ["euler", "mlp", "sigreg"])
 def test_an_arm_without_a_leapfrog_map_is_not_compared(
     params_folder: Path, params: BenchmarkParams, arm: str
@@ -175,3 +187,21 @@ def test_the_command_times_what_it_is_told_to(
     assert made == [(repeats + 1, "cpu"), (["objective", "preparation"], tmp_path)]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert audit(monkeypatch, capsys, *places[:-1], "cuda")[0] == 2
+
+
+def test_the_command_computes_where_steps_can_be_recorded(
+    params_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with emulated_graphs() as emulation:
+        streams: list[object] = []
+
+        def timed(*_: object) -> list[dict[str, object]]:
+            streams.append(emulation.current)
+            return []
+
+        monkeypatch.setattr(report, "benchmark", timed)
+        monkeypatch.setattr(report, "write_benchmark", lambda *_: None)
+        command = ("--params", str(params_folder), "bench", "--device", "cpu")
+        assert audit(monkeypatch, capsys, *command)[0] == 0
+        assert len(streams) == 1 and emulation.default not in streams
+        assert emulation.current is emulation.default

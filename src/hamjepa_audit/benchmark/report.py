@@ -36,6 +36,7 @@ def benchmark(study: StudyParams, params: BenchmarkParams, device: torch.device)
     """Yields all rows as they are measured.
 
     The plain implementation is timed only on a CPU; on a GPU only the audit's own code is timed.
+    Call it within `recordable`.
     """
     run = run_with(study, params)
     bench = Bench(run, params, device)

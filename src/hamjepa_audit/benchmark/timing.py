@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from hamjepa_audit.cuda_graphs import WARM_UP_CALLS, can_record
+
 Row = dict[str, Any]
 
 
@@ -24,10 +26,12 @@ def in_turns(
 ) -> dict[str, float]:
     """Median seconds of each implementation; they take turns, so that slow periods affect all.
 
-    Each is called once beforehand, so that caches and lazy imports don't count.
+    Each is called beforehand, so that caches and lazy imports don't count: once, or on a GPU until
+    a training step has been recorded.
     """
     for work in implementations.values():
-        work()
+        for _ in range(WARM_UP_CALLS + 1 if can_record(device) else 1):
+            work()
     taken: dict[str, list[float]] = {name: [] for name in implementations}
     for _ in range(repeats):
         for name, work in implementations.items():

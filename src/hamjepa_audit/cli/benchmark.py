@@ -35,6 +35,7 @@ def bench(
     from hamjepa_audit.benchmark.parts import BenchmarkParams
     from hamjepa_audit.benchmark.preparation import preparation as preparation_rows
     from hamjepa_audit.benchmark.report import benchmark, write_benchmark
+    from hamjepa_audit.cuda_graphs import recordable
     from hamjepa_audit.params import load_study
     from hamjepa_audit.params.loading import read_params
     from hamjepa_audit.training.device import leased_device, make_deterministic
@@ -45,6 +46,7 @@ def bench(
         params = params.model_copy(update={"repeats": repeats})
     make_deterministic(threads)
     where = context.with_resource(leased_device(device))
+    context.with_resource(recordable(where))
     rows = []
     measured = benchmark(load_study(layout.params, params.study), params, where)
     if preparation:
