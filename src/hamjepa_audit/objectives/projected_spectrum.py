@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from hamjepa_audit.cuda_graphs import alongside
 
@@ -92,8 +91,16 @@ class _LogDeterminant(Function):
         return torch.where(definite, 2 * factors.log().sum(dim=(0, -1)), torch.nan)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        """The gradient of F times `upstream` (...).
+
+        Raises:
+            RuntimeError: second derivatives are requested (create_graph=True).
+        """
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "projected_spectrum has no second derivative: leave out create_graph"
+            )
         factor, inverse, second = ctx.saved_tensors
         # The product of both factors' inverses: root^T root is the inverse of the sum.
         root = torch.linalg.solve_triangular(second, inverse, upper=False)
