@@ -1,0 +1,123 @@
+"""Compilation of the encoder: only on a GPU with what it needs, and for the same kernels always."""
+
+import importlib.util
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from hamjepa_audit.files import read_sealed_json
+from hamjepa_audit.params import load_study, resolve_run
+from hamjepa_audit.plans.identity import run_id
+from hamjepa_audit.training import compilation, loop
+from hamjepa_audit.training.compilation import can_compile, compiled
+from tests.tiny import EPOCHS, STUDY, audit, edit
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+PRETRAIN = (
+    "pretrain", "--study", STUDY, "--arm", "sigreg", "--epochs", str(EPOCHS), "--seed", "0",
+    "--threads", "1", "--device", "cpu",
+)  # fmt: skip
+
+
+def machine_with(patch: pytest.MonkeyPatch, *programs: str, triton: bool = True) -> None:
+    """A machine with these programs, and with or without Triton."""
+    spec = importlib.util.find_spec("torch") if triton else None
+    patch.setattr(importlib.util, "find_spec", lambda name: spec if name == "triton" else None)
+    patch.setattr(shutil, "which", lambda name: name if name in programs else None)
+    patch.delenv("CC", raising=False)
+
+
+def test_a_cpu_is_not_compiled_for_and_nothing_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for programs in ((), ("gcc",)):
+        machine_with(monkeypatch, *programs, triton=bool(programs))
+        assert not can_compile(CPU)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("compiler", compilation.C_COMPILERS)
+def test_a_gpu_is_compiled_for_with_triton_and_any_c_compiler(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], compiler: str
+) -> None:
+    machine_with(monkeypatch, compiler)
+    assert can_compile(CUDA)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("programs", "triton", "said"),
+    [
+        ((), True, ": a C compiler (gcc, clang or CC) is missing; install it, or set "),
+        (("gcc",), False, ": Triton (`pip install triton`) is missing; install it, or set "),
+        ((), False, ": Triton (`pip install triton`) and a C compiler (gcc, clang or CC) is miss"),
+    ],
+)
+def test_what_a_gpu_lacks_is_said_and_it_is_not_compiled_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    programs: tuple[str, ...], triton: bool, said: str,
+) -> None:  # fmt: skip
+    machine_with(monkeypatch, *programs, triton=triton)
+    assert not can_compile(CUDA)
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1
+    assert err.startswith("warning: the encoder is not compiled") and said in err
+
+
+@pytest.mark.parametrize(("named", "there"), [("cc-12", True), ("gcc", False), ("", True)])
+def test_the_compiler_that_cc_names_is_the_only_one_looked_for(
+    monkeypatch: pytest.MonkeyPatch, named: str, there: bool
+) -> None:
+    """An empty CC names none."""
+    machine_with(monkeypatch, "clang", "cc-12")
+    monkeypatch.setenv("CC", named)
+    assert can_compile(CUDA) == there
+
+
+def test_compilation_asks_for_the_same_kernels_in_every_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def fake(module: nn.Module, **settings: Any) -> nn.Module:
+        asked.append(settings)
+        return module
+
+    monkeypatch.setattr(torch, "compile", fake)
+    encoder = nn.Linear(2, 2)
+    assert compiled(encoder) is encoder
+    assert asked == [{"dynamic": False, "options": {"deterministic": True}}]
+
+
+@pytest.mark.parametrize(
+    ("asked", "able", "expected"), [(True, None, False), (True, True, True), (False, True, False)]
+)
+def test_a_run_is_compiled_where_it_can_be_and_is_to_be_and_its_record_says_so(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    asked: bool, able: bool | None, expected: bool,
+) -> None:  # fmt: skip
+    """None stands for this machine's CPU, as it is."""
+    made: list[nn.Module] = []
+    monkeypatch.setattr(loop, "compiled", lambda encoder: made.append(encoder) or encoder)
+    if able is not None:
+        monkeypatch.setattr(compilation, "can_compile", lambda _: able)
+    edit(place / "params/studies" / f"{STUDY}.yaml", "compile_on_gpu", asked)
+    assert audit(monkeypatch, capsys, "prepare", "--study", STUDY)[0] == 0
+    assert audit(monkeypatch, capsys, *PRETRAIN)[0] == 0
+    (record,) = (place / "results").rglob("run.json")
+    assert read_sealed_json(record)["determinism"]["compiled"] is expected
+    assert len(made) == expected
+
+
+def test_run_ids_do_not_depend_on_compilation(place: Path) -> None:
+    ids = set()
+    for asked in (True, False):
+        edit(place / "params/studies" / f"{STUDY}.yaml", "compile_on_gpu", asked)
+        study = load_study(place / "params", STUDY)
+        assert study.compile_on_gpu is asked
+        ids.add(run_id(resolve_run(study, "sigreg", EPOCHS, 0), 64 * "0"))
+    assert len(ids) == 1
