@@ -5,7 +5,7 @@ an input nor through memory that is kept, keeps the value that it had when the s
 so that the numbers differ.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load, save
 from torch import Tensor
 
 from hamjepa_audit import cuda_graphs
@@ -26,9 +27,9 @@ from hamjepa_audit.model import build_model
 from hamjepa_audit.objectives import arms, projected_spectrum
 from hamjepa_audit.params import RunParams, load_study, resolve_run
 from hamjepa_audit.params.evaluation import ProbeParams
-from hamjepa_audit.training import loop
+from hamjepa_audit.training import loop, state
 from hamjepa_audit.training.device import make_deterministic
-from hamjepa_audit.training.loop import Trainer, pretrain
+from hamjepa_audit.training.loop import Hook, Trainer, pretrain
 from tests.tiny import EPOCHS, RAMP, STUDY, edit
 from tests.unit.emulated_graphs import emulated_graphs
 from tests.unit.features import clusters, seeded
@@ -37,6 +38,7 @@ from tests.unit.training_trace import TRACED_IMAGES, stressed_params
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 NEVER = 10**9
 """A number of warm-up calls after which nothing is recorded in a test."""
+RESUMED_AFTER = 7
 PROBE = ProbeParams(
     epochs=3, batch_size=32, learning_rate=0.01, weight_decay=0.1, betas=(0.8, 0.99), seed=0
 )
@@ -75,10 +77,17 @@ def run_of(params: Path, arm: str) -> RunParams:
     return resolve_run(load_study(params, STUDY), arm, EPOCHS, 0)
 
 
-def trained(run: RunParams, images: Tensor, device: torch.device) -> Numbers:
+def trained(
+    run: RunParams,
+    images: Tensor,
+    device: torch.device,
+    restore: Hook | None = None,
+    after_step: Sequence[Hook] = (),
+) -> Numbers:
     """History, weights with BatchNorm's statistics, and moments after a run."""
     trainers: list[Trainer] = []
-    result = pretrain(run, images.to(device), device, "x", after_step=[trainers.append])
+    hooks = [trainers.append, *after_step]
+    result = pretrain(run, images.to(device), device, "x", restore=restore, after_step=hooks)
     moments = {
         f"{name} of parameter {index}": value
         for index, parameter in enumerate(trainers[-1].parameters())
@@ -124,6 +133,26 @@ def test_recorded_steps_train_the_same_to_the_last_bit(
         recorded = trained(run, images, CPU)
     assert [graph.replays for graph in emulation.graphs] == [steps - WARM_UP_CALLS]
     assert differing(trained(run, images, CPU), recorded) == []
+
+
+def test_a_run_that_is_resumed_between_recorded_steps_is_the_same_to_the_last_bit(
+    params: Path, images: Tensor
+) -> None:
+    run, kept = run_of(params, "hamjepa"), []
+
+    def keep(trainer: Trainer) -> None:
+        if trainer.steps_done == RESUMED_AFTER:
+            content, tensors = state.capture(trainer)
+            kept.append((content, load(save(tensors))))
+
+    with emulated_graphs() as emulation:
+        trained(run, images, CPU, after_step=[keep])
+        resumed = trained(
+            run, images, CPU, restore=lambda trainer: state.restore(trainer, *kept[0])
+        )
+    first, second = (graph.replays for graph in emulation.graphs)
+    assert first - second == RESUMED_AFTER > WARM_UP_CALLS
+    assert differing(trained(run, images, CPU), resumed) == []
 
 
 def test_the_compared_runs_change_all_that_steps_depend_on(params: Path, images: Tensor) -> None:
