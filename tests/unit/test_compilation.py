@@ -2,14 +2,17 @@
 
 import importlib.util
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hamjepa_audit.files import read_sealed_json
+from hamjepa_audit.model import build_model
 from hamjepa_audit.params import load_study, resolve_run
 from hamjepa_audit.plans.identity import run_id
 from hamjepa_audit.training import compilation, loop
@@ -124,6 +127,33 @@ def test_a_run_is_compiled_where_it_can_be_and_is_to_be_and_its_record_says_so(
     (record,) = (place / "results").rglob("run.json")
     assert read_sealed_json(record)["determinism"].get("compiled", False) is expected
     assert len(made) == expected
+
+
+def test_the_time_of_compilation_is_not_that_of_an_epoch(
+    params_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It depends on whether another process has compiled the same encoder before."""
+    took = 2.0
+
+    def fake(encoder: nn.Module) -> Callable[[Tensor], Tensor]:
+        waits = iter([took])
+
+        def encode(views: Tensor) -> Tensor:
+            time.sleep(next(waits, 0.0))
+            result: Tensor = encoder(views)
+            return result
+
+        return encode
+
+    monkeypatch.setattr(loop, "compiled", fake)
+    run = resolve_run(load_study(params_folder, "digits"), "sigreg", 12, 0)
+    size = run.data.image_size
+    images = torch.zeros(2 * run.optimisation.batch_size, 3, size, size, dtype=torch.uint8)
+    trainer = loop.Trainer(run, build_model(run), images, "x", compile_encoder=True)
+    started = time.monotonic()
+    trainer.train(2, [])
+    assert time.monotonic() - started > took
+    assert 0 < trainer.position.epoch_seconds[0] < took
 
 
 def test_run_ids_do_not_depend_on_compilation(place: Path) -> None:

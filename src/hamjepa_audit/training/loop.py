@@ -129,6 +129,7 @@ class Trainer:
         self._recorded = can_record(self.device) and ranks.count == 1
         self._recording = Recording()
         self._encode = compiled(model.encoder) if compile_encoder else model.encoder
+        self._compiles = compile_encoder  # in the first step
 
     @property
     def steps_done(self) -> int:
@@ -165,6 +166,8 @@ class Trainer:
         order = self._batches(position.epoch, steps)[position.index :]
         for samples, images in batches(self.images, [self.ranks.share(x) for x in order]):
             self._pending.append(self.step(samples, images, position.epoch, position.index))
+            if self._compiles:
+                self._compiles, started = False, time.monotonic() - position.seconds
             position.index += 1
             progress.step()
             if len(self._pending) == CHECK_EVERY_STEPS or position.index == steps:

@@ -17,7 +17,7 @@ class Position:
         index: number of finished steps in that epoch.
         values: terms, total and gradient norm of those steps, (index, columns) float32 on the CPU,
             as far as they have been fetched.
-        seconds: time spent on that epoch so far.
+        seconds: time spent on that epoch so far, without a process's first step if it compiles.
         history: means of the finished epochs.
         epoch_seconds: duration of each finished epoch.
         waited: seconds that the device waited for images: in finished epochs on the rank that
