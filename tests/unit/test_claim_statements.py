@@ -38,6 +38,7 @@ def test_statements_hold_on_the_papers_numbers(found: Audit) -> None:
     reasons = found.statements.set_index("statement")["reason"]
     assert "checkpoints" in reasons["rank-tracks-accuracy"]
     assert TRAINING_SECONDS in reasons["same-wall-clock"]
+    assert reasons["same-wall-clock"].endswith("trained all runs, each alone on its GPU")
 
 
 def test_qp_redundant_holds_with_more_certainty(claims: Claims, params: AuditParams) -> None:

@@ -284,6 +284,23 @@ def test_times_of_different_machines_are_not_compared(
     assert len(training_times(layout, plan.runs)) == 0
 
 
+@pytest.mark.parametrize(("shared", "comparable"), [(None, True), (1, True), (2, False)])
+def test_times_of_runs_that_share_a_gpu_are_not_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: int | None, comparable: bool
+) -> None:
+    """Even if all do: they depend on what ran beside them."""
+    copy_params(tmp_path / "params")
+    monkeypatch.chdir(tmp_path)
+    layout = Layout()
+    plan = plan_of(layout, STUDY)
+    write_results(plan)
+    for run in plan.runs:
+        path = layout.record(run)
+        record = {key: value for key, value in read_json(path).items() if key != "sha256"}
+        write_sealed_json(path, record | {"runs_per_gpu": shared})
+    assert len(training_times(layout, plan.runs)) == comparable * len(plan.runs)
+
+
 def test_training_times_are_the_same_numbers_with_every_python(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

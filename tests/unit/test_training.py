@@ -280,7 +280,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(
                 result["budget"] = result["budget"] * float("inf")
             return result
 
-        objective.terms_given = poisoned  # type: ignore[method-assign]
+        monkeypatch.setattr(objective, "terms_given", poisoned)
         return objective
 
     monkeypatch.setattr(model, "build_objective", broken)

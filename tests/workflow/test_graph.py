@@ -219,6 +219,7 @@ def test_the_page_is_made_of_what_is_there(
     runs = [path.parent.name for path in copy_of_finished.glob("results/runs/*/run.json")]
     assert runs and all(run in page for run in runs)
     assert page.count("data:image/png;base64,") == 9
+    assert "<h3>Compared with HamJEPA</h3>" in page
     assert NOTHING in snakemake(copy_of_finished, "results/report")
     caption = copy_of_finished / "workflow/report/seeds.rst"
     edit(copy_of_finished / f"params/studies/{STUDY}.yaml", "title", "Digits by another name")
