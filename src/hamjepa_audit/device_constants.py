@@ -18,6 +18,12 @@ def device_constant(
     return torch.tensor(values, dtype=dtype, device=device)
 
 
+@functools.cache
+def device_identity(size: int, device: torch.device) -> Tensor:
+    """The identity matrix (size, size) float64 on a device; not to be changed in place."""
+    return torch.eye(size, dtype=torch.float64, device=device)
+
+
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
     """A copy of a tensor of the host on a device, or on a CPU the tensor itself.
 

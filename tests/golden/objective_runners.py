@@ -70,8 +70,8 @@ def _sigreg(case: Case) -> None:
 
 def _budget(case: Case) -> None:
     z = case.tensor("in_z", requires_grad=True)
-    q, p = moments(z.flatten(0, -2)).halves()
-    loss = energy_budget(q, p, case.scalars["q_target"], case.scalars["p_target"])
+    halves = moments(z.flatten(0, -2).unflatten(-1, (2, -1)))
+    loss = energy_budget(halves, case.scalars["q_target"], case.scalars["p_target"])
     _check_loss(case, loss, in_z=z)
 
 
@@ -92,7 +92,8 @@ def _logdet_floor(case: Case) -> None:
         maximum_top_share=_or(scalars["eigmax_frac_ceiling"], NO_TOP_CEILING),
     )
     if len(x) < 2:
-        _check_loss(case, logdet_floor(x, x, x, scalars["eps"], (limits, limits)), in_x=x)
+        loss = logdet_floor(torch.stack([x, x]), x, scalars["eps"], (limits, limits))
+        _check_loss(case, loss, in_x=x)
         return
     k = projection_count(scalars["proj_dim"], x.shape[1], len(x))
     directions = case.tensor("param_R")
@@ -105,8 +106,8 @@ def _logdet_floor(case: Case) -> None:
     covariance = torch.cov((x @ directions).T).reshape(k, k)
     case.check("exp_trace", covariance.trace() + k * scalars["eps"])
     # Both halves of the state are x, so the floor of one half is half the sum.
-    both = torch.stack([directions, directions])
-    loss = 0.5 * logdet_floor(x, x, both, scalars["eps"], (limits, limits))
+    halves, both = torch.stack([x, x]), torch.stack([directions, directions])
+    loss = 0.5 * logdet_floor(halves, both, scalars["eps"], (limits, limits))
     _check_loss(case, loss, in_x=x)
 
 

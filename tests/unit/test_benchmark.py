@@ -1,13 +1,21 @@
 """The benchmark: the plain implementation is mathematically the same, and the report is written."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import torch
+from torch import Tensor
 
 from hamjepa_audit.benchmark import plain, report
-from hamjepa_audit.benchmark.parts import Bench, BenchmarkParams, compare_parts, objective_params
+from hamjepa_audit.benchmark.parts import (
+    Bench,
+    BenchmarkParams,
+    compare_parts,
+    objective_params,
+    throughput,
+)
 from hamjepa_audit.benchmark.preparation import preparation
 from hamjepa_audit.benchmark.report import SCHEMA, benchmark, run_with, write_benchmark
 from hamjepa_audit.cuda_graphs import recordable
@@ -15,9 +23,10 @@ from hamjepa_audit.errors import UserError
 from hamjepa_audit.model import build_model
 from hamjepa_audit.objectives.arms import PhaseSpaceObjective
 from hamjepa_audit.objectives.floors import orthonormal_directions
-from hamjepa_audit.params import StudyParams, load_study
+from hamjepa_audit.params import RunParams, StudyParams, load_study
 from hamjepa_audit.params.loading import validate
 from hamjepa_audit.params.reading import read_yaml
+from hamjepa_audit.training import loop
 from tests.tiny import audit
 from tests.unit.emulated_graphs import emulated_graphs
 
@@ -35,6 +44,7 @@ def study(params_folder: Path) -> StudyParams:
 def params(params_folder: Path) -> BenchmarkParams:
     tree = read_yaml(params_folder / "benchmark.yaml") | {
         "batch_size": 2,
+        "gpu_batch_size": 4,
         "repeats": 1,
         "images": 4,
         "evaluation": {"train": 200, "test": 4, "classes": 2, "probe_epochs": 1},
@@ -115,6 +125,57 @@ def test_on_a_gpu_only_replays_of_a_recorded_step_are_timed(
         bench = Bench(run_with(study, params, width=8), params, CPU)
         assert bench.step_seconds(repeats) > 0
     assert [graph.replays for graph in emulation.graphs] == [1 + repeats]
+
+
+@pytest.mark.parametrize("kind", ["cuda", "cpu"])
+@pytest.mark.parametrize("asked", [True, False])
+def test_on_a_gpu_the_steps_are_those_of_training(
+    study: StudyParams, params: BenchmarkParams, monkeypatch: pytest.MonkeyPatch,
+    kind: str, asked: bool,
+) -> None:  # fmt: skip
+    """Of the protocol's batch size, and compiled where training would be."""
+    made: list[tuple[int, bool]] = []
+
+    def bench_on_cpu(run: RunParams, compile_encoder: bool, **_: object) -> Bench:
+        made.append((run.optimisation.batch_size, compile_encoder))
+        return Bench(run, params, CPU)
+
+    monkeypatch.setattr(report, "Bench", bench_on_cpu)
+    monkeypatch.setattr(report, "can_compile", lambda device: device.type == "cuda")
+    for comparison in ("compare_parts", "compare_evaluation"):
+        monkeypatch.setattr(report, comparison, lambda _: [])
+    monkeypatch.setattr(report, "in_turns", lambda _, __, **works: dict.fromkeys(works, 1.0))
+    monkeypatch.setattr(report, "throughput", lambda _: [])
+    monkeypatch.setattr(Bench, "step_seconds", lambda *_: 1.0)
+    monkeypatch.setattr(report, "peak_memory", lambda _: {})
+    list(benchmark(study.model_copy(update={"compile_on_gpu": asked}), params, torch.device(kind)))
+    usual = 4 if kind == "cuda" else 2
+    scaling = [2, usual] if kind == "cuda" else [2, usual, usual]
+    compiles = asked and kind == "cuda"
+    assert made == [(size, compiles) for size in (usual, usual, usual, *scaling)]
+
+
+def test_the_timed_step_is_compiled_if_it_is_to_be(
+    study: StudyParams, params: BenchmarkParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[torch.Size] = []
+
+    def fake(encoder: torch.nn.Module) -> Callable[[Tensor], Tensor]:
+        def encode(views: Tensor) -> Tensor:
+            calls.append(views.shape)
+            return encoder(views)
+
+        return encode
+
+    monkeypatch.setattr(loop, "compiled", fake)
+    run = run_with(study, params, width=8)
+    Bench(run, params, CPU).step()
+    assert calls == []
+    bench = Bench(run, params, CPU, compile_encoder=True)
+    bench.step()
+    assert calls == [(4, 3, 32, 32)]
+    assert {row["part"] for row in throughput(bench)} > {"encoder, forward and backward"}
+    assert len(calls) == 1 + 2 * 2  # each is warmed up once and timed once
 
 
 @pytest.mark.parametrize("arm", ["euler", "mlp", "sigreg"])

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from hamjepa_audit.data.streaming import BatchImages
 from hamjepa_audit.data.whole_images import WholeImages
-from hamjepa_audit.device_constants import device_constant
+from hamjepa_audit.device_constants import device_constant, device_identity
 from hamjepa_audit.model import build_model
 from hamjepa_audit.objectives import arms, projected_spectrum
 from hamjepa_audit.params import RunParams, load_study, resolve_run
@@ -86,10 +86,12 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(arms, "unit_directions", directions)
     for module in (arms, projected_spectrum):
         monkeypatch.setattr(module, "alongside", lambda *_, **__: nullcontext(lambda: None))
-    device_constant.cache_clear()
+    for constant in (device_constant, device_identity):
+        constant.cache_clear()
     with FakeTensorMode():
         yield
-    device_constant.cache_clear()
+    for constant in (device_constant, device_identity):
+        constant.cache_clear()
 
 
 def trainer_on_cuda(run: RunParams) -> tuple[Trainer, BatchImages]:
@@ -118,7 +120,7 @@ def losses(run: RunParams) -> tuple[dict[str, Tensor], Operations]:
     trainer, images = trainer_on_cuda(run.model_copy(update={"optimisation": small}))
     samples = torch.arange(BATCH, device=CUDA)
     objective = trainer.model.objective
-    objective.terms(trainer._states(samples, images, 1), 0, 1)
+    objective.total(objective.terms(trainer._states(samples, images, 1), 0, 1))
     with Operations() as operations:
         terms = objective.terms(trainer._states(samples, images, 1), REDRAW, 1)
         objective.total(terms)

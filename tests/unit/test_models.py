@@ -168,13 +168,6 @@ def test_derivatives_of_the_closed_form_gradient_are_those_of_autograd_twice(
         assert torch.allclose(found, reference, rtol=1e-12, atol=1e-15)
 
 
-def test_the_closed_form_gradient_refuses_to_be_differentiated_twice() -> None:
-    potential = Potential(potential_params(), 3, seeded())
-    q = torch.ones(1, 3, requires_grad=True)
-    with pytest.raises(RuntimeError, match="no second derivative"):
-        torch.autograd.grad(potential.gradient(q).sum(), q, create_graph=True)
-
-
 def test_the_ramp_switches_the_learned_part_off_and_on() -> None:
     predictor = HamiltonianPredictor(leapfrog_params(), 6, seeded()).double()
     states = torch.randn(5, 6, dtype=torch.float64, generator=seeded(1))

@@ -198,8 +198,8 @@ def test_float32_features_collapse_beside_huge_ones(exponent: int) -> None:
 
 
 def test_logdet_floor_of_features_that_all_collapse_is_on() -> None:
-    flat = torch.zeros(64, 4)
-    loss = logdet_floor(flat, flat, torch.eye(4).expand(2, 4, 4), 1e-4, (LIMITS, LIMITS))
+    flat = torch.zeros(2, 64, 4)
+    loss = logdet_floor(flat, torch.eye(4).expand(2, 4, 4), 1e-4, (LIMITS, LIMITS))
     assert float(loss) > 50
 
 
@@ -275,7 +275,7 @@ def test_logdet_floor_pushes_a_collapsed_direction_up() -> None:
     rows = normal(50, 3) * torch.tensor([1.0, 1.0, 0.01], dtype=torch.float64)
     limits = LIMITS.model_copy(update={"minimum_logdet": 1.0})
     rows.requires_grad_()
-    logdet_floor(rows, rows, directions, 1e-4, (limits, limits)).backward()
+    logdet_floor(rows.expand(2, -1, -1), directions, 1e-4, (limits, limits)).backward()
     moved = (rows - 1e-3 * rows.grad).detach()
     assert float(moved[:, 2].std()) > float(rows[:, 2].detach().std())
 
@@ -283,7 +283,7 @@ def test_logdet_floor_pushes_a_collapsed_direction_up() -> None:
 def test_a_single_row_has_no_floor() -> None:
     row = normal(1, 4)
     directions = torch.zeros(2, 4, 1, dtype=torch.float64)
-    assert float(logdet_floor(row, row, directions, 1e-4, (LIMITS, LIMITS))) == 0.0
+    assert float(logdet_floor(row.expand(2, 1, 4), directions, 1e-4, (LIMITS, LIMITS))) == 0.0
     assert float(variance_floor(moments(row), 0.2, 1e-4)) == 0.0
     assert projection_count(128, 1024, 10) == 9
 

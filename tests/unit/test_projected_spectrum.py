@@ -75,11 +75,3 @@ def test_the_gradient_of_logdet_beside_a_huge_direction() -> None:
     (gradient,) = torch.autograd.grad(projected_spectrum(rows, mixing, 1e-4).logdet, rows)
     expected = 2 / 3 * rows.detach() / (4 / 3 * scales.square() + 1e-4) / 3
     torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
-
-
-def test_a_second_derivative_of_logdet_is_refused() -> None:
-    """It would lack a part, because the backward pass takes the factors for constants."""
-    rows = rows_with(1.0)
-    logdet = projected_spectrum(rows, torch.eye(6, dtype=torch.float64), RIDGE).logdet
-    with pytest.raises(RuntimeError, match="no second derivative"):
-        torch.autograd.grad(logdet, rows, create_graph=True)

@@ -1,6 +1,7 @@
 """The timed work: parts of a step, a whole step, evaluation, throughput, and its ceiling."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -69,6 +70,7 @@ class BenchmarkParams(Params):
     study: Name
     arm: Name
     batch_size: Annotated[int, Field(ge=2)]
+    gpu_batch_size: Annotated[int, Field(ge=2)]
     repeats: Count
     images: Count
     evaluation: EvaluationSize
@@ -80,7 +82,13 @@ class BenchmarkParams(Params):
 class Bench:
     """The parts of one run, on random images."""
 
-    def __init__(self, run: RunParams, params: BenchmarkParams, device: torch.device) -> None:
+    def __init__(
+        self,
+        run: RunParams,
+        params: BenchmarkParams,
+        device: torch.device,
+        compile_encoder: bool = False,
+    ) -> None:
         self.run = run
         self.params = params
         self.device = device
@@ -90,7 +98,11 @@ class Bench:
         self.images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=source).to(device)
         self.batch = run.optimisation.batch_size
         self.samples = torch.arange(self.batch, device=device)
-        self.trainer = Trainer(run, build_model(run).moved_to(device), self.images, "bench")
+        if compile_encoder:
+            # PyTorch stops compiling a function after a few sizes of its inputs.
+            torch.compiler.reset()
+        model = build_model(run).moved_to(device)
+        self.trainer = Trainer(run, model, self.images, "bench", compile_encoder=compile_encoder)
         self.setting = {
             "batch_size": self.batch,
             "width": run.encoder.width,
@@ -232,16 +244,16 @@ def throughput(bench: Bench) -> Iterator[Row]:
     taken = bench.step_seconds(bench.params.repeats)
     yield row("end to end", "audit", VIEWS * bench.batch / taken, "views/s", **bench.setting)
     inputs = bench.views().contiguous(memory_format=torch.channels_last)
-    encoder = bench.trainer.model.encoder.train()
     precision = bench.run.optimisation.gpu_precision
 
-    def encode() -> None:
+    def encode_by(encoder: Callable[[Tensor], Tensor]) -> None:
         with autocast(bench.device, precision):
-            states: Tensor = encoder(inputs)
+            states = encoder(inputs)
         states.float().square().sum().backward()
 
     with FlopCounterMode(display=False) as counter:
-        encode()
+        encode_by(bench.trainer.model.encoder.train())
+    encode = partial(encode_by, bench.trainer.encode)
     encoding = in_turns(bench.device, bench.params.repeats, encode=encode)["encode"]
     rate = counter.get_total_flops() / encoding
     yield row("encoder, forward and backward", "audit", rate, "FLOP/s", **bench.setting)

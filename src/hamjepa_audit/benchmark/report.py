@@ -1,6 +1,7 @@
 """The whole benchmark: its rows, their table and their figure."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,11 @@ from hamjepa_audit.files import write_json
 from hamjepa_audit.params import RunParams, StudyParams, resolve_run
 from hamjepa_audit.parquet import write_parquet
 from hamjepa_audit.reporting.style import save, styled
+from hamjepa_audit.training.compilation import can_compile
 from hamjepa_audit.training.device import describe_device, peak_memory
 from hamjepa_audit.training.loop import VIEWS
+
+BenchOf = Callable[[RunParams], Bench]
 
 SCHEMA = pa.schema(
     {"part": pa.string(), "implementation": pa.string()}
@@ -35,17 +39,23 @@ SCHEMA = pa.schema(
 def benchmark(study: StudyParams, params: BenchmarkParams, device: torch.device) -> Iterator[Row]:
     """Yields all rows as they are measured.
 
-    The plain implementation is timed only on a CPU; on a GPU only the audit's own code is timed.
-    Call it within `recordable`.
+    The plain implementation is timed only on a CPU; on a GPU only the audit's own code is timed,
+    as it trains there: with a larger batch, and compiled if the study is. Call it within
+    `recordable`.
     """
-    run = run_with(study, params)
-    bench = Bench(run, params, device)
+    if device.type == "cuda":
+        params = params.model_copy(update={"batch_size": params.gpu_batch_size})
+    bench_of = partial(
+        Bench, params=params, device=device,
+        compile_encoder=study.compile_on_gpu and can_compile(device),
+    )  # fmt: skip
+    bench = bench_of(run_with(study, params))
     if device.type == "cpu":
         yield from compare_parts(bench)
         yield from compare_evaluation(bench)
     yield from throughput(bench)
-    yield arm_cost(study, params, device)
-    yield from scaling(study, params, device)
+    yield arm_cost(study, params, device, bench_of)
+    yield from scaling(study, params, device, bench_of)
     for kind, value in peak_memory(device).items():
         yield row(f"peak memory, {kind.removesuffix('_bytes')}", "audit", value, "bytes")
 
@@ -69,10 +79,11 @@ def run_with(
     )
 
 
-def arm_cost(study: StudyParams, params: BenchmarkParams, device: torch.device) -> Row:
+def arm_cost(
+    study: StudyParams, params: BenchmarkParams, device: torch.device, bench_of: BenchOf
+) -> Row:
     """Duration of a training step of the timed arm, relative to SIGReg's."""
-    benches = {arm: Bench(run_with(study, params, arm), params, device)
-               for arm in (params.arm, "sigreg")}  # fmt: skip
+    benches = {arm: bench_of(run_with(study, params, arm)) for arm in (params.arm, "sigreg")}
     for bench in benches.values():
         bench.trainer.model.encoder.train()
     works = {arm: bench.step for arm, bench in benches.items()}
@@ -82,7 +93,9 @@ def arm_cost(study: StudyParams, params: BenchmarkParams, device: torch.device) 
     return row("training step", f"{params.arm} / sigreg", ratio, "ratio", **setting)
 
 
-def scaling(study: StudyParams, params: BenchmarkParams, device: torch.device) -> Iterator[Row]:
+def scaling(
+    study: StudyParams, params: BenchmarkParams, device: torch.device, bench_of: BenchOf
+) -> Iterator[Row]:
     """Views per second with other batch sizes, widths and numbers of threads."""
     chosen = params.scaling
     usual = torch.get_num_threads()
@@ -94,7 +107,7 @@ def scaling(study: StudyParams, params: BenchmarkParams, device: torch.device) -
         runs += [("threads", x, run_with(study, params)) for x in chosen.threads]
     for varied, threads, run in runs:
         torch.set_num_threads(threads)
-        bench = Bench(run, params, device)
+        bench = bench_of(run)
         rate = VIEWS * bench.batch / bench.step_seconds(params.repeats)
         yield row(f"scaling with {varied}", "audit", rate, "views/s", **bench.setting)
     torch.set_num_threads(usual)

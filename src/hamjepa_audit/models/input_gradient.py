@@ -1,21 +1,115 @@
-"""The gradient of an MLP with respect to its input, and its derivatives, in closed form."""
+"""The gradient of an MLP with respect to its input, and its derivatives, in closed form.
+
+With h_0 = x, z_l = W_l h_(l-1) + b_l and h_l = gelu(z_l) for the hidden layers 1 to L of an MLP f
+with exact GELU, and w the weights of its one output: df/dx = u_1 W_1, where u_l = t_l gelu'(z_l),
+t_L = w and t_(l-1) = u_l W_l. The chain rule through these formulas is written out, which takes
+several times fewer passes over memory than autograd, and can't be differentiated again.
+"""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+
+from hamjepa_audit.device_constants import device_constant
+from hamjepa_audit.first_derivatives import refuse_second_derivative
+
+
+class GradientEvaluations:
+    """The values in the formulas at K inputs, in turn, and their cotangents: (K, N, width) each.
+
+    Layers are counted from 0. What does not depend on the order of the inputs is computed for all
+    of them at once, because a GPU takes as long for a small operation as for a larger one.
+    """
+
+    def __init__(self, x: Tensor, weights: Sequence[Tensor]) -> None:
+        """Allocates memory.
+
+        Args:
+            x: (K, N, d); each input is read when its turn comes.
+            weights: W_1 to W_L.
+        """
+
+        def memory(layers: int) -> list[Tensor]:
+            return [x.new_empty(*x.shape[:2], len(weight)) for weight in weights[:layers]]
+
+        count = len(weights)
+        self.h = [x, *memory(count - 1)]
+        self.z, self.slopes, self.u = memory(count), memory(count), memory(count)
+        self.t = memory(count - 1)
+        self.bends: list[Tensor] = []
+        self.of_z, self.of_t = memory(count), memory(count)
+
+    def forward(self, turn: int, output: Tensor, hidden: Sequence[Tensor]) -> Tensor:
+        """u_1 (N, width) of an input; the gradient is u_1 W_1.
+
+        Args:
+            turn: index of the input.
+            output: w, (1, width of layer L); its bias does not affect the gradient.
+            hidden: W_1, b_1, W_2, b_2, ..., shaped as in torch.nn.Linear.
+        """
+        h, z, slopes, u, t = (
+            [tensor[turn] for tensor in part]
+            for part in (self.h, self.z, self.slopes, self.u, self.t)
+        )
+        weights, biases = hidden[0::2], hidden[1::2]
+        for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+            torch.addmm(bias, h[layer], weight.T, out=z[layer])
+            gelu_slope(z[layer], out=slopes[layer])
+            if layer + 1 < len(z):
+                torch.ops.aten.gelu.out(z[layer], out=h[layer + 1])
+        torch.mul(output, slopes[-1], out=u[-1])
+        for layer in range(len(z) - 1, 0, -1):
+            torch.mm(u[layer], weights[layer], out=t[layer - 1])
+            torch.mul(t[layer - 1], slopes[layer - 1], out=u[layer - 1])
+        return u[0]
+
+    def prepare_backward(self, output: Tensor) -> None:
+        """Computes t_l gelu''(z_l) of all inputs and layers."""
+        cotangents = [*self.t, output]
+        self.bends = [gelu_curvature(z).mul_(t) for z, t in zip(self.z, cotangents, strict=True)]
+
+    def backward(self, turn: int, of_u: Tensor, weights: Sequence[Tensor]) -> Tensor:
+        """The cotangent of z_1; through it, x has the cotangent (of z_1) W_1.
+
+        Args:
+            turn: index of the input.
+            of_u: cotangent of u_1, (N, width).
+            weights: W_1 to W_L.
+        """
+        of_z, of_t, slopes = (
+            [tensor[turn] for tensor in part] for part in (self.of_z, self.of_t, self.slopes)
+        )
+        for layer, bend in enumerate(self.bends):
+            if layer:
+                of_u = of_t[layer - 1] @ weights[layer].T
+            torch.mul(bend[turn], of_u, out=of_z[layer])
+            torch.mul(of_u, slopes[layer], out=of_t[layer])
+        for layer in range(len(of_z) - 1, 0, -1):
+            of_z[layer - 1].addcmul_(of_z[layer] @ weights[layer], slopes[layer - 1])
+        return of_z[0]
+
+    def parameter_gradients(self, u: Tensor, of_gradient: Tensor) -> list[Tensor]:
+        """Gradients of w, W_1, b_1, W_2, b_2, ..., summed over the inputs.
+
+        W_l occurs in z_l = W_l h_(l-1) + b_l and in u_l W_l, whose cotangent is that of t_(l-1).
+
+        Args:
+            u: (K, N, width), u_1 times its factors in the result.
+            of_gradient: (K, N, d), cotangents of u W_1.
+        """
+        gradients = [self.of_t[-1].sum(dim=(0, 1)).unsqueeze(0)]
+        factors = ([u, *self.u[1:]], [of_gradient, *self.of_t[:-1]], self.of_z, self.h)
+        for parts in zip(*factors, strict=True):
+            left, right, of_z, h = (part.flatten(0, 1) for part in parts)
+            gradients += [torch.addmm(left.T @ right, of_z.T, h), of_z.sum(dim=0)]
+        return gradients
 
 
 class InputGradient(torch.autograd.Function):
-    """stiffness * x + scale * df/dx of an MLP f with exact GELU and one output.
-
-    With h_0 = x, z_l = W_l h_(l-1) + b_l and h_l = gelu(z_l) for the hidden layers 1 to L, and w
-    the weights of the output: df/dx = u_1 W_1, where u_l = t_l gelu'(z_l), t_L = w and
-    t_(l-1) = u_l W_l. `backward` writes out the chain rule through these formulas, with several
-    times fewer passes over memory than autograd, and can't be differentiated again.
-    """
+    """stiffness * x + scale * df/dx."""
 
     @staticmethod
     def forward(
@@ -33,68 +127,46 @@ class InputGradient(torch.autograd.Function):
             x: (N, d).
             stiffness: factor of x.
             scale: factor of the gradient; a scalar tensor if it changes between replays.
-            output: w, (1, width of layer L); its bias does not affect the gradient.
-            hidden: W_1, b_1, W_2, b_2, ..., shaped as in torch.nn.Linear.
+            output: see GradientEvaluations.forward, as for `hidden`.
+            hidden: the hidden layers.
         """
-        weights, biases = hidden[0::2], hidden[1::2]
-        h, z = [x], [functional.linear(x, weights[0], biases[0])]
-        for weight, bias in zip(weights[1:], biases[1:], strict=True):
-            h.append(functional.gelu(z[-1]))
-            z.append(functional.linear(h[-1], weight, bias))
-        slopes = [gelu_slope(preactivation) for preactivation in z]
-        t = [output.expand(len(x), -1)]
-        u = [t[0] * slopes[-1]]
-        for weight, slope in zip(weights[:0:-1], slopes[-2::-1], strict=True):
-            t.insert(0, u[0] @ weight)
-            u.insert(0, t[0] * slope)
-        ctx.save_for_backward(*h, *z, *slopes, *t, *u, *weights)
+        evaluations = GradientEvaluations(x.unsqueeze(0), hidden[0::2])
+        u = scale * evaluations.forward(0, output, hidden)
+        ctx.save_for_backward(x, output, *hidden)
+        ctx.evaluations, ctx.u = evaluations, u
         ctx.stiffness, ctx.scale = stiffness, scale
-        return torch.addmm(x, scale * u[0], weights[0], beta=stiffness)
+        return torch.addmm(x, u, hidden[0], beta=stiffness)
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         """Vector-Jacobian products of the cotangent (N, d) for x, w, and all W_l and b_l.
 
-        Here r_l are the cotangents of t_l, preceded by r_0, that of df/dx; s_l are those of z_l.
-
         Raises:
             RuntimeError: second derivatives are requested (create_graph=True).
         """
-        if torch.is_grad_enabled():
-            raise RuntimeError("InputGradient has no second derivative: leave out create_graph")
-        saved = ctx.saved_tensors
-        layers = len(saved) // 6
-        h, z, slopes, t, u, weights = (saved[i * layers :][:layers] for i in range(6))
-        r, s = [ctx.scale * cotangent], []
-        for number, weight in enumerate(weights):
-            of_u = r[-1] @ weight.T
-            s.append(gelu_curvature(z[number]).mul_(t[number]).mul_(of_u))
-            r.append(of_u.mul_(slopes[number]))
-        for number in range(layers - 1, 0, -1):
-            s[number - 1].addcmul_(s[number] @ weights[number], slopes[number - 1])
-        of_x = torch.addmm(cotangent, s[0], weights[0], beta=ctx.stiffness)
+        refuse_second_derivative("InputGradient")
+        _, output, *hidden = ctx.saved_tensors
+        weights, evaluations = hidden[0::2], ctx.evaluations
+        evaluations.prepare_backward(output)
+        of_u = (cotangent @ weights[0].T).mul_(ctx.scale)
+        of_z = evaluations.backward(0, of_u, weights)
+        of_x = torch.addmm(cotangent, of_z, weights[0], beta=ctx.stiffness)
         if not any(ctx.needs_input_grad[3:]):
-            return (of_x, *[None] * (3 + 2 * layers))
-        of_hidden = [
-            gradient
-            for parts in zip(u, r[:-1], s, h, strict=True)
-            for gradient in _layer_gradients(*parts)
-        ]
-        return (of_x, None, None, r[-1].sum(dim=0, keepdim=True), *of_hidden)
+            return (of_x, *[None] * (3 + len(hidden)))
+        u, of_gradient = ctx.u.unsqueeze(0), cotangent.unsqueeze(0)
+        return (of_x, None, None, *evaluations.parameter_gradients(u, of_gradient))
 
 
-def _layer_gradients(u: Tensor, r: Tensor, s: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of W_l, which occurs in z_l = W_l h + b_l and in t = u W_l, and of b_l."""
-    return torch.addmm(u.T @ r, s.T, h), s.sum(dim=0)
-
-
-def gelu_slope(z: Tensor) -> Tensor:
-    """Derivative of gelu(z) = z Phi(z): Phi(z) + z phi(z), in one pass."""
-    return torch.ops.aten.gelu_backward(z.new_ones(()).expand_as(z), z)
+def gelu_slope(z: Tensor, out: Tensor) -> Tensor:
+    """Derivative of gelu(z) = z Phi(z): Phi(z) + z phi(z), in one pass into `out`."""
+    one = device_constant((1.0,), z.device, z.dtype).expand_as(z)
+    result: Tensor = torch.ops.aten.gelu_backward.grad_input(one, z, grad_input=out)
+    return result
 
 
 def gelu_curvature(z: Tensor) -> Tensor:
     """Second derivative of gelu(z) = z Phi(z): phi(z) (2 - z^2)."""
+    height = 1 / math.sqrt(2 * math.pi)
     square = z.square()
-    density = square.mul(-0.5).exp_().mul_(1 / math.sqrt(2 * math.pi))
-    return density.mul_(square.neg_().add_(2))
+    factor = torch.rsub(square, 2 * height, alpha=height)
+    return factor.mul_(square.mul_(-0.5).exp_())

@@ -90,6 +90,12 @@ class HamiltonianPredictor(SeparablePredictor):
         self.potential = Potential(params.potential, state_dimension // 2, generator)
         self.potential.requires_grad_(params.potential.trained)
 
+    def forward(self, states: Tensor, direction: Tensor, ramp: float | Tensor) -> Tensor:
+        """See StatePredictor."""
+        if self.integrate is not leapfrog:
+            return super().forward(states, direction, ramp)
+        return self.potential.leapfrog(states, self.step_size * direction, self.steps, ramp)
+
     def restoring_force(self, q: Tensor, ramp: float | Tensor) -> Tensor:
         """The potential's gradient, (N, d) -> (N, d)."""
         return self.potential.gradient(q, ramp)

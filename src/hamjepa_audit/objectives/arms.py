@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hamjepa_audit.cuda_graphs import alongside
-from hamjepa_audit.device_constants import sent
+from hamjepa_audit.device_constants import device_constant, sent
 from hamjepa_audit.models.predictors import build_predictor, residual_ramp
 from hamjepa_audit.objectives.floors import (
     energy_budget,
@@ -103,7 +103,8 @@ class ArmObjective(nn.Module, ABC):
         """
         if terms.keys() != self.weights.keys():
             raise ValueError(f"terms are {sorted(terms)}, but weights {sorted(self.weights)}")
-        return torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
+        weights = tuple(self.weights[name] for name in terms)
+        return _weighted_sum(torch.stack([*terms.values()]), weights)
 
 
 class SIGRegObjective(ArmObjective):
@@ -244,23 +245,27 @@ class PhaseSpaceObjective(ArmObjective):
         """See ArmObjective."""
         (directions,) = draws
         params = self.params
-        rows = states.flatten(0, 1)
-        known = moments(rows)
-        q, p = known.halves()
         budget, floor, spectral = params.budget, params.variance_floor, params.logdet_floor
-        floored = [{"q": q, "p": p}[part] for part in floor.parts]
-        q_rows, p_rows = rows.chunk(2, dim=-1)
+        halves = states.flatten(0, 1).unflatten(-1, (2, -1))
         with alongside(states.device) as wait_for_floor:
             limits = (spectral.q, spectral.p)
-            floored_volume = logdet_floor(q_rows, p_rows, directions, spectral.ridge, limits)
+            floored_volume = logdet_floor(
+                halves.transpose(0, 1), directions, spectral.ridge, limits
+            )
         prediction = phase_space_prediction(states, self.predictor, params.prediction, ramp)
+        known = moments(halves)
+        counted = tuple(float(floor.parts.count(part)) for part in ("q", "p"))
+        floored_variances = variance_floor(known, floor.minimum_std, floor.epsilon)
         wait_for_floor()
         return {
             "prediction": prediction,
-            "budget": energy_budget(q, p, budget.q_target, budget.p_target),
-            "variance_floor": torch.stack(
-                [variance_floor(part, floor.minimum_std, floor.epsilon) for part in floored]
-            ).sum(),
+            "budget": energy_budget(known, budget.q_target, budget.p_target),
+            "variance_floor": _weighted_sum(floored_variances, counted),
             "logdet_floor": floored_volume,
             "mean_penalty": mean_penalty(known),
         }
+
+
+def _weighted_sum(values: Tensor, weights: tuple[float, ...]) -> Tensor:
+    """The sum of values (n,) with constant weights."""
+    return (values * device_constant(weights, values.device, values.dtype)).sum()

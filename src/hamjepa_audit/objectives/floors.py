@@ -1,11 +1,13 @@
 """Budgets and floors that keep phase-space states from collapsing."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
+from torch.autograd import Function
 
 from hamjepa_audit.device_constants import device_constant
+from hamjepa_audit.first_derivatives import refuse_second_derivative
 from hamjepa_audit.objectives.projected_spectrum import projected_spectrum
 from hamjepa_audit.params.arms import SpectralLimits
 
@@ -16,41 +18,56 @@ class Moments(NamedTuple):
     rows: int
     """Number of rows."""
     mean: Tensor
-    """(D,)."""
+    """(..., D)."""
     variance: Tensor
-    """(D,), biased."""
-
-    def halves(self) -> "tuple[Moments, Moments]":
-        """The moments of q and those of p."""
-        means, variances = self.mean.chunk(2), self.variance.chunk(2)
-        q, p = (Moments(self.rows, *half) for half in zip(means, variances, strict=True))
-        return q, p
+    """(..., D), biased."""
 
 
 def moments(rows: Tensor) -> Moments:
-    """Moments over rows (N, D)."""
-    variance, mean = torch.var_mean(rows, dim=0, correction=0)
+    """Moments over rows (N, ..., D), differentiable once."""
+    mean, variance = _MeanAndVariance.apply(rows)
     return Moments(len(rows), mean, variance)
 
 
-def energy_budget(q: Moments, p: Moments, q_target: float, p_target: float) -> Tensor:
+class _MeanAndVariance(Function):
+    """Over the first axis. The gradient takes one pass over the rows, autograd's takes five."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> tuple[Tensor, Tensor]:
+        variance, mean = torch.var_mean(rows, dim=0, correction=0)
+        ctx.save_for_backward(rows, mean)
+        return mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, of_mean: Tensor, of_variance: Tensor) -> Tensor:
+        refuse_second_derivative("moments")
+        rows, mean = ctx.saved_tensors
+        slope = of_variance * (2 / len(rows))
+        return torch.addcmul((of_mean / len(rows)).addcmul_(slope, mean, value=-1), slope, rows)
+
+
+def energy_budget(halves: Moments, q_target: float, p_target: float) -> Tensor:
     """(mean q^2 - q_target)^2 + (mean p^2 - p_target)^2, second moments not centred.
 
-    Means are over rows and coordinates.
+    Means are over rows and coordinates; moments are those of q and p, (2, d).
     """
-    q_energy, p_energy = ((part.variance + part.mean.square()).mean() for part in (q, p))
-    return (q_energy - q_target).square() + (p_energy - p_target).square()
+    energies = torch.addcmul(halves.variance, halves.mean, halves.mean).mean(dim=-1)
+    targets = device_constant((q_target, p_target), energies.device, energies.dtype)
+    return (energies - targets).square().sum()
 
 
 def variance_floor(part: Moments, minimum_std: float, epsilon: float) -> Tensor:
     """Mean over coordinates of max(0, minimum_std - sqrt(var + epsilon))^2, biased variance.
 
     0 for a single row, which has no variance; epsilon keeps the square root's slope finite.
+
+    Returns:
+        (...) for moments (..., D).
     """
     if part.rows < 2:
-        return part.variance.new_zeros(())
+        return part.variance.new_zeros(part.variance.shape[:-1])
     deviation = torch.sqrt(part.variance + epsilon)
-    return torch.relu(minimum_std - deviation).square().mean()
+    return torch.relu(minimum_std - deviation).square().mean(dim=-1)
 
 
 def mean_penalty(states: Moments) -> Tensor:
@@ -59,8 +76,7 @@ def mean_penalty(states: Moments) -> Tensor:
 
 
 def logdet_floor(
-    q: Tensor,
-    p: Tensor,
+    halves: Tensor,
     directions: Tensor,
     ridge: float,
     limits: tuple[SpectralLimits, SpectralLimits],
@@ -71,23 +87,22 @@ def logdet_floor(
     + max(0, top_share - maximum_top_share)^2, summed over q and p (protocol, "HamJEPA").
 
     Args:
-        q: (N, d); fewer than two rows give 0.
-        p: (N, d).
+        halves: q and p, (2, N, d); fewer than two rows give 0.
         directions: (2, d, k), for q and for p.
         ridge: added to the covariances' diagonals.
         limits: for q and for p.
     """
-    if len(q) < 2:
-        return q.new_zeros(())
-    spectrum = projected_spectrum(torch.stack([q, p]), directions, ridge)
+    if halves.shape[1] < 2:
+        return halves.new_zeros(())
+    spectrum = projected_spectrum(halves, directions, ridge)
     # All are ceilings, and computed at once: small operations take a GPU as long as large ones.
     values = torch.stack([-spectrum.logdet, -spectrum.participation, spectrum.top_share], dim=1)
     ceilings = tuple(
         (-limit.minimum_logdet, -limit.minimum_participation, limit.maximum_top_share)
         for limit in limits
     )
-    excess = torch.relu(values - device_constant(ceilings, q.device, values.dtype))
-    return excess.square().sum().to(q.dtype)
+    excess = torch.relu(values - device_constant(ceilings, halves.device, values.dtype))
+    return excess.square().sum().to(halves.dtype)
 
 
 def projection_count(directions: int, dimension: int, rows: int) -> int:

@@ -48,8 +48,9 @@ def phase_space_prediction(
     Returns:
         A scalar, the mean of the two directions.
     """
-    start = states[:2].flatten(0, 1)
-    target = states[:2].detach().flip(0).flatten(0, 1)
+    # Slicing off nothing would cost two passes over memory in the backward pass.
+    pair = states[:2] if len(states) > 2 else states
+    start, target = pair.flatten(0, 1), pair.detach().flip(0).flatten(0, 1)
     direction = start.new_ones(len(start), 1)
     if params.backward == "time_reversed":
         direction[states.shape[1] :] = -1.0

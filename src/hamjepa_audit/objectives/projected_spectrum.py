@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.autograd import Function
 
 from hamjepa_audit.cuda_graphs import alongside
+from hamjepa_audit.device_constants import device_identity
+from hamjepa_audit.first_derivatives import refuse_second_derivative
 
 GUARD = 1e-12
 """Added to the denominators of participation and top share, as in the author's code."""
@@ -37,95 +39,131 @@ def projected_spectrum(rows: Tensor, directions: Tensor, ridge: float) -> Projec
         ridge: added to the diagonal.
 
     Returns:
-        Tensors of shape (...), differentiable once. `logdet` is NaN where the factorisation fails:
-        of rows that aren't finite, or of far larger ones than it is exact for.
+        Tensors of shape (...); rows have first derivatives, directions none. `logdet` is NaN where
+        the factorisation fails: of rows that aren't finite, or of far larger ones than it is exact
+        for.
     """
-    rows = rows.double()
-    projected = (rows - rows.mean(dim=-2, keepdim=True)) @ directions.double()
-    scaled = projected.mT / math.sqrt(projected.shape[-2] - 1)
-    k = scaled.shape[-2]
-    covariance = scaled @ scaled.mT + ridge * _identity(scaled)
-    with alongside(rows.device, lane=2) as wait_for_top:
-        top = _top_eigenvalue(covariance)
-    logdet: Tensor = _LogDeterminant.apply(scaled, ridge, covariance.detach())
-    trace = _trace(covariance)
-    participation = trace.square() / (covariance.square().sum(dim=(-2, -1)) + GUARD) / k
-    wait_for_top()
-    return ProjectedSpectrum(logdet / k, participation, top / (trace + GUARD))
+    return ProjectedSpectrum(*_Spectrum.apply(rows, directions, ridge))
 
 
-class _LogDeterminant(Function):
-    """Logarithm of det(F F^T + ridge * I), exact also for one huge and one collapsed direction.
+class _Spectrum(Function):
+    """The statistics of C = F^T F + ridge * I, and their gradient in closed form.
 
-    Exact to 1e-4 for features of up to 1e10; from 4e9 on HamJEPA's budget overflows float32.
-    `matrix` is that sum, in which rounding may have drowned the ridge. For any invertible L its
-    log det is 2 log det(L) + log det(L^-1 F F^T L^-T + ridge L^-1 L^-T). Here L is the Cholesky
-    factor of the matrix, raised so that it is definite whatever its rounding. The second matrix,
-    computed from F itself, has no large eigenvalues in which its small ones could drown.
-
-    The gradient with respect to F is 2 (F F^T + ridge * I)^-1 F; autograd would go through the
-    second factorisation, which takes a GPU several times as long.
+    F are the projected rows without their mean, divided by sqrt(n - 1). The gradients with respect
+    to C are C^-1 for log det, 2 P (I / tr(C) - C / tr(C^2)) for P = tr(C)^2 / tr(C^2), W for lmax
+    with the weights W of `_top_weights`, and I for the trace; dC = G gives dF = 2 F G. Autograd
+    would go through the second factorisation and many small operations, which take a GPU several
+    times as long.
     """
 
     @staticmethod
-    def forward(ctx: Any, factor: Tensor, ridge: float, matrix: Tensor) -> Tensor:
-        """The logarithm (...), NaN where a factorisation fails.
-
-        Args:
-            ctx: keeps what `backward` needs.
-            factor: F, (..., k, N) float64.
-            ridge: above 0.
-            matrix: (..., k, k).
-        """
-        k, count = factor.shape[-2:]
-        identity = _identity(factor)
-        rounding = (count + k) * torch.finfo(matrix.dtype).eps * _trace(matrix)
-        first = torch.linalg.cholesky_ex(matrix + rounding[..., None, None] * identity)
-        inverse = torch.linalg.solve_triangular(first.L, identity, upper=False)
-        whitened = inverse @ factor
-        second = torch.linalg.cholesky_ex(whitened @ whitened.mT + ridge * (inverse @ inverse.mT))
-        factors = torch.stack([first.L, second.L]).diagonal(dim1=-2, dim2=-1)
-        # The error codes stay on the device; torch.linalg.cholesky would wait to read them.
-        definite = (first.info == 0) & (second.info == 0)
-        ctx.save_for_backward(factor, inverse, second.L)
-        return torch.where(definite, 2 * factors.log().sum(dim=(0, -1)), torch.nan)
+    def forward(
+        ctx: Any, rows: Tensor, directions: Tensor, ridge: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The statistics; see `projected_spectrum`."""
+        directions = directions.double()
+        factor = rows.double() @ directions
+        factor.sub_(factor.mean(dim=-2, keepdim=True)).div_(math.sqrt(rows.shape[-2] - 1))
+        matrix = factor.mT @ factor
+        _diagonal(matrix).add_(ridge)
+        trace = _diagonal(matrix).sum(dim=-1)
+        k = matrix.shape[-1]
+        with alongside(rows.device, lane=2) as wait:
+            weights = _top_weights(matrix)
+            guarded_trace = trace + GUARD
+            top_share = (matrix * weights).sum(dim=(-2, -1)) / guarded_trace
+            squares = matrix.square().sum(dim=(-2, -1)) + GUARD
+            participation = trace.square() / squares / k
+        logdet, *inverse = _log_determinant(factor, ridge, matrix, trace)
+        wait()
+        ctx.shape, ctx.dtype = rows.shape, rows.dtype
+        ctx.save_for_backward(
+            directions, factor, *inverse, matrix, weights,
+            trace, squares, participation, guarded_trace, top_share,
+        )  # fmt: skip
+        return logdet / k, participation, top_share
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
-        """The gradient of F times `upstream` (...).
+    def backward(
+        ctx: Any, of_logdet: Tensor, of_participation: Tensor, of_top_share: Tensor
+    ) -> tuple[Tensor, None, None]:
+        """The gradient of the rows, given those of the statistics (...).
 
         Raises:
             RuntimeError: second derivatives are requested (create_graph=True).
         """
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                "projected_spectrum has no second derivative: leave out create_graph"
-            )
-        factor, inverse, second = ctx.saved_tensors
-        # The product of both factors' inverses: root^T root is the inverse of the sum.
-        root = torch.linalg.solve_triangular(second, inverse, upper=False)
-        return 2 * upstream[..., None, None] * (root.mT @ (root @ factor)), None, None
+        refuse_second_derivative("projected_spectrum")
+        directions, factor, first, second, matrix, weights, *scalars = ctx.saved_tensors
+        trace, squares, participation, guarded_trace, top_share = scalars
+        with alongside(factor.device, lane=2) as wait:
+            pull, of_top = 2 * of_participation * participation, of_top_share / guarded_trace
+            of_matrix = of_top[..., None, None] * weights
+            of_matrix -= (pull / squares)[..., None, None] * matrix
+            _diagonal(of_matrix).add_((pull / trace - of_top * top_share)[..., None])
+        # The product of both factors' inverses: root^T root is C^-1. Computed from C^-1 itself,
+        # the gradient of a collapsed direction would drown in the rounding of a huge one.
+        root = torch.linalg.solve_triangular(second, first, upper=False)
+        whitened = (factor @ root.mT) * (of_logdet / factor.shape[-1])[..., None, None]
+        of_factor = whitened @ root
+        wait()
+        # Its mean over rows is 0, as that of `factor` is: centring would change nothing.
+        of_factor.add_(factor @ of_matrix).mul_(2 / math.sqrt(factor.shape[-2] - 1))
+        gradient = of_factor @ directions.mT
+        return gradient.sum_to_size(ctx.shape).to(ctx.dtype), None, None
 
 
-def _top_eigenvalue(matrix: Tensor) -> Tensor:
-    """Largest eigenvalue of positive definite matrices (..., k, k).
+def _log_determinant(
+    factor: Tensor, ridge: float, matrix: Tensor, trace: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log det(F^T F + ridge * I), exact also for one huge and one collapsed direction.
 
-    The mean of the eigenvalues l_i with weights l_i^m, m = 2^20: relative to the largest it is
-    low by at most the sum over the others of (1 - x) x^m, x = l_i / lmax, which is below
-    1 / (e m) for each and 0 to rounding where they are 0.004% smaller. The gradient is that of the
-    largest eigenvalue, or of the mean over several that can't be told apart.
+    Exact to 1e-4 for features of up to 1e10; from 4e9 on HamJEPA's budget overflows float32.
+    `matrix` is that sum, in which rounding may have drowned the ridge. For any invertible L its
+    log det is 2 log det(L) + log det(L^-1 F^T F L^-T + ridge L^-1 L^-T). Here L is the Cholesky
+    factor of the matrix, raised so that it is definite whatever its rounding. The second matrix,
+    computed from F itself, has no large eigenvalues in which its small ones could drown.
+
+    Args:
+        factor: F, (..., N, k) float64.
+        ridge: above 0.
+        matrix: (..., k, k).
+        trace: of the matrix, (...).
+
+    Returns:
+        The logarithm (...), NaN where a factorisation fails; L^-1 (..., k, k); and the second
+        matrix's Cholesky factor (..., k, k).
     """
-    with torch.no_grad():
-        power = matrix
-        for _ in range(4):  # rescaled in between, before k^-32 of the scale could underflow
-            power = torch.linalg.matrix_power(power / _trace(power)[..., None, None], 32)
-        weights = power / _trace(power)[..., None, None]
-    return (matrix * weights).sum(dim=(-2, -1))
+    rows, k = factor.shape[-2:]
+    raised = matrix.clone()
+    _diagonal(raised).add_((trace * ((rows + k) * torch.finfo(trace.dtype).eps))[..., None])
+    first = torch.linalg.cholesky_ex(raised)
+    inverse = torch.linalg.solve_triangular(first.L, device_identity(k, raised.device), upper=False)
+    whitened = inverse @ factor.mT
+    second = torch.linalg.cholesky_ex(whitened @ whitened.mT + ridge * (inverse @ inverse.mT))
+    # The error codes stay on the device; torch.linalg.cholesky would wait to read them.
+    failed = (first.info | second.info) != 0
+    root = (_diagonal(first.L) * _diagonal(second.L)).log().sum(dim=-1)
+    return (2 * root).masked_fill_(failed, torch.nan), inverse, second.L
 
 
-def _trace(matrix: Tensor) -> Tensor:
-    return matrix.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
+def _top_weights(matrix: Tensor) -> Tensor:
+    """Weights W with sum(C * W) = the largest eigenvalue of positive definite C (..., k, k).
+
+    That sum is the mean of the eigenvalues l_i with weights l_i^m, m = 2^20: relative to the
+    largest it is low by at most the sum over the others of (1 - x) x^m, x = l_i / lmax, which is
+    below 1 / (e m) for each and 0 to rounding where they are 0.004% smaller. W is the gradient of
+    the largest eigenvalue, or of the mean over several that can't be told apart.
+    """
+    power = matrix
+    for _ in range(4):  # rescaled in between, before k^-32 of the scale could underflow
+        power = torch.linalg.matrix_power(_over_trace(power), 32)
+    return _over_trace(power)
 
 
-def _identity(factor: Tensor) -> Tensor:
-    return torch.eye(factor.shape[-2], dtype=factor.dtype, device=factor.device)
+def _over_trace(matrix: Tensor) -> Tensor:
+    return matrix / _diagonal(matrix).sum(dim=-1)[..., None, None]
+
+
+def _diagonal(matrix: Tensor) -> Tensor:
+    """The diagonals of matrices (..., k, k), in their memory: (..., k)."""
+    return matrix.diagonal(dim1=-2, dim2=-1)

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
+
+from hamjepa_audit.first_derivatives import refuse_second_derivative
 
 
 def epps_pulley(samples: Tensor, knots: int, maximum_frequency: float) -> Tensor:
@@ -63,8 +64,8 @@ class _EppsPulley(Function):
         return samples.shape[-2] * torch.stack(terms).sum(dim=0)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
+        refuse_second_derivative("epps_pulley")
         samples, *misses = ctx.saved_tensors
         gradient = torch.zeros_like(samples)
         parts = zip(ctx.frequencies, ctx.factors, misses[0::2], misses[1::2], strict=True)

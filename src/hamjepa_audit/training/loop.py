@@ -128,7 +128,7 @@ class Trainer:
         self._dimension = run.encoder.state_dimension(run.views.size)
         self._recorded = can_record(self.device) and ranks.count == 1
         self._recording = Recording()
-        self._encode = compiled(model.encoder) if compile_encoder else model.encoder
+        self.encode = compiled(model.encoder) if compile_encoder else model.encoder
         self._compiles = compile_encoder  # in the first step
 
     @property
@@ -266,7 +266,7 @@ class Trainer:
             images[twice], rows, self.run.views, self.run.seed, epoch, which, draws
         ).contiguous(memory_format=torch.channels_last)
         with autocast(views.device, self.run.optimisation.gpu_precision):
-            states: Tensor = self._encode(views)
+            states: Tensor = self.encode(views)
         return states.to(self._precision).unflatten(0, (VIEWS, len(samples)))
 
     def _batches(self, epoch: int, steps: int) -> Sequence[Tensor]:

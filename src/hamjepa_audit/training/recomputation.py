@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 from torch.autograd.graph import get_gradient_edge
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hamjepa_audit.first_derivatives import refuse_second_derivative
 from hamjepa_audit.models.encoder import TokenEncoder
 from hamjepa_audit.params.studies import RunParams
 
@@ -86,8 +86,8 @@ class _Recomputed(Function):
         return output
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivative("a module with recomputed activations")
         x, *parameters = ctx.saved_tensors
         inputs = [x.detach().requires_grad_(ctx.needs_input_grad[2]), *parameters]
         with torch.enable_grad(), _buffers_kept(ctx.part), ctx.convolutions:
