@@ -1,6 +1,8 @@
 """The benchmark: the plain implementation is mathematically the same, and the report is written."""
 
+import itertools
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -8,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hamjepa_audit.benchmark import plain, report
+from hamjepa_audit.benchmark import plain, report, timing
 from hamjepa_audit.benchmark.parts import (
     Bench,
     BenchmarkParams,
@@ -18,6 +20,7 @@ from hamjepa_audit.benchmark.parts import (
 )
 from hamjepa_audit.benchmark.preparation import preparation
 from hamjepa_audit.benchmark.report import SCHEMA, benchmark, run_with, write_benchmark
+from hamjepa_audit.benchmark.timing import Repetition
 from hamjepa_audit.cuda_graphs import recordable
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.model import build_model
@@ -45,7 +48,7 @@ def params(params_folder: Path) -> BenchmarkParams:
     tree = read_yaml(params_folder / "benchmark.yaml") | {
         "batch_size": 2,
         "gpu_batch_size": 4,
-        "repeats": 1,
+        "repetition": {"repeats": 1, "seconds": 0},
         "images": 4,
         "evaluation": {"train": 200, "test": 4, "classes": 2, "probe_epochs": 1},
         "ceiling_size": 16,
@@ -121,10 +124,26 @@ def test_on_a_gpu_only_replays_of_a_recorded_step_are_timed(
     study: StudyParams, params: BenchmarkParams
 ) -> None:
     repeats = 3
+    thrice = Repetition(repeats=repeats, seconds=0)
     with emulated_graphs() as emulation, recordable(CPU):
-        bench = Bench(run_with(study, params, width=8), params, CPU)
-        assert bench.step_seconds(repeats) > 0
+        run = run_with(study, params, width=8)
+        bench = Bench(run, params.model_copy(update={"repetition": thrice}), CPU)
+        assert bench.step_seconds() > 0
     assert [graph.replays for graph in emulation.graphs] == [1 + repeats]
+
+
+@pytest.mark.parametrize(("repeats", "seconds", "expected"), [(3, 0, 3), (3, 15, 3), (1, 16, 4)])
+def test_what_is_short_is_timed_more_often(
+    monkeypatch: pytest.MonkeyPatch, repeats: int, seconds: float, expected: int
+) -> None:
+    """On a clock that shows 0, 1, 2, ..., a turn of two timings takes 5."""
+    clock = itertools.count()
+    monkeypatch.setattr(timing, "perf_counter", lambda: next(clock))
+    calls: list[str] = []
+    works = {name: partial(calls.append, name) for name in "ab"}
+    repetition = Repetition(repeats=repeats, seconds=seconds)
+    assert timing.in_turns(CPU, repetition, **works) == {"a": 1, "b": 1}
+    assert calls == ["a", "b", *["a", "b"] * expected]
 
 
 @pytest.mark.parametrize("kind", ["cuda", "cpu"])
@@ -226,7 +245,7 @@ def test_the_command_times_what_it_is_told_to(
     made: list[object] = []
 
     def timed(_: object, params: BenchmarkParams, where: torch.device) -> list[dict[str, object]]:
-        made.append((params.repeats, where.type))
+        made.append((params.repetition.repeats, where.type))
         return [row | {"part": "objective"}]
 
     def written(rows: list[dict[str, object]], _: object, folder: Path) -> None:
@@ -240,7 +259,7 @@ def test_the_command_times_what_it_is_told_to(
     )
     places = ("--params", str(params_folder), "--results", "there", "bench", "--device", "cpu")
     assert audit(monkeypatch, capsys, *places)[0] == 0
-    repeats = read_yaml(params_folder / "benchmark.yaml")["repeats"]
+    repeats = read_yaml(params_folder / "benchmark.yaml")["repetition"]["repeats"]
     assert made == [(repeats, "cpu"), (["objective"], Path("there/bench"))]
     made.clear()
     options = ("--repeats", f"{repeats + 1}", "--preparation", "--out", str(tmp_path))

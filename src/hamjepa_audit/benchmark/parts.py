@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from hamjepa_audit.benchmark import plain
-from hamjepa_audit.benchmark.timing import Row, in_turns, row
+from hamjepa_audit.benchmark.timing import Repetition, Row, in_turns, row
 from hamjepa_audit.data.views import random_views
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.evaluation.features import plain_features
@@ -71,7 +71,7 @@ class BenchmarkParams(Params):
     arm: Name
     batch_size: Annotated[int, Field(ge=2)]
     gpu_batch_size: Annotated[int, Field(ge=2)]
-    repeats: Count
+    repetition: Repetition
     images: Count
     evaluation: EvaluationSize
     ceiling_size: Annotated[int, Field(ge=CEILING_ROW, multiple_of=CEILING_ROW)]
@@ -119,10 +119,10 @@ class Bench:
         """Runs one training step."""
         self.trainer.step(self.samples, self.images[self.samples], 1, 0)
 
-    def step_seconds(self, repeats: int) -> float:
+    def step_seconds(self) -> float:
         """Median seconds of a training step."""
         self.trainer.model.encoder.train()
-        return in_turns(self.device, repeats, step=self.step)["step"]
+        return in_turns(self.device, self.params.repetition, step=self.step)["step"]
 
 
 def objective_params(run: RunParams) -> tuple[PhaseSpaceObjectiveParams, HamiltonianParams]:
@@ -233,7 +233,7 @@ def compare_evaluation(bench: Bench) -> Iterator[Row]:
 
 def _compared(bench: Bench, part: str, audit_work: Work, plain_work: Work) -> Iterator[Row]:
     bench.trainer.model.encoder.train(part == "training step")
-    taken = in_turns(bench.device, bench.params.repeats, audit=audit_work, plain=plain_work)
+    taken = in_turns(bench.device, bench.params.repetition, audit=audit_work, plain=plain_work)
     for implementation, value in taken.items():
         yield row(part, implementation, value, "seconds", **bench.setting)
     yield row(part, "plain / audit", taken["plain"] / taken["audit"], "ratio", **bench.setting)
@@ -241,7 +241,7 @@ def _compared(bench: Bench, part: str, audit_work: Work, plain_work: Work) -> It
 
 def throughput(bench: Bench) -> Iterator[Row]:
     """Views per second of whole steps, and FLOP/s of the encoder and of a matrix product."""
-    taken = bench.step_seconds(bench.params.repeats)
+    taken = bench.step_seconds()
     yield row("end to end", "audit", VIEWS * bench.batch / taken, "views/s", **bench.setting)
     inputs = bench.views().contiguous(memory_format=torch.channels_last)
     precision = bench.run.optimisation.gpu_precision
@@ -254,7 +254,7 @@ def throughput(bench: Bench) -> Iterator[Row]:
     with FlopCounterMode(display=False) as counter:
         encode_by(bench.trainer.model.encoder.train())
     encode = partial(encode_by, bench.trainer.encode)
-    encoding = in_turns(bench.device, bench.params.repeats, encode=encode)["encode"]
+    encoding = in_turns(bench.device, bench.params.repetition, encode=encode)["encode"]
     rate = counter.get_total_flops() / encoding
     yield row("encoder, forward and backward", "audit", rate, "FLOP/s", **bench.setting)
     yield row("matrix product", "ceiling", ceiling(bench), "FLOP/s", **bench.setting)
@@ -275,7 +275,7 @@ def ceiling(bench: Bench) -> float:
     kernels = matrix[:, :, None, None].contiguous(memory_format=torch.channels_last)
     taken = in_turns(
         bench.device,
-        bench.params.repeats,
+        bench.params.repetition,
         product=lambda: matrix @ matrix,
         convolution=lambda: functional.conv2d(images, kernels),
     )

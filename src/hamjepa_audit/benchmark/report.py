@@ -87,7 +87,7 @@ def arm_cost(
     for bench in benches.values():
         bench.trainer.model.encoder.train()
     works = {arm: bench.step for arm, bench in benches.items()}
-    taken = in_turns(device, params.repeats, **works)
+    taken = in_turns(device, params.repetition, **works)
     ratio = taken[params.arm] / taken["sigreg"]
     setting = benches["sigreg"].setting
     return row("training step", f"{params.arm} / sigreg", ratio, "ratio", **setting)
@@ -108,7 +108,7 @@ def scaling(
     for varied, threads, run in runs:
         torch.set_num_threads(threads)
         bench = bench_of(run)
-        rate = VIEWS * bench.batch / bench.step_seconds(params.repeats)
+        rate = VIEWS * bench.batch / bench.step_seconds()
         yield row(f"scaling with {varied}", "audit", rate, "views/s", **bench.setting)
     torch.set_num_threads(usual)
 

@@ -1,28 +1,40 @@
 """Timing of a part, and rows of the long table of results."""
 
-import time
+import itertools
 from collections.abc import Callable
 from statistics import median
-from typing import Any
+from time import perf_counter
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 
 from hamjepa_audit.cuda_graphs import WARM_UP_CALLS, can_record
+from hamjepa_audit.params.base import Count, Params
 
 Row = dict[str, Any]
+
+
+class Repetition(Params):
+    """How often something is timed."""
+
+    repeats: Count
+    """At least."""
+    seconds: Annotated[float, Field(ge=0)]
+    """At least for this long, so that the medians of short times are no less exact."""
 
 
 def seconds(device: torch.device, work: Callable[[], object]) -> float:
     """Wall-clock seconds of one call, including the device's queued work."""
     _wait(device)
-    started = time.perf_counter()
+    started = perf_counter()
     work()
     _wait(device)
-    return time.perf_counter() - started
+    return perf_counter() - started
 
 
 def in_turns(
-    device: torch.device, repeats: int, **implementations: Callable[[], object]
+    device: torch.device, repetition: Repetition, **implementations: Callable[[], object]
 ) -> dict[str, float]:
     """Median seconds of each implementation; they take turns, so that slow periods affect all.
 
@@ -33,9 +45,13 @@ def in_turns(
         for _ in range(WARM_UP_CALLS + 1 if can_record(device) else 1):
             work()
     taken: dict[str, list[float]] = {name: [] for name in implementations}
-    for _ in range(repeats):
+    started = perf_counter()
+    for turn in itertools.count(1):
         for name, work in implementations.items():
             taken[name].append(seconds(device, work))
+        elapsed = perf_counter() - started
+        if turn >= repetition.repeats and elapsed >= repetition.seconds:
+            break
     return {name: median(values) for name, values in taken.items()}
 
 

@@ -20,7 +20,7 @@ def bench(
     ] = None,
     repeats: Annotated[
         int | None,
-        typer.Option(min=1, help="Timings per part; default: as in PARAMS/benchmark.yaml."),
+        typer.Option(min=1, help="Fewest timings per part; default: as in PARAMS/benchmark.yaml."),
     ] = None,
     preparation: Annotated[
         bool,
@@ -43,7 +43,8 @@ def bench(
     layout = layout_of(context)
     params = read_params(BenchmarkParams, layout.params / "benchmark.yaml")
     if repeats is not None:
-        params = params.model_copy(update={"repeats": repeats})
+        repetition = params.repetition.model_copy(update={"repeats": repeats})
+        params = params.model_copy(update={"repetition": repetition})
     make_deterministic(threads)
     where = context.with_resource(leased_device(device))
     context.with_resource(recordable(where))
