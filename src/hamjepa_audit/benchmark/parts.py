@@ -151,6 +151,8 @@ def compare_parts(bench: Bench) -> Iterator[Row]:
     theirs = plain.PlainTrainer(bench.run, params, leapfrog, bench.images[: bench.batch])
     ours = bench.trainer.model.objective
     states, directions = _states_and_directions(bench, params)
+    # As in training, the C library has seen large tensors, and keeps freed memory of small ones.
+    bench.step()
 
     def predictor_loss(x: Tensor) -> Tensor:
         return phase_space_prediction(x, ours.predictor, params.prediction, 1.0)  # type: ignore[arg-type]
