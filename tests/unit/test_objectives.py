@@ -166,6 +166,16 @@ def test_floors_see_all_views_at_once(hamjepa: PhaseSpaceObjectiveParams) -> Non
     assert not torch.allclose(split["prediction"], mixed["prediction"])
 
 
+def test_terms_are_weighted_by_name(hamjepa: PhaseSpaceObjectiveParams) -> None:
+    objective = PhaseSpaceObjective(hamjepa, 12, seed=0)
+    terms = {name: torch.tensor(float(value)) for value, name in enumerate(objective.weights, 1)}
+    expected = sum(objective.weights[name] * float(term) for name, term in terms.items())
+    for order in (terms, dict(reversed(terms.items()))):
+        assert float(objective.total(order)) == pytest.approx(expected)
+    with pytest.raises(ValueError, match="terms are .* but weights"):
+        objective.total({"prediction": terms["prediction"]})
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e2, 1e4, 1e6, 1e8])
 @pytest.mark.parametrize("rank", [1, 3, 6])
 def test_collapsed_directions_count_beside_huge_ones(scale: float, rank: int) -> None:
