@@ -11,6 +11,7 @@ from hamjepa_audit.cuda_graphs import alongside
 from hamjepa_audit.device_constants import device_constant, sent
 from hamjepa_audit.models.predictors import build_predictor, residual_ramp
 from hamjepa_audit.objectives.floors import (
+    Moments,
     energy_budget,
     logdet_floor,
     mean_penalty,
@@ -244,26 +245,34 @@ class PhaseSpaceObjective(ArmObjective):
     ) -> dict[str, Tensor]:
         """See ArmObjective."""
         (directions,) = draws
-        params = self.params
-        budget, floor, spectral = params.budget, params.variance_floor, params.logdet_floor
         halves = states.flatten(0, 1).unflatten(-1, (2, -1))
-        with alongside(states.device) as wait_for_floor:
+        with alongside(states.device, lane=1) as wait_for_spectrum:
+            spectral = self.params.logdet_floor
             limits = (spectral.q, spectral.p)
-            floored_volume = logdet_floor(
-                halves.transpose(0, 1), directions, spectral.ridge, limits
-            )
-        prediction = phase_space_prediction(states, self.predictor, params.prediction, ramp)
-        known = moments(halves)
-        counted = tuple(float(floor.parts.count(part)) for part in ("q", "p"))
-        floored_variances = variance_floor(known, floor.minimum_std, floor.epsilon)
-        wait_for_floor()
+            floored = logdet_floor(halves.transpose(0, 1), directions, spectral.ridge, limits)
+        with alongside(states.device, lane=3) as wait_for_moments:
+            budget, variance, mean = self._terms_of_moments(moments(halves))
+        prediction = phase_space_prediction(states, self.predictor, self.params.prediction, ramp)
+        wait_for_spectrum()
+        wait_for_moments()
         return {
             "prediction": prediction,
-            "budget": energy_budget(known, budget.q_target, budget.p_target),
-            "variance_floor": _weighted_sum(floored_variances, counted),
-            "logdet_floor": floored_volume,
-            "mean_penalty": mean_penalty(known),
+            "budget": budget,
+            "variance_floor": variance,
+            "logdet_floor": floored,
+            "mean_penalty": mean,
         }
+
+    def _terms_of_moments(self, halves: Moments) -> tuple[Tensor, Tensor, Tensor]:
+        """Budget, variance floors and mean penalty, from the moments (2, d) of q and p."""
+        budget, floor = self.params.budget, self.params.variance_floor
+        counted = tuple(float(floor.parts.count(part)) for part in ("q", "p"))
+        floors = variance_floor(halves, floor.minimum_std, floor.epsilon)
+        return (
+            energy_budget(halves, budget.q_target, budget.p_target),
+            _weighted_sum(floors, counted),
+            mean_penalty(halves),
+        )
 
 
 def _weighted_sum(values: Tensor, weights: tuple[float, ...]) -> Tensor:
