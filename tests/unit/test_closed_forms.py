@@ -8,25 +8,29 @@ from torch import Tensor, nn
 
 from hamjepa_audit.models.hamiltonian import Potential
 from hamjepa_audit.models.integrators import leapfrog
+from hamjepa_audit.models.predictors import HamiltonianPredictor
 from hamjepa_audit.objectives.floors import moments
 from hamjepa_audit.objectives.projected_spectrum import projected_spectrum
 from hamjepa_audit.objectives.sigreg import epps_pulley
-from hamjepa_audit.params.arms import PotentialParams
+from hamjepa_audit.params.arms import HamiltonianParams, PotentialParams
 from hamjepa_audit.training.recomputation import recompute_activations
 from tests.unit.features import seeded
 
 RAMP = 0.7
 
 
+POTENTIAL = PotentialParams(
+    stiffness=0.3,
+    hidden_width=16,
+    hidden_layers=2,
+    residual_scale=0.5,
+    residual_ramp_epochs=10,
+    trained=True,
+)
+
+
 def potential(hidden_layers: int = 2) -> Potential:
-    params = PotentialParams(
-        stiffness=0.3,
-        hidden_width=16,
-        hidden_layers=hidden_layers,
-        residual_scale=0.5,
-        residual_ramp_epochs=10,
-        trained=True,
-    )
+    params = POTENTIAL.model_copy(update={"hidden_layers": hidden_layers})
     return Potential(params, 7, seeded()).double()
 
 
@@ -81,6 +85,21 @@ def test_the_leapfrog_flow_is_the_integrators() -> None:
     q, p = states.chunk(2, dim=-1)
     expected = torch.cat(leapfrog(lambda x: of.gradient(x, RAMP), q, p, signed_steps(5), 3), -1)
     found = of.leapfrog(states, signed_steps(5), 3, RAMP)
+    torch.testing.assert_close(found, expected, rtol=1e-14, atol=1e-14)
+
+
+def test_what_is_not_differentiated_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = HamiltonianPredictor(
+        HamiltonianParams(kind="leapfrog", steps=3, step_size=0.2, potential=POTENTIAL),
+        14,
+        seeded(),
+    ).double()
+    states, direction = normal(5, 14), torch.tensor([[1.0], [-1], [1], [1], [-1]]).double()
+    expected = predictor(states, direction, RAMP)
+    assert expected.grad_fn is not None
+    monkeypatch.setattr(Potential, "leapfrog", None)
+    with torch.no_grad():
+        found = predictor(states, direction, RAMP)
     torch.testing.assert_close(found, expected, rtol=1e-14, atol=1e-14)
 
 

@@ -172,7 +172,7 @@ def test_terms_are_weighted_by_name(hamjepa: PhaseSpaceObjectiveParams) -> None:
     expected = sum(objective.weights[name] * float(term) for name, term in terms.items())
     for order in (terms, dict(reversed(terms.items()))):
         assert float(objective.total(order)) == pytest.approx(expected)
-    with pytest.raises(ValueError, match="terms are .* but weights"):
+    with pytest.raises(ValueError, match=r"terms are .* but weights"):
         objective.total({"prediction": terms["prediction"]})
 
 

@@ -66,7 +66,7 @@ class Potential(nn.Module):
         return self.residual.input_gradient(q, self.stiffness, self.residual_scale * ramp)
 
     def leapfrog(self, states: Tensor, step: Tensor, steps: int, ramp: float | Tensor) -> Tensor:
-        """The states [q; p] after leapfrog steps in V, as by `integrators.leapfrog`, but faster.
+        """States [q; p] after leapfrog steps in V, as by `integrators.leapfrog`, for training.
 
         Args:
             states: (N, 2d).

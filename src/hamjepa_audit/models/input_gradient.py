@@ -40,7 +40,8 @@ class GradientEvaluations:
         self.z, self.slopes, self.u = memory(count), memory(count), memory(count)
         self.t = memory(count - 1)
         self.bends: list[Tensor] = []
-        self.of_z, self.of_t = memory(count), memory(count)
+        self.of_z: list[Tensor] = []
+        self.of_t: list[Tensor] = []
 
     def forward(self, turn: int, output: Tensor, hidden: Sequence[Tensor]) -> Tensor:
         """u_1 (N, width) of an input; the gradient is u_1 W_1.
@@ -67,7 +68,8 @@ class GradientEvaluations:
         return u[0]
 
     def prepare_backward(self, output: Tensor) -> None:
-        """Computes t_l gelu''(z_l) of all inputs and layers."""
+        """Allocates memory, and computes t_l gelu''(z_l) of all inputs and layers."""
+        self.of_z, self.of_t = ([torch.empty_like(z) for z in self.z] for _ in range(2))
         cotangents = [*self.t, output]
         self.bends = [gelu_curvature(z).mul_(t) for z, t in zip(self.z, cotangents, strict=True)]
 

@@ -92,9 +92,10 @@ class HamiltonianPredictor(SeparablePredictor):
 
     def forward(self, states: Tensor, direction: Tensor, ramp: float | Tensor) -> Tensor:
         """See StatePredictor."""
-        if self.integrate is not leapfrog:
-            return super().forward(states, direction, ramp)
-        return self.potential.leapfrog(states, self.step_size * direction, self.steps, ramp)
+        # The closed form keeps the values of all steps for its backward pass.
+        if self.integrate is leapfrog and torch.is_grad_enabled():
+            return self.potential.leapfrog(states, self.step_size * direction, self.steps, ramp)
+        return super().forward(states, direction, ramp)
 
     def restoring_force(self, q: Tensor, ramp: float | Tensor) -> Tensor:
         """The potential's gradient, (N, d) -> (N, d)."""
