@@ -15,13 +15,18 @@ def device_constant(
 
     Made once for each device, because making one on a GPU waits for it.
     """
-    return torch.tensor(values, dtype=dtype, device=device)
+    with torch.inference_mode(False):  # so that it can be used in training, whoever asks first
+        return torch.tensor(values, dtype=dtype, device=device)
 
 
 @functools.cache
 def device_identity(size: int, device: torch.device) -> Tensor:
-    """The identity matrix (size, size) float64 on a device; not to be changed in place."""
-    return torch.eye(size, dtype=torch.float64, device=device)
+    """The identity matrix (size, size) float64 on a device; not to be changed in place.
+
+    Made once for each device, which saves a training step the kernels.
+    """
+    with torch.inference_mode(False):
+        return torch.eye(size, dtype=torch.float64, device=device)
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:

@@ -28,13 +28,17 @@ RUBBISH = 255
 
 
 class Stream:
-    """A stream on which everything is done at once."""
+    """A stream on which everything is done at once, and which knows what it need not wait for."""
 
     def __init__(self, _: object = None) -> None:
         self.waited_for: list[Stream] = []
+        self.kernels = 0
+        self.done: dict[Stream, int] = {}
 
     def wait_stream(self, other: "Stream") -> None:
         self.waited_for.append(other)
+        for stream, kernels in (*other.done.items(), (other, other.kernels)):
+            self.done[stream] = max(kernels, self.done.get(stream, 0))
 
 
 class Graph:
@@ -88,6 +92,38 @@ class Recorder(TorchDispatchMode):
             memory.copy_(content)
         for memory in self.own.values():
             memory.fill_(RUBBISH)
+
+
+class Races(TorchDispatchMode):
+    """Raises where a stream uses what another one may not have written yet.
+
+    On a GPU, PyTorch itself makes the streams of a backward pass's functions wait for each other.
+    Here all of them run on one, but for what they start on others themselves.
+    """
+
+    def __init__(self, emulation: "Emulation") -> None:
+        super().__init__()
+        self.emulation = emulation
+        self.writes: dict[int, tuple[UntypedStorage, Stream, int]] = {}
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        stream = self.emulation.current
+        used = [tensor.untyped_storage() for tensor in tensors_in((args, kwargs))]
+        for memory in used:
+            _, writer, kernels = self.writes.get(memory._cdata, (memory, stream, 0))
+            if writer is not stream and stream.done.get(writer, 0) < kernels:
+                raise RuntimeError(f"{function} uses what another stream may not have written yet")
+        result = function(*args, **(kwargs or {}))
+        stream.kernels += 1
+        known = {memory._cdata for memory in used}
+        written = [tensor.untyped_storage() for tensor in tensors_in(result)]
+        for memory in written:
+            if function._schema.is_mutable or memory._cdata not in known:
+                # Kept alive, so that no other memory gets its address.
+                self.writes[memory._cdata] = (memory, stream, stream.kernels)
+        return result
 
 
 def tensors_in(tree: Any) -> list[Tensor]:

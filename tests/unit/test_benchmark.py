@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hamjepa_audit.benchmark import plain, report, timing
+from hamjepa_audit.benchmark import parts, plain, report, timing
 from hamjepa_audit.benchmark.parts import (
     Bench,
     BenchmarkParams,
@@ -23,6 +23,7 @@ from hamjepa_audit.benchmark.report import SCHEMA, benchmark, run_with, write_be
 from hamjepa_audit.benchmark.timing import Repetition
 from hamjepa_audit.cuda_graphs import recordable
 from hamjepa_audit.errors import UserError
+from hamjepa_audit.files import read_json
 from hamjepa_audit.model import build_model
 from hamjepa_audit.objectives.arms import PhaseSpaceObjective
 from hamjepa_audit.objectives.floors import orthonormal_directions
@@ -103,7 +104,9 @@ def test_the_plain_encoder_is_ours(study: StudyParams, params: BenchmarkParams) 
 
 @pytest.mark.slow
 def test_the_report_is_written(study: StudyParams, params: BenchmarkParams, tmp_path: Path) -> None:
-    write_benchmark(list(benchmark(study, params, CPU)), CPU, tmp_path)
+    rows = list(benchmark(study, params, CPU, compile_encoder=False))
+    write_benchmark(rows, CPU, {"threads": 1}, tmp_path)
+    assert read_json(tmp_path / "bench.json")["determinism"] == {"threads": 1}
     rows = pq.read_table(tmp_path / "bench.parquet")
     assert rows.schema.equals(SCHEMA)
     ratios = {row["part"] for row in rows.to_pylist() if row["implementation"] == "plain / audit"}
@@ -146,13 +149,13 @@ def test_what_is_short_is_timed_more_often(
     assert calls == ["a", "b", *["a", "b"] * expected]
 
 
-@pytest.mark.parametrize("kind", ["cuda", "cpu"])
-@pytest.mark.parametrize("asked", [True, False])
+@pytest.mark.parametrize(("kind", "usual"), [("cuda", 4), ("cpu", 2)])
+@pytest.mark.parametrize("compiles", [True, False])
 def test_on_a_gpu_the_steps_are_those_of_training(
     study: StudyParams, params: BenchmarkParams, monkeypatch: pytest.MonkeyPatch,
-    kind: str, asked: bool,
+    kind: str, usual: int, compiles: bool,
 ) -> None:  # fmt: skip
-    """Of the protocol's batch size, and compiled where training would be."""
+    """Of the protocol's batch size, and all compiled or none."""
     made: list[tuple[int, bool]] = []
 
     def bench_on_cpu(run: RunParams, compile_encoder: bool, **_: object) -> Bench:
@@ -160,24 +163,21 @@ def test_on_a_gpu_the_steps_are_those_of_training(
         return Bench(run, params, CPU)
 
     monkeypatch.setattr(report, "Bench", bench_on_cpu)
-    monkeypatch.setattr(report, "can_compile", lambda device: device.type == "cuda")
-    for comparison in ("compare_parts", "compare_evaluation"):
-        monkeypatch.setattr(report, comparison, lambda _: [])
+    for part in ("compare_parts", "compare_evaluation", "throughput"):
+        monkeypatch.setattr(report, part, lambda _: [])
     monkeypatch.setattr(report, "in_turns", lambda _, __, **works: dict.fromkeys(works, 1.0))
-    monkeypatch.setattr(report, "throughput", lambda _: [])
-    monkeypatch.setattr(Bench, "step_seconds", lambda *_: 1.0)
+    monkeypatch.setattr(Bench, "step_seconds", lambda _: 1.0)
     monkeypatch.setattr(report, "peak_memory", lambda _: {})
-    list(benchmark(study.model_copy(update={"compile_on_gpu": asked}), params, torch.device(kind)))
-    usual = 4 if kind == "cuda" else 2
+    list(benchmark(study, params, torch.device(kind), compiles))
     scaling = [2, usual] if kind == "cuda" else [2, usual, usual]
-    compiles = asked and kind == "cuda"
     assert made == [(size, compiles) for size in (usual, usual, usual, *scaling)]
 
 
-def test_the_timed_step_is_compiled_if_it_is_to_be(
+def test_the_timed_step_and_encoder_are_compiled_if_they_are_to_be(
     study: StudyParams, params: BenchmarkParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[torch.Size] = []
+    resets: list[None] = []
 
     def fake(encoder: torch.nn.Module) -> Callable[[Tensor], Tensor]:
         def encode(views: Tensor) -> Tensor:
@@ -187,14 +187,36 @@ def test_the_timed_step_is_compiled_if_it_is_to_be(
         return encode
 
     monkeypatch.setattr(loop, "compiled", fake)
+    monkeypatch.setattr(torch.compiler, "reset", lambda: resets.append(None))
     run = run_with(study, params, width=8)
     Bench(run, params, CPU).step()
-    assert calls == []
+    assert calls == resets == []
     bench = Bench(run, params, CPU, compile_encoder=True)
     bench.step()
-    assert calls == [(4, 3, 32, 32)]
-    assert {row["part"] for row in throughput(bench)} > {"encoder, forward and backward"}
-    assert len(calls) == 1 + 2 * 2  # each is warmed up once and timed once
+    assert calls == [(4, 3, 32, 32)] and len(resets) == 1
+    list(throughput(bench))
+    assert calls == [(4, 3, 32, 32)] * (1 + 2 * 2)  # each is warmed up once and timed once
+
+
+def test_throughput_is_that_of_the_encoder(
+    study: StudyParams, params: BenchmarkParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A forward pass takes two FLOPs per weight and output, a backward pass twice that.
+
+    The images' own gradient, of the first convolution's input, is not computed.
+    """
+    monkeypatch.setattr(parts, "in_turns", lambda *_, **works: dict.fromkeys(works, 1.0))
+    bench = Bench(run_with(study, params, width=8), params, CPU)
+    rows = {row["part"]: row["value"] for row in throughput(bench)}
+    assert rows["end to end"] == 4
+    forward = []
+    for module in bench.trainer.model.encoder.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(
+                lambda own, _, out: forward.append(2 * own.weight[0].numel() * out.numel())
+            )
+    bench.trainer.model.encoder(bench.views())
+    assert rows["encoder, forward and backward"] == 3 * sum(forward) - forward[0]
 
 
 @pytest.mark.parametrize("arm", ["euler", "mlp", "sigreg"])
@@ -244,11 +266,16 @@ def test_the_command_times_what_it_is_told_to(
     row = dict.fromkeys(SCHEMA.names, "") | {"value": 1.0, "batch_size": 0, "width": 0}
     made: list[object] = []
 
-    def timed(_: object, params: BenchmarkParams, where: torch.device) -> list[dict[str, object]]:
+    def timed(
+        _: object, params: BenchmarkParams, where: torch.device, compile_encoder: bool
+    ) -> list[dict[str, object]]:
         made.append((params.repetition.repeats, where.type))
         return [row | {"part": "objective"}]
 
-    def written(rows: list[dict[str, object]], _: object, folder: Path) -> None:
+    def written(
+        rows: list[dict[str, object]], _: object, conditions: dict[str, object], folder: Path
+    ) -> None:
+        assert conditions["compiled"] is False
         made.append(([x["part"] for x in rows], folder))
 
     monkeypatch.setattr(report, "benchmark", timed)

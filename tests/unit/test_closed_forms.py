@@ -96,7 +96,7 @@ def test_what_is_not_differentiated_keeps_nothing(monkeypatch: pytest.MonkeyPatc
     ).double()
     states, direction = normal(5, 14), torch.tensor([[1.0], [-1], [1], [1], [-1]]).double()
     expected = predictor(states, direction, RAMP)
-    assert expected.grad_fn is not None
+    assert expected.grad_fn is not None and "LeapfrogFlow" in expected.grad_fn.name()
     monkeypatch.setattr(Potential, "leapfrog", None)
     with torch.no_grad():
         found = predictor(states, direction, RAMP)
@@ -113,6 +113,33 @@ def test_a_kept_graph_gives_the_same_derivatives_again() -> None:
             for factor in (1.0, -3.0, 1.0)
         )
         assert all(map(torch.equal, first, again))
+
+
+def leapfrog_and_gradient(of: Potential, states: Tensor, step: Tensor) -> list[Tensor]:
+    return [of.leapfrog(states, step, 2, 1.0), of.gradient(states[:, :7] * 1.0)]
+
+
+def test_nothing_is_kept_after_the_backward_pass() -> None:
+    for result in leapfrog_and_gradient(potential(), normal(5, 14), signed_steps(5)):
+        result.sum().backward()
+        with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+            result.sum().backward()
+
+
+@pytest.mark.parametrize("changed", ["weights", "step", "positions"])
+def test_what_changes_before_the_backward_pass_is_noticed(changed: str) -> None:
+    of, step, positions = potential(), signed_steps(5), normal(5, 7).detach()
+    results = {
+        "weights": leapfrog_and_gradient(of, normal(5, 14), step),
+        "step": [of.leapfrog(normal(5, 14), step, 2, 1.0)],
+        "positions": [of.gradient(positions)],
+    }
+    tensors = {"weights": of.residual.layers[0].weight, "step": step, "positions": positions}
+    with torch.no_grad():
+        tensors[changed].mul_(2)
+    for result in results[changed]:
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            result.sum().backward()
 
 
 def test_the_leapfrog_flow_takes_a_step_at_least() -> None:

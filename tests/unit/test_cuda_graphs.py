@@ -31,7 +31,7 @@ from hamjepa_audit.training import loop, state
 from hamjepa_audit.training.device import make_deterministic
 from hamjepa_audit.training.loop import Hook, Trainer, pretrain
 from tests.tiny import EPOCHS, RAMP, STUDY, edit
-from tests.unit.emulated_graphs import emulated_graphs
+from tests.unit.emulated_graphs import Races, emulated_graphs
 from tests.unit.features import clusters, seeded
 from tests.unit.training_trace import TRACED_IMAGES, stressed_params
 
@@ -259,6 +259,33 @@ def test_streams_wait_for_what_was_started_before_and_for_what_is_used_after() -
             wait()
             assert own.waited_for == [emulation.default, outer]
         assert emulation.current is emulation.default and emulation.default.waited_for == [own]
+
+
+@pytest.mark.parametrize("arm", ["sigreg", "hamjepa"])
+def test_a_step_uses_nothing_that_another_stream_may_not_have_written(
+    params: Path, images: Tensor, arm: str
+) -> None:
+    run = run_of(params, arm)
+    with emulated_graphs() as emulation, recordable(CPU):
+        trainer = Trainer(run, build_model(run), images, "x")
+        samples = torch.arange(run.optimisation.batch_size)
+        with Races(emulation):
+            trainer.step(samples, images[samples], 1, 0)
+        used = {stream for stream in emulation.current.waited_for if stream.kernels}
+    assert len(used) == (3 if arm == "hamjepa" else 0)
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_result_that_is_not_waited_for_is_noticed(waits: bool) -> None:
+    with emulated_graphs() as emulation, recordable(CPU), Races(emulation):
+        x = torch.ones(3) + 1
+        with alongside(CPU) as wait_for_sum:
+            total = (2 * x).sum()
+        if waits:
+            wait_for_sum()
+        expected = nullcontext() if waits else pytest.raises(RuntimeError, match="another stream")
+        with expected:
+            total.mul_(2)
 
 
 @on_a_gpu

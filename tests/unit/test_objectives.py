@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from hamjepa_audit.device_constants import device_constant, device_identity
 from hamjepa_audit.objectives.arms import ArmObjective, PhaseSpaceObjective, SIGRegObjective
 from hamjepa_audit.objectives.floors import (
     logdet_floor,
@@ -176,6 +177,19 @@ def test_terms_are_weighted_by_name(hamjepa: PhaseSpaceObjectiveParams) -> None:
         objective.total({"prediction": terms["prediction"]})
 
 
+def test_what_inference_computed_first_can_be_trained_with(
+    hamjepa: PhaseSpaceObjectiveParams,
+) -> None:
+    """Constants are made once, by whoever needs them first."""
+    device_constant.cache_clear()
+    device_identity.cache_clear()
+    objective, states = PhaseSpaceObjective(hamjepa, 12, seed=0), torch.randn(2, 9, 12)
+    with torch.inference_mode():
+        objective.total(objective.terms(states, 0, 1))
+    objective.total(objective.terms(states.requires_grad_(), 0, 1)).backward()
+    assert bool(states.grad.isfinite().all())
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e2, 1e4, 1e6, 1e8])
 @pytest.mark.parametrize("rank", [1, 3, 6])
 def test_collapsed_directions_count_beside_huge_ones(scale: float, rank: int) -> None:
@@ -256,6 +270,13 @@ def test_top_share_is_that_of_the_largest_eigenvalue() -> None:
     assert float(share.detach()) == pytest.approx(float(expected.detach()), rel=1e-12)
     ours, theirs = (torch.autograd.grad(value, rows)[0] for value in (share, expected))
     assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_the_shares_denominators_are_guarded() -> None:
+    """As in the author's code, by 1e-12: of flat rows, only the ridge is left."""
+    flat = projected_spectrum(torch.zeros(5, 4), torch.eye(4), 1e-12)
+    assert float(flat.top_share) == pytest.approx(1 / (4 + 1), rel=1e-9)
+    assert float(flat.participation) == pytest.approx((4e-12) ** 2 / (1e-12 + 4e-24) / 4, rel=1e-9)
 
 
 @pytest.mark.parametrize("gap", [1e-3, 1e-4, 1e-5, 1e-6])

@@ -23,7 +23,6 @@ from hamjepa_audit.files import write_json
 from hamjepa_audit.params import RunParams, StudyParams, resolve_run
 from hamjepa_audit.parquet import write_parquet
 from hamjepa_audit.reporting.style import save, styled
-from hamjepa_audit.training.compilation import can_compile
 from hamjepa_audit.training.device import describe_device, peak_memory
 from hamjepa_audit.training.loop import VIEWS
 
@@ -36,19 +35,18 @@ SCHEMA = pa.schema(
 )
 
 
-def benchmark(study: StudyParams, params: BenchmarkParams, device: torch.device) -> Iterator[Row]:
+def benchmark(
+    study: StudyParams, params: BenchmarkParams, device: torch.device, compile_encoder: bool
+) -> Iterator[Row]:
     """Yields all rows as they are measured.
 
     The plain implementation is timed only on a CPU; on a GPU only the audit's own code is timed,
-    as it trains there: with a larger batch, and compiled if the study is. Call it within
-    `recordable`.
+    as it trains there: with a larger batch, and with a compiled encoder if `compile_encoder`. Call
+    it within `recordable`.
     """
     if device.type == "cuda":
         params = params.model_copy(update={"batch_size": params.gpu_batch_size})
-    bench_of = partial(
-        Bench, params=params, device=device,
-        compile_encoder=study.compile_on_gpu and can_compile(device),
-    )  # fmt: skip
+    bench_of = partial(Bench, params=params, device=device, compile_encoder=compile_encoder)
     bench = bench_of(run_with(study, params))
     if device.type == "cpu":
         yield from compare_parts(bench)
@@ -113,11 +111,14 @@ def scaling(
     torch.set_num_threads(usual)
 
 
-def write_benchmark(rows: list[Row], device: torch.device, folder: Path) -> None:
-    """Writes bench.parquet, bench.png and bench.json, which names the hardware."""
+def write_benchmark(
+    rows: list[Row], device: torch.device, conditions: dict[str, Any], folder: Path
+) -> None:
+    """Writes bench.parquet, bench.png and bench.json, which names hardware and conditions."""
     hardware = describe_device(device)
     write_parquet(folder / "bench.parquet", pa.Table.from_pylist(rows, schema=SCHEMA))
-    write_json(folder / "bench.json", {"device": hardware, **code_and_environment()})
+    record = {"device": hardware, "determinism": conditions, **code_and_environment()}
+    write_json(folder / "bench.json", record)
     save(draw(pd.DataFrame(rows), hardware), folder, "bench")
 
 

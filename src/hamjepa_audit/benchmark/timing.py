@@ -21,7 +21,7 @@ class Repetition(Params):
     repeats: Count
     """At least."""
     seconds: Annotated[float, Field(ge=0)]
-    """At least for this long, so that the medians of short times are no less exact."""
+    """At least for this long, all implementations together: the shorter, the more often."""
 
 
 def seconds(device: torch.device, work: Callable[[], object]) -> float:

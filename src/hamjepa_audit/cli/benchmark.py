@@ -38,6 +38,7 @@ def bench(
     from hamjepa_audit.cuda_graphs import recordable
     from hamjepa_audit.params import load_study
     from hamjepa_audit.params.loading import read_params
+    from hamjepa_audit.training.compilation import COMPILED, can_compile
     from hamjepa_audit.training.device import leased_device, make_deterministic
 
     layout = layout_of(context)
@@ -45,11 +46,14 @@ def bench(
     if repeats is not None:
         repetition = params.repetition.model_copy(update={"repeats": repeats})
         params = params.model_copy(update={"repetition": repetition})
-    make_deterministic(threads)
+    study = load_study(layout.params, params.study)
+    conditions = make_deterministic(threads)
     where = context.with_resource(leased_device(device))
+    compile_encoder = study.compile_on_gpu and can_compile(where)
+    conditions |= {COMPILED: compile_encoder}
     context.with_resource(recordable(where))
     rows = []
-    measured = benchmark(load_study(layout.params, params.study), params, where)
+    measured = benchmark(study, params, where, compile_encoder)
     if preparation:
         prepared = preparation_rows(params.preparation, torch.get_num_threads())
         measured = itertools.chain(measured, prepared)
@@ -62,7 +66,7 @@ def bench(
             + (f" ({setting})" if setting else "")
         )
     folder = layout.results / "bench" if out is None else out
-    write_benchmark(rows, where, folder)
+    write_benchmark(rows, where, conditions, folder)
     typer.echo(folder)
 
 

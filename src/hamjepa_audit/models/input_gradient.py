@@ -18,17 +18,17 @@ from hamjepa_audit.first_derivatives import refuse_second_derivative
 
 
 class GradientEvaluations:
-    """The values in the formulas at K inputs, in turn, and their cotangents: (K, N, width) each.
+    """The values in the formulas at several inputs, in turn: (inputs, N, width) each, by layer.
 
-    Layers are counted from 0. What does not depend on the order of the inputs is computed for all
-    of them at once, because a GPU takes as long for a small operation as for a larger one.
+    What does not depend on the order of the inputs is computed for all of them at once, because a
+    GPU takes as long for a small operation as for a larger one.
     """
 
     def __init__(self, x: Tensor, weights: Sequence[Tensor]) -> None:
         """Allocates memory.
 
         Args:
-            x: (K, N, d); each input is read when its turn comes.
+            x: (inputs, N, d); each is read when its turn comes.
             weights: W_1 to W_L.
         """
 
@@ -39,12 +39,9 @@ class GradientEvaluations:
         self.h = [x, *memory(count - 1)]
         self.z, self.slopes, self.u = memory(count), memory(count), memory(count)
         self.t = memory(count - 1)
-        self.bends: list[Tensor] = []
-        self.of_z: list[Tensor] = []
-        self.of_t: list[Tensor] = []
 
     def forward(self, turn: int, output: Tensor, hidden: Sequence[Tensor]) -> Tensor:
-        """u_1 (N, width) of an input; the gradient is u_1 W_1.
+        """u_1 (N, width) of an input; the gradient is u_1 W_1. It is kept, so scale it in place.
 
         Args:
             turn: index of the input.
@@ -67,46 +64,60 @@ class GradientEvaluations:
             torch.mul(t[layer - 1], slopes[layer - 1], out=u[layer - 1])
         return u[0]
 
-    def prepare_backward(self, output: Tensor) -> None:
-        """Allocates memory, and computes t_l gelu''(z_l) of all inputs and layers."""
-        self.of_z, self.of_t = ([torch.empty_like(z) for z in self.z] for _ in range(2))
-        cotangents = [*self.t, output]
-        self.bends = [gelu_curvature(z).mul_(t) for z, t in zip(self.z, cotangents, strict=True)]
+    def tensors(self) -> list[Tensor]:
+        """What the backward pass needs, for `save_for_backward`."""
+        return [*self.h, *self.z, *self.slopes, *self.u, *self.t]
 
-    def backward(self, turn: int, of_u: Tensor, weights: Sequence[Tensor]) -> Tensor:
+
+class GradientCotangents:
+    """The chain rule back through evaluations, in any order."""
+
+    def __init__(self, saved: Sequence[Tensor], output: Tensor, weights: Sequence[Tensor]) -> None:
+        """Allocates memory, and computes t_l gelu''(z_l) of all inputs.
+
+        Args:
+            saved: GradientEvaluations.tensors.
+            output: w.
+            weights: W_1 to W_L.
+        """
+        count = len(weights)
+        self.weights = weights
+        self.h, z, self.slopes, self.u, t = (saved[i * count :][:count] for i in range(5))
+        self.bends = [gelu_curvature(a).mul_(b) for a, b in zip(z, [*t, output], strict=True)]
+        self.of_z, self.of_t = ([torch.empty_like(x) for x in z] for _ in range(2))
+
+    def backward(self, turn: int, of_u: Tensor) -> Tensor:
         """The cotangent of z_1; through it, x has the cotangent (of z_1) W_1.
 
         Args:
             turn: index of the input.
-            of_u: cotangent of u_1, (N, width).
-            weights: W_1 to W_L.
+            of_u: cotangent of u_1 before it was scaled, (N, width).
         """
         of_z, of_t, slopes = (
             [tensor[turn] for tensor in part] for part in (self.of_z, self.of_t, self.slopes)
         )
         for layer, bend in enumerate(self.bends):
             if layer:
-                of_u = of_t[layer - 1] @ weights[layer].T
+                of_u = of_t[layer - 1] @ self.weights[layer].T
             torch.mul(bend[turn], of_u, out=of_z[layer])
             torch.mul(of_u, slopes[layer], out=of_t[layer])
         for layer in range(len(of_z) - 1, 0, -1):
-            of_z[layer - 1].addcmul_(of_z[layer] @ weights[layer], slopes[layer - 1])
+            of_z[layer - 1].addcmul_(of_z[layer] @ self.weights[layer], slopes[layer - 1])
         return of_z[0]
 
-    def parameter_gradients(self, u: Tensor, of_gradient: Tensor) -> list[Tensor]:
+    def of_parameters(self, of_gradient: Tensor) -> list[Tensor]:
         """Gradients of w, W_1, b_1, W_2, b_2, ..., summed over the inputs.
 
         W_l occurs in z_l = W_l h_(l-1) + b_l and in u_l W_l, whose cotangent is that of t_(l-1).
 
         Args:
-            u: (K, N, width), u_1 times its factors in the result.
-            of_gradient: (K, N, d), cotangents of u W_1.
+            of_gradient: (inputs, N, d), cotangents of u_1 W_1 with u_1 as it was scaled.
         """
         gradients = [self.of_t[-1].sum(dim=(0, 1)).unsqueeze(0)]
-        factors = ([u, *self.u[1:]], [of_gradient, *self.of_t[:-1]], self.of_z, self.h)
+        factors = (self.u, [of_gradient, *self.of_t[:-1]], self.of_z, self.h)
         for parts in zip(*factors, strict=True):
-            left, right, of_z, h = (part.flatten(0, 1) for part in parts)
-            gradients += [torch.addmm(left.T @ right, of_z.T, h), of_z.sum(dim=0)]
+            u, of_t, of_z, h = (part.flatten(0, 1) for part in parts)
+            gradients += [torch.addmm(u.T @ of_t, of_z.T, h), of_z.sum(dim=0)]
         return gradients
 
 
@@ -133,10 +144,9 @@ class InputGradient(torch.autograd.Function):
             hidden: the hidden layers.
         """
         evaluations = GradientEvaluations(x.unsqueeze(0), hidden[0::2])
-        u = scale * evaluations.forward(0, output, hidden)
-        ctx.save_for_backward(x, output, *hidden)
-        ctx.evaluations, ctx.u = evaluations, u
-        ctx.stiffness, ctx.scale = stiffness, scale
+        u = evaluations.forward(0, output, hidden).mul_(scale)
+        ctx.save_for_backward(output, *hidden, *evaluations.tensors())
+        ctx.layers, ctx.stiffness, ctx.scale = len(hidden) // 2, stiffness, scale
         return torch.addmm(x, u, hidden[0], beta=stiffness)
 
     @staticmethod
@@ -147,16 +157,14 @@ class InputGradient(torch.autograd.Function):
             RuntimeError: second derivatives are requested (create_graph=True).
         """
         refuse_second_derivative("InputGradient")
-        _, output, *hidden = ctx.saved_tensors
-        weights, evaluations = hidden[0::2], ctx.evaluations
-        evaluations.prepare_backward(output)
-        of_u = (cotangent @ weights[0].T).mul_(ctx.scale)
-        of_z = evaluations.backward(0, of_u, weights)
+        output, *others = ctx.saved_tensors
+        weights, saved = others[: 2 * ctx.layers : 2], others[2 * ctx.layers :]
+        cotangents = GradientCotangents(saved, output, weights)
+        of_z = cotangents.backward(0, (cotangent @ weights[0].T).mul_(ctx.scale))
         of_x = torch.addmm(cotangent, of_z, weights[0], beta=ctx.stiffness)
         if not any(ctx.needs_input_grad[3:]):
-            return (of_x, *[None] * (3 + len(hidden)))
-        u, of_gradient = ctx.u.unsqueeze(0), cotangent.unsqueeze(0)
-        return (of_x, None, None, *evaluations.parameter_gradients(u, of_gradient))
+            return (of_x, *[None] * (3 + 2 * ctx.layers))
+        return (of_x, None, None, *cotangents.of_parameters(cotangent.unsqueeze(0)))
 
 
 def gelu_slope(z: Tensor, out: Tensor) -> Tensor:

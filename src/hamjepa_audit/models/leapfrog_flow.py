@@ -6,19 +6,20 @@ import torch
 from torch import Tensor
 
 from hamjepa_audit.first_derivatives import refuse_second_derivative
-from hamjepa_audit.models.input_gradient import GradientEvaluations
+from hamjepa_audit.models.input_gradient import GradientCotangents, GradientEvaluations
 
 
 class LeapfrogFlow(torch.autograd.Function):
     """`integrators.leapfrog` with the gradient of V = stiffness/2 |q|^2 + scale * f(q), f an MLP.
 
-    The cotangents go through the same kicks and drifts in reverse order. With
-    c_k = step / 2, step, ..., step, step / 2 and k from 0 to K:
+    The state is kicked, and then drifts and is kicked again K times:
 
-        q_k = q_(k-1) + step p_(k-1),   p_k = p_(k-1) - c_k grad V(q_k),
+        kick k = 0, ..., K:   p_k = p_(k-1) - c_k grad V(q_k),   c_k = step (step/2 for 0 and K)
+        drift k = 1, ..., K:  q_k = q_(k-1) + step p_(k-1)
 
-    so that p_(k-1) gets the cotangent of p_k plus step times that of q_k, and q_k that of q_(k+1)
-    minus c_k times the Hessian of V applied to the cotangent of p_k.
+    where q_0 and p_(-1) are given. The cotangents go through the same kicks and drifts in reverse
+    order: kick k subtracts c_k times the Hessian of V at q_k applied to p's from q's, and drift k
+    adds step times q's to p's.
     """
 
     @staticmethod
@@ -50,22 +51,18 @@ class LeapfrogFlow(torch.autograd.Function):
         if steps < 1:
             raise ValueError(f"steps is {steps}: leapfrog takes at least 1")
         start, p = states.chunk(2, dim=-1)
-        scaled = -scale * step
-        half, scaled_half = 0.5 * step, 0.5 * scaled
-        kicks = [half, *[step] * (steps - 1), half]
-        factors = [scaled_half, *[scaled] * (steps - 1), scaled_half]
         q = start.new_empty(steps + 1, *start.shape)
         q[0] = start
+        coefficients = _coefficients(step, scale)
+        kicks, factors = _of_kicks(steps, *coefficients)
         evaluations = GradientEvaluations(q, hidden[0::2])
-        u = torch.empty_like(evaluations.u[0])
         for k, kick in enumerate(kicks):
             if k:
                 torch.addcmul(q[k - 1], step, p, out=q[k])
-            torch.mul(evaluations.forward(k, output, hidden), factors[k], out=u[k])
-            p = torch.addcmul(p, kick, q[k], value=-stiffness).addmm_(u[k], hidden[0])
-        ctx.save_for_backward(output, *hidden)
-        ctx.evaluations, ctx.u, ctx.stiffness = evaluations, u, stiffness
-        ctx.step, ctx.kicks, ctx.factors = step, kicks, factors
+            u = evaluations.forward(k, output, hidden).mul_(factors[k])
+            p = torch.addcmul(p, kick, q[k], value=-stiffness).addmm_(u, hidden[0])
+        ctx.save_for_backward(*coefficients, output, *hidden, *evaluations.tensors())
+        ctx.steps, ctx.layers, ctx.stiffness = steps, len(hidden) // 2, stiffness
         return torch.cat([q[-1], p], dim=-1)
 
     @staticmethod
@@ -76,21 +73,34 @@ class LeapfrogFlow(torch.autograd.Function):
             RuntimeError: second derivatives are requested (create_graph=True).
         """
         refuse_second_derivative("LeapfrogFlow")
-        output, *hidden = ctx.saved_tensors
-        weights, evaluations = hidden[0::2], ctx.evaluations
+        coefficients, (output, *others) = ctx.saved_tensors[:4], ctx.saved_tensors[4:]
+        weights, saved = others[: 2 * ctx.layers : 2], others[2 * ctx.layers :]
+        kicks, factors = _of_kicks(ctx.steps, *coefficients)
+        cotangents = GradientCotangents(saved, output, weights)
         of_q, end = cotangent.chunk(2, dim=-1)
-        of_p = torch.empty_like(evaluations.h[0])
+        of_p = torch.empty_like(cotangents.h[0])
         of_p[-1] = end
-        evaluations.prepare_backward(output)
-        for k in range(len(of_p) - 1, -1, -1):
-            of_u = (of_p[k] @ weights[0].T).mul_(ctx.factors[k])
-            of_z = evaluations.backward(k, of_u, weights)
-            of_q = torch.addcmul(of_q, ctx.kicks[k], of_p[k], value=-ctx.stiffness)
+        for k in range(ctx.steps, -1, -1):
+            of_z = cotangents.backward(k, (of_p[k] @ weights[0].T).mul_(factors[k]))
+            of_q = torch.addcmul(of_q, kicks[k], of_p[k], value=-ctx.stiffness)
             of_q.addmm_(of_z, weights[0])
             if k:
-                torch.addcmul(of_p[k], ctx.step, of_q, out=of_p[k - 1])
+                torch.addcmul(of_p[k], coefficients[0], of_q, out=of_p[k - 1])
         of_states = torch.cat([of_q, of_p[0]], dim=-1)
         if not any(ctx.needs_input_grad[5:]):
-            return (of_states, *[None] * (5 + len(hidden)))
-        of_parameters = evaluations.parameter_gradients(ctx.u, of_p)
-        return (of_states, None, None, None, None, *of_parameters)
+            return (of_states, *[None] * (5 + 2 * ctx.layers))
+        return (of_states, None, None, None, None, *cotangents.of_parameters(of_p))
+
+
+def _coefficients(step: Tensor, scale: float | Tensor) -> tuple[Tensor, ...]:
+    """The step, half of it, and both times -scale: (N, 1) each."""
+    scaled = -scale * step
+    return step, 0.5 * step, scaled, 0.5 * scaled
+
+
+def _of_kicks(
+    steps: int, step: Tensor, half: Tensor, scaled: Tensor, scaled_half: Tensor
+) -> tuple[list[Tensor], list[Tensor]]:
+    """c_k and -scale c_k of the kicks 0 to K."""
+    between = steps - 1
+    return [half, *[step] * between, half], [scaled_half, *[scaled] * between, scaled_half]
