@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
@@ -182,6 +183,28 @@ def test_claimed_differences_stand_beside_ours(verdicts) -> None:
     assert lines_of(axis, "Ours") == table["mean_difference"].dropna().tolist()
     assert [text.get_text() for text in axis.texts] == table["verdict"].tolist()
     assert {"not reproduced", "not run"} <= set(table["verdict"])
+
+
+def row_labels(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.axes[0].get_yticklabels()]
+
+
+def test_what_the_paper_states_twice_is_told_apart_by_its_source(plan: AuditPlan) -> None:
+    """Its abstract and an appendix give one gain with different digits."""
+    tables = audit(every_verdict(plan), plan.claims, plan.params)
+    for table, draw in (
+        (tables.claims, audit_figures.claim_forest),
+        (tables.claim_differences, audit_figures.claim_difference_forest),
+    ):
+        for _, rows in table.groupby(["study", "epochs"]):
+            labels = row_labels(draw(rows, ARMS, 0.95))
+            assert len(set(labels)) == len(labels), labels
+    early = tables.claim_differences.query("study == 'cifar100' and epochs == 30")
+    gain = "kNN@20 top-1: HamJEPA q − SIGReg"
+    assert row_labels(audit_figures.claim_difference_forest(early, ARMS, 0.95))[:3] == [
+        f"{gain}, arXiv abstract", f"{gain}, preprint C.2.1 (1)",
+        "Linear probe top-1: HamJEPA q − SIGReg",
+    ]  # fmt: skip
 
 
 def test_claimed_numbers_are_in_margins_and_what_is_far_is_told(verdicts) -> None:

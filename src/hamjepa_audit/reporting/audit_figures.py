@@ -1,6 +1,7 @@
 """Figures of an audit: the paper's numbers beside ours for each claim, and power by seeds."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -100,11 +101,12 @@ def claim_forest(claims: pd.DataFrame, arms: Arms, confidence: float) -> Figure:
     """
     margin = claims["margin"]
     _, reach = interval(0.0, claims["paper_sd"], claims["paper_n"], confidence)
+    rows = claims.to_dict("records")
+    labels = [
+        f"{metric_title(row['metric'])}, {_side(arms, row['arm'], row['readout'])}" for row in rows
+    ]
     table = claims.assign(
-        label=[
-            f"{metric_title(row['metric'])}, {_side(arms, row['arm'], row['readout'])}"
-            for row in claims.to_dict("records")
-        ],
+        label=_told_apart(labels, claims["source"]),
         theirs=0.0,
         reach=reach / margin,
         ours=claims["deviation"] / margin,
@@ -126,8 +128,9 @@ def claim_difference_forest(claims: pd.DataFrame, arms: Arms, confidence: float)
     `claims` are rows of `difference_claims`; the rest is as for `claim_forest`.
     """
     _, reach = interval(0.0, claims["paper_sd"], claims["paper_n"], confidence)
+    labels = [_difference_label(row, arms) for row in claims.to_dict("records")]
     table = claims.assign(
-        label=[_difference_label(row, arms) for row in claims.to_dict("records")],
+        label=_told_apart(labels, claims["source"]),
         theirs=claims["paper"],
         reach=reach,
         ours=claims["mean_difference"],
@@ -156,6 +159,13 @@ def _difference_label(row: Row, arms: Arms) -> str:
     sides = f"{_named(arms, row['minuend'])} − {_named(arms, row['subtrahend'])}"
     claimed = f" ({row['paper_study']}, {row['paper_epochs']} ep.)" if row["carried"] else ""
     return f"{metric_title(row['metric'])}: {sides}{claimed}"
+
+
+def _told_apart(labels: Sequence[str], sources: Iterable[str]) -> list[str]:
+    """Labels, with the source where the paper states the same thing in several places."""
+    count = Counter(labels)
+    pairs = zip(labels, sources, strict=True)
+    return [f"{label}, {source}" if count[label] > 1 else label for label, source in pairs]
 
 
 def _one_panel(lines: int) -> tuple[Figure, Axes]:
