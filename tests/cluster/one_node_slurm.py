@@ -24,6 +24,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROFILE = "workflow/profiles/slurm"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "sinfo")
@@ -73,6 +75,23 @@ def one_node_slurm(folder: Path, cpus: int, gpus: int = 0) -> Iterator[dict[str,
             yield environment
         finally:
             _cancel_all(environment)
+            for process in job_processes(folder):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+
+
+def job_processes(folder: Path) -> list[psutil.Process]:
+    """What runs in jobs of the Slurm in a folder.
+
+    Slurm, without cgroups, loses sight of a process whose parent ends first.
+    """
+    found = []
+    for process in psutil.process_iter(["environ"]):
+        variables = process.info["environ"] or {}
+        ours = variables.get("SLURM_CONF", "").startswith(f"{folder}/")
+        if ours and "SLURM_JOB_ID" in variables:
+            found.append(process)
+    return found
 
 
 def _configure(folder: Path, cpus: int, gpus: int) -> None:

@@ -195,6 +195,28 @@ def processes_of_slurm_in(folder: Path) -> list[str]:
     ]
 
 
+@pytest.mark.slow
+@needs_slurm
+@pytest.mark.timeout(120)
+def test_what_slurm_loses_sight_of_is_stopped(short_folder: Path) -> None:
+    """A process that ignores SIGTERM, and whose parent has ended."""
+    folder = short_folder / "slurm"
+    with one_node_slurm.one_node_slurm(folder, cpus=1) as environment:
+        command = "(trap '' TERM; exec sleep 600) & (trap '' TERM; exec sleep 600)"
+        submit = ("sbatch", "--output=/dev/null", f"--wrap={command}")
+        one_node_slurm.slurm(environment, *submit)
+        while len(sleeping := job_processes_named("sleep", folder)) < 2:
+            time.sleep(0.1)
+        parent = sleeping[0].parent()
+        assert parent is not None
+        parent.kill()
+    assert one_node_slurm.job_processes(folder) == []
+
+
+def job_processes_named(name: str, folder: Path) -> list[psutil.Process]:
+    return [x for x in one_node_slurm.job_processes(folder) if x.name() == name]
+
+
 def start_script(checkout: Path, slurm: Path) -> "subprocess.Popen[str]":
     """Starts the script that audits the embedded study on its own Slurm."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
