@@ -75,21 +75,19 @@ def one_node_slurm(folder: Path, cpus: int, gpus: int = 0) -> Iterator[dict[str,
             yield environment
         finally:
             _cancel_all(environment)
-            for process in job_processes(folder):
+            # Without cgroups, it loses sight of a process whose parent ends first.
+            for process in processes_of(folder, only_jobs=True):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
 
 
-def job_processes(folder: Path) -> list[psutil.Process]:
-    """What runs in jobs of the Slurm in a folder.
-
-    Slurm, without cgroups, loses sight of a process whose parent ends first.
-    """
+def processes_of(folder: Path, only_jobs: bool = False) -> list[psutil.Process]:
+    """Daemons and jobs of a Slurm whose configuration is below a folder; `info` has names."""
     found = []
-    for process in psutil.process_iter(["environ"]):
+    for process in psutil.process_iter(["name", "environ"]):
         variables = process.info["environ"] or {}
         ours = variables.get("SLURM_CONF", "").startswith(f"{folder}/")
-        if ours and "SLURM_JOB_ID" in variables:
+        if ours and (not only_jobs or "SLURM_JOB_ID" in variables):
             found.append(process)
     return found
 

@@ -183,7 +183,7 @@ def test_what_inference_computed_first_can_be_trained_with(
     """Constants are made once, by whoever needs them first."""
     device_constant.cache_clear()
     device_identity.cache_clear()
-    objective, states = PhaseSpaceObjective(hamjepa, 12, seed=0), torch.randn(2, 9, 12)
+    objective, states = PhaseSpaceObjective(hamjepa, 12, seed=0), normal(2, 9, 12).float()
     with torch.inference_mode():
         objective.total(objective.terms(states, 0, 1))
     objective.total(objective.terms(states.requires_grad_(), 0, 1)).backward()

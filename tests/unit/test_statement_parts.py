@@ -13,6 +13,7 @@ from hamjepa_audit.layout import Layout
 from hamjepa_audit.metrics import METRICS_SCHEMA, TRAINING_SECONDS
 from hamjepa_audit.params.audit import AuditParams, load_audit
 from hamjepa_audit.params.claims import Claims, load_claims
+from hamjepa_audit.plans.study import StudyPlan
 from hamjepa_audit.statistics.audit import audit
 from hamjepa_audit.statistics.seeds import NotMeasured, SeedTable
 from hamjepa_audit.statistics.statement_parts import (
@@ -260,6 +261,21 @@ def test_a_statement_has_as_many_seeds_as_the_part_with_the_fewest(
     assert statement("q-is-content", rows, claims, params)["n"] == 4
 
 
+def with_results(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Layout, StudyPlan]:
+    """The tiny study in a folder, with made-up results of all its runs."""
+    copy_params(folder / "params")
+    monkeypatch.chdir(folder)
+    layout = Layout()
+    plan = plan_of(layout, STUDY)
+    write_results(plan)
+    return layout, plan
+
+
+def change_record(path: Path, other: dict[str, Any]) -> None:
+    record = {key: value for key, value in read_json(path).items() if key != "sha256"}
+    write_sealed_json(path, record | other)
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -272,15 +288,9 @@ def test_a_statement_has_as_many_seeds_as_the_part_with_the_fewest(
 def test_times_of_different_machines_are_not_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: dict[str, Any]
 ) -> None:
-    copy_params(tmp_path / "params")
-    monkeypatch.chdir(tmp_path)
-    layout = Layout()
-    plan = plan_of(layout, STUDY)
-    write_results(plan)
+    layout, plan = with_results(tmp_path, monkeypatch)
     assert len(training_times(layout, plan.runs)) == len(plan.runs)
-    path = layout.record(next(iter(plan.runs)))
-    record = {key: value for key, value in read_json(path).items() if key != "sha256"}
-    write_sealed_json(path, record | other)
+    change_record(layout.record(next(iter(plan.runs))), other)
     assert len(training_times(layout, plan.runs)) == 0
 
 
@@ -289,29 +299,17 @@ def test_times_of_runs_that_share_a_gpu_are_not_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: int | None, comparable: bool
 ) -> None:
     """Even if all do: they depend on what ran beside them."""
-    copy_params(tmp_path / "params")
-    monkeypatch.chdir(tmp_path)
-    layout = Layout()
-    plan = plan_of(layout, STUDY)
-    write_results(plan)
+    layout, plan = with_results(tmp_path, monkeypatch)
     for run in plan.runs:
-        path = layout.record(run)
-        record = {key: value for key, value in read_json(path).items() if key != "sha256"}
-        write_sealed_json(path, record | {"runs_per_gpu": shared})
+        change_record(layout.record(run), {"runs_per_gpu": shared})
     assert len(training_times(layout, plan.runs)) == comparable * len(plan.runs)
 
 
 def test_training_times_are_the_same_numbers_with_every_python(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    copy_params(tmp_path / "params")
-    layout = Layout()
-    plan = plan_of(layout, STUDY)
-    write_results(plan)
+    layout, plan = with_results(tmp_path, monkeypatch)
     run = next(iter(plan.runs))
-    path = layout.record(run)
-    record = {key: value for key, value in read_json(path).items() if key != "sha256"}
-    write_sealed_json(path, record | {"epoch_seconds": [0.1] * 10})
+    change_record(layout.record(run), {"epoch_seconds": [0.1] * 10})
     # Python 3.11's `sum` gives 0.9999999999999999.
     assert training_times(layout, [run])["value"].to_pylist() == [1.0]

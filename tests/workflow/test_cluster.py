@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from tests.cluster import one_node_slurm
-from tests.cluster.one_node_slurm import audit_on, jobs_of, missing_programs
+from tests.cluster.one_node_slurm import audit_on, jobs_of, missing_programs, processes_of
 from tests.conftest import REPOSITORY
 from tests.tiny import STUDY, edit
 from tests.workflow.conftest import checkout, snakemake
@@ -186,13 +186,8 @@ def same_files(some: Path, all_: Path, pattern: str) -> int:
     return len(paths)
 
 
-def processes_of_slurm_in(folder: Path) -> list[str]:
-    """Process names of daemons and jobs of a Slurm whose configuration is below a folder."""
-    return [
-        process.info["name"]
-        for process in psutil.process_iter(["name", "environ"])
-        if (process.info["environ"] or {}).get("SLURM_CONF", "").startswith(str(folder))
-    ]
+def names(processes: list[psutil.Process]) -> list[str]:
+    return [process.info["name"] for process in processes]
 
 
 @pytest.mark.slow
@@ -205,16 +200,12 @@ def test_what_slurm_loses_sight_of_is_stopped(short_folder: Path) -> None:
         command = "(trap '' TERM; exec sleep 600) & (trap '' TERM; exec sleep 600)"
         submit = ("sbatch", "--output=/dev/null", f"--wrap={command}")
         one_node_slurm.slurm(environment, *submit)
-        while len(sleeping := job_processes_named("sleep", folder)) < 2:
+        while names(jobs := processes_of(folder, only_jobs=True)).count("sleep") < 2:
             time.sleep(0.1)
-        parent = sleeping[0].parent()
+        parent = next(job for job in jobs if job.info["name"] == "sleep").parent()
         assert parent is not None
         parent.kill()
-    assert one_node_slurm.job_processes(folder) == []
-
-
-def job_processes_named(name: str, folder: Path) -> list[psutil.Process]:
-    return [x for x in one_node_slurm.job_processes(folder) if x.name() == name]
+    assert names(processes_of(folder)) == []
 
 
 def start_script(checkout: Path, slurm: Path) -> "subprocess.Popen[str]":
@@ -242,7 +233,7 @@ def test_the_script_completes_the_embedded_study_and_leaves_nothing_running(
     trained = next(int(count) for count, rule, _ in jobs if rule == "pretrain")
     assert trained == len(list(results.glob("runs/*/run.json"))) >= 20
     assert "hamjepa" in (results / "tables" / STUDY / "overview.md").read_text()
-    assert not processes_of_slurm_in(short_folder)
+    assert not names(processes_of(short_folder))
 
 
 @pytest.mark.slow
@@ -250,11 +241,11 @@ def test_the_script_completes_the_embedded_study_and_leaves_nothing_running(
 @pytest.mark.timeout(300)
 def test_a_terminated_script_leaves_nothing_running(tmp_path: Path, short_folder: Path) -> None:
     script = start_script(tmp_path / "checkout", short_folder)
-    while "hamjepa-audit" not in (running := processes_of_slurm_in(short_folder)):
+    while "hamjepa-audit" not in (running := names(processes_of(short_folder))):
         assert script.poll() is None, script.communicate()
         time.sleep(0.1)
     assert {"munged", "slurmctld", "slurmd"} <= set(running)
     script.terminate()
     script.communicate()
     assert script.returncode == 128 + signal.SIGTERM
-    assert not processes_of_slurm_in(short_folder)
+    assert not names(processes_of(short_folder))
