@@ -85,10 +85,12 @@ def test_state_dimension_is_that_of_the_encoders_output(
 def test_tokens_are_pooled_in_float32_under_autocast() -> None:
     """In bf16, the weights of a bin of three would sum to 1.002, always at the same places."""
     images = torch.randn(2, 4, 14, 14, generator=seeded()).bfloat16()
+    in_float32 = GridPool(8)(images.float())
     exact = torch.nn.functional.adaptive_avg_pool2d(images.double(), 8)
+    torch.testing.assert_close(in_float32.double(), exact, rtol=1e-6, atol=1e-6)
     with torch.autocast("cpu", torch.bfloat16):
         pooled = GridPool(8)(images)
-    assert torch.equal(pooled, exact.bfloat16())  # rounded once
+    assert torch.equal(pooled, in_float32.bfloat16())  # rounded once
 
 
 def test_the_state_is_q_then_p_token_by_token() -> None:
