@@ -7,13 +7,18 @@ import pytest
 import torch
 
 from hamjepa_audit.bookkeeping.measurements import write_measurement
+from hamjepa_audit.data.preparation import prepare
+from hamjepa_audit.data.store import load_manifest
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.evaluation import steps
 from hamjepa_audit.evaluation.steps import extract, measure_geometry, measure_knn, measure_probe
+from hamjepa_audit.evaluation.trajectory import measure_trajectory
 from hamjepa_audit.files import sha256_file, write_bytes
+from hamjepa_audit.params import load_study
 from hamjepa_audit.parquet import read_parquet, write_parquet
 from hamjepa_audit.plans.study import Batch
 from hamjepa_audit.reporting.collect import collect_study
+from hamjepa_audit.training.session import training_images
 from tests.tiny import STUDY, audit, edit
 from tests.unit import whole_results
 from tests.unit.fabricated import flip_bit, plan_of, write_measurements, write_record, write_run
@@ -114,6 +119,27 @@ def test_predictors_are_not_measured_on_states_that_are_not_finite(
     monkeypatch.setattr(steps, "_features", lambda *_: (view, view))
     with pytest.raises(UserError, match="not all finite"):
         steps.measure_predictors(batch, torch.device("cpu"))
+
+
+@pytest.mark.faults
+def test_nothing_is_named_after_data_that_were_prepared_again_meanwhile(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch, *_ = plan_of(LAYOUT, STUDY).batches.values()
+    store, cpu = LAYOUT.store(STUDY), torch.device("cpu")
+    monkeypatch.setattr("hamjepa_audit.evaluation.trajectory._require_checkpoints", lambda _: None)
+    study = LAYOUT.params / "studies" / f"{STUDY}.yaml"
+    edit(study, "data.split_seed", 1)
+    edit(study, "data.digest", None)
+    prepare(load_study(LAYOUT.params, STUDY).data, LAYOUT.raw, LAYOUT.data)
+    assert load_manifest(store).digest != batch.data_digest
+    for work in (
+        lambda: extract(batch, cpu),
+        lambda: measure_trajectory(batch, cpu),
+        lambda: training_images(LAYOUT, batch.runs[0], batch.data_digest, cpu),
+    ):
+        with pytest.raises(UserError, match=f"but had {batch.data_digest} when this command"):
+            work()
 
 
 @pytest.mark.faults

@@ -117,6 +117,17 @@ def test_a_store_that_is_cut_while_it_is_read(originals: Path, tmp_path: Path) -
     error_of(lambda: list(images.batches([torch.arange(100)])), "train_images.npy", "shorter")
 
 
+@pytest.mark.faults
+def test_a_store_that_is_prepared_again_while_it_is_read(originals: Path, tmp_path: Path) -> None:
+    folder = prepare(SOURCE, originals, tmp_path).parent
+    images, order = StreamedImages(open_store(folder).train, CPU), [torch.arange(100)]
+    before = next(iter(images.batches(order)))[1]
+    prepare(SOURCE.model_copy(update={"image_size": 20}), originals, tmp_path)
+    after = next(iter(images.batches(order)))[1]
+    assert isinstance(before, WholeImages) and isinstance(after, WholeImages)
+    assert torch.equal(before.pixels, after.pixels)
+
+
 def test_a_batch_of_all_shapes_knows_bounds_of_all_its_sides(store: Store) -> None:
     assert isinstance(store.train, WholeSplit)
     rows = torch.arange(105)

@@ -301,8 +301,25 @@ def test_other_settings_or_files_start_over(
     assert bytes_of(folder) == bytes_of(prepare(SOURCE, raw, tmp_path / "fresh").parent)
 
 
-@pytest.mark.parametrize("other", ["image_size", "pillow"])
-def test_what_was_done_at_another_size_or_by_another_pillow_is_done_again(
+@pytest.mark.faults
+def test_a_journal_that_ends_just_before_its_newline(
+    originals: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pinned = SOURCE.model_copy(update={"digest": "0" * 64})  # fails, but keeps its work
+    work = tmp_path / ".pictures.partial"
+    error_of(lambda: prepare(pinned, originals, tmp_path), "pins")
+    journal = work / "train.jsonl"
+    lines = journal.read_text().splitlines()
+    (work / "manifest.json").unlink()
+    journal.write_text("\n".join(lines[:50]))
+    seen = decoded_by(monkeypatch)
+    error_of(lambda: prepare(pinned, originals, tmp_path), "pins")
+    assert len(seen) == 105 - 49 and journal.read_text().splitlines() == lines
+    assert bytes_of(prepare(SOURCE, originals, tmp_path).parent) == bytes_of(store.folder)
+
+
+@pytest.mark.parametrize("other", ["image_size", "pillow", "schema"])
+def test_what_was_done_at_another_size_by_another_pillow_or_in_another_layout_is_done_again(
     originals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
 ) -> None:
     pinned = SOURCE.model_copy(update={"digest": "0" * 64})
@@ -310,8 +327,10 @@ def test_what_was_done_at_another_size_or_by_another_pillow_is_done_again(
     source = SOURCE
     if other == "image_size":
         source = SOURCE.model_copy(update={"image_size": 20})
-    else:
+    elif other == "pillow":
         monkeypatch.setattr(whole_preparation, "pillow_versions", lambda: {"pillow": "0.1"})
+    else:
+        monkeypatch.setattr(whole_preparation, "SCHEMA_VERSION", 0)
     seen = decoded_by(monkeypatch)
     manifest = load_manifest(prepare(source, originals, tmp_path).parent)
     assert len(seen) == 123

@@ -97,7 +97,7 @@ def pretrain(
         if ranks.first:
             typer.echo(record)
     else:
-        images = training_images(layout, run, where, ranks)
+        images = training_images(layout, run, digest, where, ranks)
         pretrain(
             run, images, where, run_id(run, digest), trial_steps,
             ranks=ranks, compile_encoder=compile_encoder,

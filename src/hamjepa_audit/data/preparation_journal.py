@@ -71,7 +71,7 @@ class SplitWork:
 def journalled_rows(work: SplitWork) -> Iterator[Row]:
     """Yields the leading rows of the journal that still match the split.
 
-    Stops at a line that an interruption cut short, which is not JSON.
+    Stops at a line that an interruption cut short, if only by its end.
     """
     if not work.journal.exists():
         return
@@ -81,7 +81,7 @@ def journalled_rows(work: SplitWork) -> Iterator[Row]:
                 found = Row(**json.loads(line))
             except json.JSONDecodeError:
                 return
-            if not found.is_of(row):
+            if not line.endswith("\n") or not found.is_of(row):
                 return
             yield found
 

@@ -174,16 +174,26 @@ def open_store(folder: Path) -> Store:
     )
 
 
-def verify_store(folder: Path) -> Store:
+def verify_store(folder: Path, digest: str | None = None) -> Store:
     """Opens a store and verifies its hashes, a few megabytes at a time.
+
+    Args:
+        folder: the store's folder.
+        digest: the data that it must hold, if results are going to be named after them.
 
     Returns:
         The opened store, whose bytes agree with the manifest.
 
     Raises:
-        UserError: as for `open_store`, or a split's bytes have changed since they were prepared.
+        UserError: as for `open_store`; it holds other data, prepared since its digest was read; or
+            a split's bytes have changed since they were prepared.
     """
     store = open_store(folder)
+    if digest not in (None, store.manifest.digest):
+        raise UserError(
+            f"{folder} has the digest {store.manifest.digest}, but had {digest} when this command "
+            f"started: its data were prepared again meanwhile; give the same command again"
+        )
     for name, split, record in (
         ("train", store.train, store.manifest.train),
         ("test", store.test, store.manifest.test),

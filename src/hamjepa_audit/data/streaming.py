@@ -6,9 +6,9 @@ computes. The images of a batch are the same either way.
 
 import os
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -74,6 +74,12 @@ class StreamedImages:
         self.device = device
         self.waited = WaitingTime(device)
         self._split = split
+        pixels = split.images if isinstance(split, Split) else split.pixels
+        assert isinstance(pixels, np.memmap), "a store's arrays are memory maps"
+        self._pixels = pixels
+        # Opened once: if the data are prepared again, the name will belong to other bytes.
+        self._file = os.open(str(self._pixels.filename), os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def __len__(self) -> int:
@@ -108,38 +114,34 @@ class StreamedImages:
         rows, split = samples.numpy(), self._split
         if isinstance(split, Split):
             length = split.images[0].nbytes
-            flat = self._read_bytes(split.images, rows * length, np.full(len(rows), length))
+            flat = self._read_bytes(rows * length, np.full(len(rows), length))
             return [samples, flat], (split.images.shape[-2], split.images.shape[-1])
         starts = split.starts[rows]
         lengths = split.starts[rows + 1] - starts
         sizes = split.sizes[rows]
         first = torch.from_numpy(np.cumsum(lengths) - lengths)
-        flat = self._read_bytes(split.pixels, starts, lengths)
+        flat = self._read_bytes(starts, lengths)
         tensors = [samples, flat, first, torch.from_numpy(sizes.astype(np.int64))]
         return tensors, (int(sizes.min(axis=1).max()), int(sizes.max()))
 
-    def _read_bytes(
-        self, array: NDArray[np.uint8], starts: NDArray[np.int64], lengths: NDArray[np.int64]
-    ) -> Tensor:
-        """Slices of a memory-mapped array, concatenated, uint8 (bytes,).
+    def _read_bytes(self, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Tensor:
+        """Slices of the pixels, concatenated, uint8 (bytes,).
 
-        They are read from its file: page faults on the map would block while holding the GIL.
+        They are read from the file: page faults on the map would block while holding the GIL.
         """
-        assert isinstance(array, np.memmap), "a store's arrays are memory maps"
         flat = torch.empty(
             int(lengths.sum()), dtype=torch.uint8, pin_memory=self._copies is not None
         )
         target = memoryview(flat.numpy())  # type: ignore[arg-type]
-        with Path(str(array.filename)).open("rb", buffering=0) as file:
-            place = 0
-            for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
-                stretch = target[place : place + length]
-                if os.preadv(file.fileno(), [stretch], array.offset + start) != length:
-                    raise UserError(
-                        f"{array.filename} is shorter than when it was opened; prepare the data "
-                        f"again"
-                    )
-                place += length
+        place = 0
+        for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
+            stretch = target[place : place + length]
+            if os.preadv(self._file, [stretch], self._pixels.offset + start) != length:
+                raise UserError(
+                    f"{self._pixels.filename} is shorter than when it was opened; prepare the data "
+                    f"again"
+                )
+            place += length
         return flat
 
 

@@ -38,6 +38,7 @@ from hamjepa_audit.data.sources.image_folder import (
 from hamjepa_audit.data.store import (
     CHANNELS,
     MANIFEST,
+    SCHEMA_VERSION,
     SIZE_DTYPE,
     Images as Pixels,
     Labels,
@@ -129,7 +130,8 @@ def _labels(images: Folder, split: SplitName) -> Labels:
 
 def _works(source: ImageFolderParams, images: Folder, scratch: Path) -> list[SplitWork]:
     """Both splits, with the rows that an earlier preparation finished."""
-    _forget_unless(scratch, {"image_size": source.image_size, **pillow_versions()})
+    layout = {"schema_version": SCHEMA_VERSION, "image_size": source.image_size}
+    _forget_unless(scratch, {**layout, **pillow_versions()})
     works = [SplitWork(scratch, split, images.rows[split]) for split in SPLITS]
     for work in works:
         work.done = finished_rows(work)
@@ -142,7 +144,7 @@ def _row(raw: Path, label: str, path: Path) -> Row:
 
 
 def _forget_unless(scratch: Path, settings: dict[str, object]) -> None:
-    """Discards work that was done under other settings, because they give other pixels."""
+    """Discards work that was done under other settings, which give other pixels or files."""
     path = scratch / "settings.json"
     text = json.dumps(settings)
     if not path.exists() or path.read_text(encoding="utf-8") != text:

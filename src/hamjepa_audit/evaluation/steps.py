@@ -39,7 +39,7 @@ Classifier = Callable[[Readout, Labelled, Labelled, int], list[Measurement]]
 
 def extract(batch: Batch, device: torch.device) -> Path:
     """Writes the features of every run of a batch; returns their complete folder."""
-    store = verify_store(batch.layout.store(batch.study.data.name))
+    store = verify_store(batch.layout.store(batch.study.data.name), batch.data_digest)
     train, test = (open_images(split, device) for split in (store.train, store.test))
     labels = labels_sha256(store)
     with atomic_folder(batch.features) as folder:

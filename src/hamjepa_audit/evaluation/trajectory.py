@@ -33,7 +33,7 @@ def measure_trajectory(batch: Batch, device: torch.device) -> Path:
         UserError: runs lack some of these checkpoints.
     """
     _require_checkpoints(batch)
-    store = verify_store(batch.layout.store(batch.study.data.name))
+    store = verify_store(batch.layout.store(batch.study.data.name), batch.data_digest)
     train, test = (open_images(split, device) for split in (store.train, store.test))
     labels = labels_on(store, device)
     checkpoints = {name: _along(batch, name) for name in batch.run_ids}

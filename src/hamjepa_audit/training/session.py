@@ -60,7 +60,7 @@ def train_run(
             every_seconds=60 * study.resumption.state_every_minutes,
             epoch_end_after_seconds=study.resumption.epoch_end_after_seconds,
         )
-        images = training_images(layout, run, device, ranks)
+        images = training_images(layout, run, digest, device, ranks)
         along = CheckpointsAlong(layout, name, study.checkpoints.epochs_before(run.epochs))
 
         def restore(trainer: Trainer) -> None:
@@ -108,16 +108,16 @@ def warn_of_waiting(name: str, share: float | None, largest: float) -> None:
 
 
 def training_images(
-    layout: Layout, run: RunParams, device: torch.device, ranks: Ranks = ALONE
+    layout: Layout, run: RunParams, digest: str, device: torch.device, ranks: Ranks = ALONE
 ) -> Tensor | StreamedImages:
-    """The prepared training images of a run: a uint8 tensor on the device, or streamed to it.
+    """The training images of the data `digest`: a uint8 tensor on the device, or streamed to it.
 
     If there are several processes, only the first reads and hashes the whole store.
 
     Raises:
-        UserError: they are missing, changed or damaged.
+        UserError: they are missing, changed, damaged or other data.
     """
     folder = layout.store(run.data.name)
     # Only the small digest is returned, because the result is sent to every process.
-    ranks.from_first(lambda: verify_store(folder).manifest.digest)
+    ranks.from_first(lambda: verify_store(folder, digest).manifest.digest)
     return open_images(open_store(folder).train, device)
