@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
@@ -31,12 +32,16 @@ MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
 def conditions(device: torch.device, determinism: dict[str, Any]) -> dict[str, Any]:
-    """Conditions that may change rounding without changing the run id: machine and PyTorch."""
+    """Conditions that may change numbers without changing the run id: machine and libraries.
+
+    NumPy draws the order of the data, and may draw otherwise in another version.
+    """
     described = describe_device(device)
     names = ("type", "name", "cuda", "cudnn")
     return {
         "device": {name: described[name] for name in names if name in described},
         "determinism": determinism,
+        "numpy": np.__version__,
         "torch": torch.__version__,
     }
 
@@ -212,5 +217,4 @@ def _restore_moments(trainer: Trainer, tensors: dict[str, Tensor]) -> None:
             # The fused optimiser relies on strides like the parameter's.
             like = part.new_empty(()) if of_step else parameter.detach()
             moment = torch.empty_like(like, device=parameter.device)
-            state = trainer.optimiser.state.setdefault(parameter, {})
-            state[key] = moment.copy_(part.view(moment.shape))
+            trainer.optimiser.state[parameter][key] = moment.copy_(part.view(moment.shape))
