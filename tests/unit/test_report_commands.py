@@ -98,6 +98,45 @@ def test_the_claims_that_the_tables_in_results_were_made_from_are_noted_beside_t
     assert read_json(LAYOUT.claims_selection()) == AuditPlan.load(LAYOUT).selection()
 
 
+@pytest.mark.faults
+def test_verdicts_on_other_metrics_are_kept_out_of_the_workflow_s_folder(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in (LAYOUT.metrics(), Path("other.parquet")):
+        write(file, synthetic.metrics(), METRICS_SCHEMA)
+    command = ("audit", "--out", str(LAYOUT.audit_tables()), "--metrics")
+    for files in (["other.parquet"], [str(LAYOUT.metrics()), "other.parquet"]):
+        status, stderr = audit(monkeypatch, capsys, *command, *files)
+        assert status == 2 and "is for verdicts on results/metrics.parquet alone" in stderr
+    assert not LAYOUT.audit_tables().exists() and not LAYOUT.claims_selection().exists()
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("command", ["tables", "gain", "figures"])
+def test_tables_collected_for_other_arms_are_refused(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    write_metrics(STUDY, synthetic.metrics())
+    write(LAYOUT.study_table(STUDY, "curves"), synthetic.curves(points=8), CURVES_SCHEMA)
+    write(LAYOUT.study_table(STUDY, "history"), synthetic.history(), HISTORY_SCHEMA)
+    edit(place / f"params/studies/{STUDY}.yaml", "arms", ["sigreg", "identity", "hamjepa"])
+    status, stderr = audit(monkeypatch, capsys, command, "--study", STUDY)
+    assert status == 2 and f"run: hamjepa-audit collect --study {STUDY}" in stderr
+    assert not LAYOUT.tables(STUDY).exists() and not LAYOUT.figures(STUDY).exists()
+
+
+@pytest.mark.faults
+def test_verdicts_on_another_study_are_not_drawn(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(place / f"params/studies/{STUDY}.yaml", "epochs", [12])  # as the claims are carried over
+    for name in ("claims", "claim_differences"):
+        write(LAYOUT.audit_table(name), pd.DataFrame({"study": ["cifar100"]}))
+    status, stderr = audit(monkeypatch, capsys, "audit-figures", "--study", STUDY)
+    assert status == 2 and f"has no rows of study '{STUDY}'" in stderr
+    assert f"--config studies='[{STUDY}]'" in stderr
+
+
 def test_figures_are_of_the_arms_that_the_study_draws(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -13,6 +14,7 @@ from hamjepa_audit.files import read_sealed_json, write_sealed_json
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.metrics import METRICS_SCHEMA
 from hamjepa_audit.params import load_study
+from hamjepa_audit.parquet import read_parquet, write_parquet
 from hamjepa_audit.plans.study import StudyPlan
 from tests.tiny import ARMS, EPOCHS, SEEDS, STUDY, audit, edit
 from tests.workflow.conftest import checkout, snakemake
@@ -236,6 +238,13 @@ def test_the_page_is_made_of_what_is_there(
     assert (
         status == 2 and "contains the studies ['digits'], but --study names ['cifar100']" in stderr
     )
+    verdicts = Layout().audit_table("statements")
+    statements = read_parquet(verdicts).to_pandas()
+    of_another = pa.Table.from_pandas(statements.assign(study="cifar100", n=3))
+    write_parquet(verdicts, of_another)
+    status, stderr = audit(monkeypatch, capsys, "report", "--study", STUDY)
+    assert status == 2 and "the verdicts in results/tables rest on runs of ['cifar100']" in stderr
+    write_parquet(verdicts, pa.Table.from_pandas(statements))
     Path("workflow/report/seeds.rst").unlink()
     status, stderr = audit(monkeypatch, capsys, "report", "--study", STUDY)
     assert status == 2 and "missing file workflow/report/seeds.rst" in stderr

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hamjepa_audit.cli.options import Studies, Study, layout_of
+from hamjepa_audit.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,6 +55,13 @@ def audit(
     params = load_audit(layout.params)
     claimed = load_claims(layout.claims() if claims is None else claims)
     files = [*metrics, *(more or ())]
+    of_workflow = out.resolve() == layout.audit_tables().resolve()
+    if of_workflow and [file.resolve() for file in files] != [layout.metrics().resolve()]:
+        raise UserError(
+            f"--out {out} is for verdicts on {layout.metrics()} alone, which the page and "
+            f"the publication take them for; name another folder for those on "
+            f"{', '.join(map(str, files))}"
+        )
     measured = pd.concat(
         [read_parquet(file, METRICS_SCHEMA).to_pandas() for file in files], ignore_index=True
     )
@@ -63,7 +71,7 @@ def audit(
         typer.echo(hint, err=True)
     plan = AuditPlan(layout, claimed, params)
     usual = claims is None or claims.resolve() == layout.claims().resolve()
-    if usual and out.resolve() == layout.audit_tables().resolve():
+    if usual and of_workflow:
         plan.write_selection()
     origin = origin_of(layout.claims_selection(), plan.selection())
     audit_tables(tables, out, names, origin)
@@ -118,12 +126,20 @@ def audit_figures(context: typer.Context, study: Study) -> None:
         table = read_parquet(path).to_pandas()
         return table[table["study"] == study]
 
+    claims, compared = (of_study(layout.audit_table(t)) for t in ("claims", "claim_differences"))
+    wanted = {epochs: plan.figures(study, epochs) for epochs in params.epochs}
+    if compared.empty and any("claim_differences" in names for names in wanted.values()):
+        raise UserError(
+            f"{layout.audit_table('claim_differences')} has no rows of study '{study}': it is of "
+            f"other studies; run: snakemake --cores all results/tables --config "
+            f"studies='[{study}]'"
+        )
     differences = of_study(layout.tables(study) / "differences.parquet")
     drawn = differences[["minuend_arm", "subtrahend_arm"]].isin(params.drawn_arms).all(axis=1)
     audit_figures(
-        wanted={epochs: plan.figures(study, epochs) for epochs in params.epochs},
-        claims=of_study(layout.audit_table("claims")),
-        claim_differences=of_study(layout.audit_table("claim_differences")),
+        wanted=wanted,
+        claims=claims,
+        claim_differences=compared,
         differences=differences[drawn],
         arms=Arms.of(params.drawn_arms, params.arm_titles),
         params=plan.params,

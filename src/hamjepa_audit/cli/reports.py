@@ -1,12 +1,15 @@
 """hamjepa-audit collect, metrics, tables, provenance, figures, gain: report measurements."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hamjepa_audit.cli.options import Studies, Study, layout_of, plan_of
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.layout import Layout
+
+if TYPE_CHECKING:
+    from hamjepa_audit.params import StudyParams
 
 
 def collect(context: typer.Context, study: Study) -> None:
@@ -53,16 +56,34 @@ def tables(context: typer.Context, study: Study) -> None:
     params = load_study(layout.params, study)
     source = read_parquet(layout.study_table(study, "metrics"), METRICS_SCHEMA).to_pandas()
     arms, folder = params.arm_names, layout.tables(study)
-    study_tables(source, arms, params.statistics.confidence, folder, _origin(layout, study))
+    study_tables(source, arms, params.statistics.confidence, folder, _origin(layout, params))
     typer.echo(folder)
 
 
-def _origin(layout: Layout, study: str) -> str:
+def _origin(layout: Layout, params: "StudyParams") -> str:
     """The line that says which selection a study's tables are made from."""
     from hamjepa_audit.bookkeeping.table_provenance import origin_of
+
+    return origin_of(layout.selection(params.name), _selection(layout, params))
+
+
+def _selection(layout: Layout, params: "StudyParams") -> Any:
+    """The selection that a study's long tables were collected for.
+
+    Raises:
+        UserError: it has other arms than the study has now.
+    """
     from hamjepa_audit.files import read_json
 
-    return origin_of(layout.selection(study), read_json(layout.selection(study)))
+    path = layout.selection(params.name)
+    selection = read_json(path)
+    collected = [name for name, _ in selection["arms"]]
+    if sorted(collected) != sorted(params.arm_names):
+        raise UserError(
+            f"{path} lists the arms {', '.join(collected)}, but study '{params.name}' now has "
+            f"{', '.join(params.arm_names)}; run: hamjepa-audit collect --study {params.name}"
+        )
+    return selection
 
 
 def provenance(
@@ -105,6 +126,7 @@ def figures(context: typer.Context, study: Study) -> None:
 
     layout = layout_of(context)
     params = load_study(layout.params, study)
+    _selection(layout, params)
     frames = {
         kind: read_parquet(layout.study_table(study, kind), schema).to_pandas()
         for kind, schema in LONG_TABLES.items()
@@ -139,6 +161,7 @@ def gain(context: typer.Context, study: Study) -> None:
             f"study '{study}' lacks the arms for a gain: '{sides.baseline}', '{sides.method}' and "
             f"at least one other; name another study"
         )
+    origin = _origin(layout, params)
     metrics = read_parquet(layout.study_table(study, "metrics"), METRICS_SCHEMA).to_pandas()
     arms, titles = params.arm_names, params.arm_titles
     audit = load_audit(layout.params)
@@ -146,7 +169,7 @@ def gain(context: typer.Context, study: Study) -> None:
     equivalence = Equivalence(margins, audit.minimum_seeds)
     table = gain_of(metrics, arms, sides, params.statistics.confidence, equivalence)
     write_gain_figures(metrics, table, params, margins, layout.figures(study))
-    write_gain_table(table, titles, sides, layout.tables(study), _origin(layout, study))
+    write_gain_table(table, titles, sides, layout.tables(study), origin)
     typer.echo(layout.tables(study))
 
 

@@ -25,8 +25,8 @@ def read_page_content(layout: Layout, studies: Sequence[str]) -> PageContent:
     """Reads the content of the page of some studies, in the order in which they are shown.
 
     Raises:
-        UserError: there is no such study; the joint metrics are of other studies; a table, figure
-            or caption is missing; or a file was changed or damaged.
+        UserError: there is no such study; the joint metrics or the verdicts are of other studies; a
+            table, figure or caption is missing; or a file was changed or damaged.
     """
     plan = AuditPlan.load(layout)
     audited = [load_study(layout.params, name) for name in studies]
@@ -38,13 +38,20 @@ def read_page_content(layout: Layout, studies: Sequence[str]) -> PageContent:
             f"{layout.metrics()} contains the studies {held}, but --study names "
             f"{sorted(set(studies))}; name the former, or make results/tables for the latter"
         )
+    tables = Audit(*(read_parquet(layout.audit_table(t)).to_pandas() for t in Audit._fields))
+    verdicts = pd.concat(tables[:3])
+    if others := set(verdicts.loc[verdicts["n"] > 0, "study"]) - set(held):
+        raise UserError(
+            f"the verdicts in {layout.audit_tables()} rest on runs of {sorted(others)}, but "
+            f"{layout.metrics()} contains the studies {held}; make results/tables again"
+        )
     runs = sorted(set(metrics["run_id"]))
     arms: dict[str, str] = {}
     for name in (*shown["arms"], *studies):  # where titles differ, those of the audited studies
         arms |= shown["arms"][name]
     return PageContent(
         plan=plan,
-        tables=Audit(*(read_parquet(layout.audit_table(t)).to_pandas() for t in Audit._fields)),
+        tables=tables,
         metrics=metrics,
         studies=[_study(plan, params, shown["captions"]) for params in audited],
         records={run: read_record(layout, run) for run in runs if layout.record(run).exists()},
