@@ -24,7 +24,7 @@ from hamjepa_audit.theory.symplectic import jacobian, log_abs_determinant, sympl
 PARTS: tuple[Readout, ...] = ("q", "p", "qp")
 HESSIAN_QUANTILES = {"min": 0.0, "q10": 0.1, "q50": 0.5, "q90": 0.9, "max": 1.0}
 RUNAWAY = 1e6
-"""A rollout stops when states are this many times as large as at its start."""
+"""A rollout stops when states are this many times as large, or as small, as at its start."""
 
 
 class Trained(NamedTuple):
@@ -125,22 +125,25 @@ def rollout(
     Args:
         trained: the predictor.
         states: (N, 2d) float64 initial states.
-        applications: number of applications; fewer if states diverge.
+        applications: number of applications; fewer if states diverge or vanish.
         stiffness: stiffness of the common energy.
 
     Returns:
-        `map_growth_rate`: log growth per application of the states' root mean square;
-        `map_common_energy_growth`: that of the mean common energy. `map_common_energy_drift` and,
-        for maps of a Hamiltonian, `map_energy_drift` of their own energy: mean over states of the
-        largest |H - H_0| / |H_0| of the rollout. The rollout stops when states are RUNAWAY times as
-        large as at the start; rates and drifts then cover the applications so far.
+        `map_growth_rate`: log growth per application of the states' root mean square, from the
+        first to the last; `map_common_energy_growth`: that of the mean common energy. Where states
+        only oscillate, they tell at which point of the oscillation the rollout ends: values of
+        about 1 / applications are no growth. `map_common_energy_drift` and, for maps of a
+        Hamiltonian, `map_energy_drift` of their own energy: mean over states of the largest
+        |H - H_0| / |H_0| of the rollout. The rollout stops when states are RUNAWAY times as large
+        or as small as at the start; rates and drifts then cover the applications so far.
     """
     energies = _energies(trained, stiffness)
     size, done = _rms(states), 0
+    smallest, largest = size / RUNAWAY, size * RUNAWAY
     start = {name: of(states) for name, of in energies.items()}
     now = start
     drifts = {name: torch.zeros_like(value) for name, value in start.items()}
-    while done == 0 or (done < applications and bool(_rms(states) < RUNAWAY * size)):
+    while done == 0 or (done < applications and bool(smallest < _rms(states) < largest)):
         states = trained.forward(states)
         done += 1
         now = {name: of(states) for name, of in energies.items()}

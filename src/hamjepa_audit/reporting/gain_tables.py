@@ -27,7 +27,6 @@ HEADINGS = {
     "map_symplecticity_defect": "Symplecticity defect",
     "map_log_abs_determinant": "Log |det|",
     "map_reversal_error": "Reversal error",
-    "map_growth_rate": "Growth per application",
     "map_common_energy_drift": "Common energy drift",
     "map_common_energy_growth": "Common energy growth",
     "map_energy_drift": "Own energy drift",

@@ -20,7 +20,6 @@ MAP_METRICS = (
     "map_symplecticity_defect",
     "map_log_abs_determinant",
     "map_reversal_error",
-    "map_growth_rate",
     "map_common_energy_drift",
     "map_common_energy_growth",
     "map_energy_drift",
