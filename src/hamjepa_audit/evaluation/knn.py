@@ -22,7 +22,7 @@ def knn_measurements(
     """The kNN sweep as metric rows, in percent.
 
     `knn_top1@K` for every k; with at least five classes, `knn_top5@K` for k of at least
-    `params.top5_from_k` (for smaller k, fewer than five classes may get votes); `knn_top1@best`,
+    `params.top5_from_k` (for smaller k, often fewer than five classes get votes); `knn_top1@best`,
     the largest top-1 over k on the test set, as the paper selects it.
 
     Args:

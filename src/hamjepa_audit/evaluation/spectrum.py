@@ -47,7 +47,11 @@ def lowrank_eigenvalues(
 
 
 def effective_rank(eigenvalues: Tensor) -> float:
-    """exp(entropy of the eigenvalues normalised to sum 1): (q,) positive -> [1, q]."""
+    """exp(entropy of the eigenvalues normalised to sum 1): (q,) positive -> [1, q].
+
+    Features without variance have q equal eigenvalues, all of the smallest size that these have
+    by the author's definition, and so the largest rank; their participation ratio is nearly 0.
+    """
     shares = eigenvalues / eigenvalues.sum()
     return float(torch.special.entr(shares).sum().exp())
 

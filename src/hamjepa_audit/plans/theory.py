@@ -16,7 +16,7 @@ THEORY_NUMERICS = 1
 """Bumped by hand when the checks give other numbers for the same parameters."""
 
 THEORY_REPORT_VERSION = 2
-"""Bumped by hand when tables or figures change for the same numbers."""
+"""Bumped by hand when tables or figures change for the same numbers; the checks run again, too."""
 
 TABLES = ("theory", "toy_transport", "toy_transport_setups")
 FIGURES = (
@@ -51,7 +51,7 @@ class TheoryPlan:
         return cls(layout, params, claim)
 
     def selection(self) -> dict[str, Any]:
-        """Inputs of the checks; changes exactly when they must be run again."""
+        """Inputs of checks, tables and figures; changes exactly when they must be made again."""
         return {
             "params": self.params.model_dump(mode="json"),
             "claim": self.claim.model_dump(mode="json"),

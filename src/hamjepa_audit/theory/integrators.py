@@ -1,4 +1,4 @@
-"""Leapfrog and the integrators that the theory compares it with, by the paper's names."""
+"""Leapfrog and the integrators that the theory compares it with, as the tables name them."""
 
 from hamjepa_audit.models.integrators import Integrator, euler, leapfrog, symplectic_euler
 

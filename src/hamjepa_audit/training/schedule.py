@@ -14,7 +14,7 @@ def learning_rate(
         warmup_steps: steps of the warm-up, fewer than total_steps.
         base: the rate after the warm-up.
         start_factor: share of `base` at step 0; unused without warm-up.
-        floor: final rate of the cosine, absolute and shared by all parameter groups.
+        floor: rate at `total_steps`, one step after the last; absolute, for all parameter groups.
     """
     if step < warmup_steps:
         return base * (start_factor + (1 - start_factor) * step / warmup_steps)
