@@ -307,16 +307,18 @@ def test_without_a_whole_state_a_run_starts_over(
     assert record_of(folder)["resumed"] == [] and results_of(folder) == results_of(place)
 
 
+@pytest.mark.parametrize("library", ["torch", "numpy"])
 def test_a_state_of_other_conditions_is_not_gone_on_with(
-    context: ForkServerContext, unfinished: Path, tmp_path: Path
+    context: ForkServerContext, unfinished: Path, tmp_path: Path, library: str
 ) -> None:
     folder = Path(shutil.copytree(unfinished, tmp_path / "place"))
     for state in states_of(folder):
         content = read_sealed_json(state.record)
-        here, content["conditions"]["torch"] = content["conditions"]["torch"], "2.0.0"
+        here, content["conditions"][library] = content["conditions"][library], "2.0.0"
         write_sealed_json(state.record, content)
     status, printed = run(context, folder, *PRETRAIN)
-    assert status == 0 and printed.count(f'change rounding: torch "2.0.0", here "{here}". It') == 2
+    reason = f'change numbers: {library} "2.0.0", here "{here}". It'
+    assert status == 0 and printed.count(reason) == 2
     assert record_of(folder)["resumed"] == []
 
 

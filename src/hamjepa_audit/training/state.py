@@ -137,7 +137,7 @@ class States:
                 for key, there, here in leaf_differences(found, self._conditions)
             )
             raise UserError(
-                f"{state.record} was made under other conditions, which may change rounding: "
+                f"{state.record} was made under other conditions, which may change numbers: "
                 f"{differing}"
             )
 
