@@ -221,6 +221,19 @@ def test_a_page_of_one_seed_announces_no_interval(params_folder: Path, tmp_path:
     assert "[–" not in text and "–, 1 seed" not in text
 
 
+def test_a_page_of_two_seeds_shows_no_difference(params_folder: Path, tmp_path: Path) -> None:
+    two = pages.content(params_folder, tmp_path, "digits", figures=False, seeds=2)
+    rows = two.studies[0].differences
+    assert (rows[rows["metric"] == "knn_top1@20"]["p"] < 0.05).any()
+    (study,) = page_context(two)["studies"]
+    assert [line.partition(": ")[2] for line in (*study.findings, *study.to_method)] == [
+        *["no arm is shown to differ from SIGReg."] * len(study.findings),
+        *["no arm is shown to be either."] * len(study.to_method),
+    ]
+    text = " ".join(write_page(two, tmp_path / "index.html").read_text().split())
+    assert "finds with at least 3 seeds" in text and "with fewer than 3 seeds" in text
+
+
 def test_texts_are_escaped(audited: PageContent, tmp_path: Path) -> None:
     odd = audited.titles._replace(arms=audited.titles.arms | {"hamjepa": "<script>x</script>&"})
     text = write_page(audited._replace(titles=odd), tmp_path / "odd.html").read_text()

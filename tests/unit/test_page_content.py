@@ -155,6 +155,8 @@ DIFFERENCE = {
          "no arm is shown to differ from SIGReg"),
         ({"n": 2, "p": 0.5, "ci_low": np.nan, "ci_high": np.nan}, "2.50 –, p 0.500",
          "no arm is shown to differ from SIGReg"),
+        ({"n": 3}, "2.50 [1.25, 3.75], p 0.0100", "HamJEPA q is 2.50 points above SIGReg"),
+        ({"n": 2}, "2.50 [1.25, 3.75], p 0.0100", "no arm is shown to differ from SIGReg"),
         ({"n": 1, "p": np.nan, "ci_low": np.nan, "ci_high": np.nan}, "2.50 (1)",
          "no arm is shown to differ from SIGReg"),
         ({"n": 0, "p": np.nan, "mean_difference": np.nan}, "–",
@@ -168,13 +170,13 @@ def test_a_difference_to_the_baseline_in_numbers_and_in_words(
     frame = pd.DataFrame([early, DIFFERENCE | change])
     table = to_baseline(frame, ARMS, embedded.titles)
     assert table.rows == [["HamJEPA q", "12", shown]]
-    (line,) = findings(frame, ARMS, embedded.titles)
+    (line,) = findings(frame, ARMS, embedded.titles, minimum_seeds=3)
     assert line == f"kNN@20 top-1: {told}."
 
 
 def test_findings_name_the_epochs_of_a_study_with_several(embedded: PageContent) -> None:
     later = DIFFERENCE | {"epochs": 30, "checkpoint_epoch": 30, "mean_difference": -3.0}
-    (line,) = findings(pd.DataFrame([DIFFERENCE, later]), ARMS, embedded.titles)
+    (line,) = findings(pd.DataFrame([DIFFERENCE, later]), ARMS, embedded.titles, 3)
     told = "HamJEPA q is 2.50 points above SIGReg at 12 epochs"
     assert line == f"kNN@20 top-1: {told}; HamJEPA q is 3.00 points below SIGReg at 30 epochs."
 

@@ -104,7 +104,10 @@ def page_context(content: PageContent) -> dict[str, Any]:
         "paper": plan.claims.paper,
         "params": plan.params,
         "titles": titles,
-        "studies": [page_studies.study(tables, titles) for tables in content.studies],
+        "studies": [
+            page_studies.study(tables, titles, plan.params.minimum_seeds)
+            for tables in content.studies
+        ],
         "paper_studies": sorted(in_paper),
         "groups": groups,
         "kinds": KINDS,

@@ -105,8 +105,8 @@ class Study(NamedTuple):
     figures: tuple[FigureFile, ...]
 
 
-def study(tables: StudyTables, titles: Titles) -> Study:
-    """The part of the page on a study."""
+def study(tables: StudyTables, titles: Titles, minimum_seeds: int) -> Study:
+    """The part of the page on a study; fewer seeds than `minimum_seeds` show no difference."""
     params = tables.params
     arms = params.arm_names
     epochs = " and ".join(str(number) for number in params.epochs)
@@ -126,7 +126,7 @@ def study(tables: StudyTables, titles: Titles) -> Study:
         else "",
         overview=_with_titles(overview_displayed(tables.overview, tables.summary), titles),
         differences=to_baseline(tables.differences, arms, titles),
-        findings=tuple(findings(tables.differences, arms, titles)),
+        findings=tuple(findings(tables.differences, arms, titles, minimum_seeds)),
         method=titles.arm(params.statistics.gain.method),
         to_method=tuple(to_method(tables.gain, params.statistics.gain, titles)),
         figures=tables.figures,
@@ -173,8 +173,13 @@ def _difference(row: Row | None) -> str:
     return f"{mean} {bounds}, p {p_value(row['p'])}"
 
 
-def findings(differences: pd.DataFrame, arms: Sequence[str], titles: Titles) -> Iterator[str]:
-    """A sentence per metric on the differences from the baseline that the paired test shows."""
+def findings(
+    differences: pd.DataFrame, arms: Sequence[str], titles: Titles, minimum_seeds: int
+) -> Iterator[str]:
+    """A sentence per metric on the differences from the baseline that the paired test shows.
+
+    As in `statistics.gain`, no difference is shown by fewer seeds than `minimum_seeds`.
+    """
     rows = _last_against(differences, arms)
     baseline = titles.arm(arms[0])
     several = rows["epochs"].nunique() > 1
@@ -184,7 +189,7 @@ def findings(differences: pd.DataFrame, arms: Sequence[str], titles: Titles) -> 
             continue
         shown = []
         for row in of_metric.to_dict("records"):
-            if not row["p"] < 1 - row["confidence"]:
+            if row["n"] < minimum_seeds or not row["p"] < 1 - row["confidence"]:
                 continue
             size = number(abs(row["mean_difference"]), row["unit"])
             size += " points" if row["unit"] == "percent" else ""
