@@ -1,9 +1,15 @@
 """Accuracies computed from the ranks of labels."""
 
+from pathlib import Path
+
+import pytest
 import torch
 
 from hamjepa_audit.evaluation.accuracy import accuracies, label_ranks
-from tests.unit.features import seeded
+from hamjepa_audit.evaluation.knn import knn_measurements
+from hamjepa_audit.evaluation.probe import probe_measurements
+from hamjepa_audit.params import load_study
+from tests.unit.features import clusters, seeded
 
 
 class TestRanks:
@@ -22,3 +28,13 @@ class TestRanks:
 
     def test_accuracies(self) -> None:
         assert accuracies(torch.tensor([0, 4, 5, 0])) == (0.5, 0.75)
+
+
+@pytest.mark.parametrize("classes", [4, 5])
+def test_the_parameters_know_which_accuracies_are_measured(
+    params_folder: Path, classes: int
+) -> None:
+    params, data = load_study(params_folder, "digits").evaluation, clusters(classes=classes)
+    rows = knn_measurements("q", *data, classes, params.knn)
+    rows += probe_measurements("q", *data, classes, params.probe)
+    assert sorted(row.metric for row in rows) == sorted(params.accuracies(classes))

@@ -192,7 +192,18 @@ def test_ablations_differ_from_hamjepa_in_the_predictor_alone(
         ("studies/digits.yaml", "name", "digits", "unknown key 'name'"),
         ("protocol.yaml", "evaluation.geometry", {"piars": 3}, "'evaluation.geometry.piars': did"),
         ("protocol.yaml", "statistics.gain.accuracies", ["knn_top1@30"],
-         "accuracies has 'knn_top1@30', which evaluation.knn.neighbours don't give"),
+         "statistics.gain.accuracies has 'knn_top1@30', which is not measured: name another, or "
+         "change evaluation.knn; did you mean 'knn_top1@"),
+        ("protocol.yaml", "statistics.gain.accuracies", ["knn_top5@50", "knn_top5@20"],
+         "statistics.gain.accuracies has 'knn_top5@20', which is not measured"),
+        ("protocol.yaml", "statistics.gain.accuracies", ["knn_top5@best"],
+         "'knn_top5@best', which is not measured: name another, or change evaluation.knn; did you"),
+        ("protocol.yaml", "statistics.gain.accuracies", ["linear_probe_top11"],
+         "or change evaluation.knn; did you mean 'linear_probe_top1'?"),
+        ("protocol.yaml", "statistics.gain.accuracies", ["effective_rank"],
+         "has 'effective_rank', which is not measured"),
+        ("protocol.yaml", "statistics.gain.accuracies", ["linear_probe_top1"] * 2,
+         "statistics.gain.accuracies: 'linear_probe_top1' is listed more than once: keep one"),
         ("studies/digits.yaml", "title", date(2026, 5, 19), "put the value in quotes"),
         ("studies/digits.yaml", "extends", 5, "no study '5'"),
         ("studies/digits.yaml", "arm_overrides", {"mlp": 5}, "arm_overrides.mlp is 5"),
@@ -225,6 +236,12 @@ def test_one_line_says_what_is_wrong(
 ) -> None:
     edit(folder / file, keys, value)
     assert expected in message(folder)
+
+
+def test_the_gain_may_be_in_any_accuracy_that_is_measured(folder: Path) -> None:
+    named = ["knn_top1@1", "knn_top1@best", "knn_top5@50", "linear_probe_top1", "linear_probe_top5"]
+    edit(folder / "protocol.yaml", "statistics.gain.accuracies", named)
+    assert load_study(folder, "digits").statistics.gain.accuracies == tuple(named)
 
 
 @pytest.mark.parametrize(

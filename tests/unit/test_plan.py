@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from hamjepa_audit.data.preparation import prepare
+from hamjepa_audit.data.store import load_manifest
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.params import load_study
@@ -90,6 +92,22 @@ def test_a_batch_is_of_one_arm_and_number_of_epochs(params_folder: Path) -> None
         batch = plan.batch("mlp", epochs)
         assert {(run.arm.name, run.epochs) for run in batch.runs} == {("mlp", epochs)}
         assert [run.seed for run in batch.runs] == list(study.seeds)
+
+
+def test_too_few_classes_for_an_accuracy_are_said_before_anything_is_trained(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = prepare(study_of(layout).data, layout.raw, layout.data)
+    manifest = load_manifest(prepared.parent)
+    four = manifest.model_copy(update={"classes": manifest.classes[:4]})
+    for accuracy in ("knn_top5@50", "linear_probe_top5"):
+        study = study_of(layout, {"statistics.gain.accuracies": ["knn_top1@best", accuracy]})
+        assert plans.data_digest(layout, study) == manifest.digest
+        with monkeypatch.context() as context:
+            context.setattr(plans, "load_manifest", lambda folder: four)
+            told = f"'{accuracy}', but data set '{study.data.name}' has only 4 classes: name"
+            with pytest.raises(UserError, match=f"statistics.gain.accuracies has {told}"):
+                plans.data_digest(layout, study)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-TOP = 5
+from hamjepa_audit.params.evaluation import TOP
 
 
 class Accuracies(NamedTuple):

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from hamjepa_audit.errors import UserError
-from hamjepa_audit.evaluation.accuracy import TOP, Accuracies, accuracies, label_ranks
+from hamjepa_audit.evaluation.accuracy import Accuracies, accuracies, label_ranks
 from hamjepa_audit.evaluation.rows import Labelled, require_labelled, unit_rows
 from hamjepa_audit.metrics import Measurement
 from hamjepa_audit.params.arms import Readout
-from hamjepa_audit.params.evaluation import KNNParams
+from hamjepa_audit.params.evaluation import TOP, KNNParams
 
 SIMILARITY_BYTES = 1 << 27
 """Bytes of one block of similarities; its masks and copies take at most twice as much again."""

@@ -10,11 +10,11 @@ from torch.nn import functional
 from hamjepa_audit.adamw import AdamW
 from hamjepa_audit.cuda_graphs import Recording, recordable
 from hamjepa_audit.errors import TrainingDivergedError
-from hamjepa_audit.evaluation.accuracy import TOP, Accuracies, accuracies, label_ranks
+from hamjepa_audit.evaluation.accuracy import Accuracies, accuracies, label_ranks
 from hamjepa_audit.evaluation.rows import Labelled, require_labelled
 from hamjepa_audit.metrics import Measurement
 from hamjepa_audit.params.arms import Readout
-from hamjepa_audit.params.evaluation import ProbeParams
+from hamjepa_audit.params.evaluation import TOP, ProbeParams
 from hamjepa_audit.randomness import Stream, generator
 
 LAYER_NORM_EPSILON = 1e-5

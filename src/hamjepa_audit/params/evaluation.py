@@ -6,6 +6,9 @@ from pydantic import Field
 
 from hamjepa_audit.params.base import Betas, Count, NonNegative, Params, Positive, Seed, distinct
 
+TOP = 5
+"""The number of classes among which top-5 accuracies look for the true one."""
+
 
 class KNNParams(Params):
     """Cosine kNN sweep; top-5 is reported for k of at least `top5_from_k`."""
@@ -58,3 +61,12 @@ class EvaluationParams(Params):
     probe: ProbeParams
     geometry: GeometryParams
     dynamics: DynamicsParams
+
+    def accuracies(self, classes: int) -> list[str]:
+        """The accuracies that are measured; with fewer classes than five, none of the top five."""
+        ks = self.knn.neighbours
+        top1 = [*(f"knn_top1@{k}" for k in ks), "knn_top1@best", "linear_probe_top1"]
+        if classes < TOP:
+            return top1
+        top5 = (f"knn_top5@{k}" for k in ks if k >= self.knn.top5_from_k)
+        return [*top1, *top5, "linear_probe_top5"]

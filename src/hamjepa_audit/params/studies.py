@@ -19,7 +19,7 @@ from hamjepa_audit.params.base import (
     Seed,
     distinct,
 )
-from hamjepa_audit.params.evaluation import EvaluationParams
+from hamjepa_audit.params.evaluation import TOP, EvaluationParams
 from hamjepa_audit.params.sources import Source
 
 ColourTriple = tuple[Probability, Probability, Probability]
@@ -133,7 +133,7 @@ class GainParams(Params):
 
     baseline: Name
     method: Name
-    accuracies: tuple[str, ...] = Field(min_length=1)
+    accuracies: Annotated[tuple[str, ...], Field(min_length=1), distinct()]
 
 
 class StatisticsParams(Params):
@@ -227,12 +227,16 @@ class StudyParams(Params):
         for arm in self.figure_arms or ():
             if arm not in self.arm_names:
                 raise ValueError(f"figure_arms has '{arm}': {nearest(arm, self.arm_names)}")
-        measured = {f"knn_top1@{k}" for k in self.evaluation.knn.neighbours}
+        return self
+
+    @model_validator(mode="after")
+    def _accuracies_are_measured(self) -> Self:
+        measured = self.evaluation.accuracies(TOP)  # too few classes are told by `data_digest`
         for accuracy in self.statistics.gain.accuracies:
-            if accuracy.startswith("knn_top1@") and accuracy not in measured:
+            if accuracy not in measured:
                 raise ValueError(
-                    f"statistics.gain.accuracies has '{accuracy}', which evaluation.knn.neighbours "
-                    f"don't give: add it there, or name another; {nearest(accuracy, measured)}"
+                    f"statistics.gain.accuracies has '{accuracy}', which is not measured: name "
+                    f"another, or change evaluation.knn; {nearest(accuracy, measured)}"
                 )
         return self
 

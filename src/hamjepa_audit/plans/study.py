@@ -242,8 +242,9 @@ def data_digest(layout: Layout, study: StudyParams) -> str:
     """Digest of a study's prepared data, from its manifest.
 
     Raises:
-        UserError: the data aren't prepared, are not those that the parameters pin, or are too few
-            for a batch or for the neighbours of kNN; or their manifest is damaged.
+        UserError: the data aren't prepared, are not those that the parameters pin, or have too few
+            images for a batch or for the neighbours of kNN, or too few classes for an accuracy of
+            the gain; or their manifest is damaged.
     """
     path = layout.manifest(study.data.name)
     if not path.exists():
@@ -253,6 +254,7 @@ def data_digest(layout: Layout, study: StudyParams) -> str:
         )
     manifest = load_manifest(path.parent)
     _require_enough_images(study, manifest.train.rows)
+    _require_enough_classes(study, len(manifest.classes))
     digest = manifest.digest
     if study.data.digest is not None and digest != study.data.digest:
         raise UserError(
@@ -273,4 +275,16 @@ def _require_enough_images(study: StudyParams, images: int) -> None:
             raise UserError(
                 f"{key} asks for {number} training images, but data set '{study.data.name}' has "
                 f"{images}: lower it in params/studies/{study.name}.yaml"
+            )
+
+
+def _require_enough_classes(study: StudyParams, classes: int) -> None:
+    """Raises UserError, before anything is trained, if an accuracy of the gain needs more."""
+    measured = study.evaluation.accuracies(classes)
+    for accuracy in study.statistics.gain.accuracies:
+        if accuracy not in measured:
+            raise UserError(
+                f"statistics.gain.accuracies has '{accuracy}', but data set '{study.data.name}' "
+                f"has only {classes} classes: name another in params/studies/{study.name}.yaml; "
+                f"{nearest(accuracy, measured)}"
             )
