@@ -332,6 +332,23 @@ def test_curves_go_through_the_means(
         assert ending.stat().st_size > 0
 
 
+def test_differences_that_are_equal_but_for_rounding_have_no_band(
+    study: StudyParams, metrics: pd.DataFrame
+) -> None:
+    """These are of one image in 360, in which the seeds' accuracies lose different digits."""
+    settings = {FACTORS[0]: values_of(study, FACTORS[0])}
+    shown = metrics[(metrics["metric"] == "knn_top1@20") & (metrics["readout"] == "q")].copy()
+    for seed, images in zip(SEEDS, (311, 318, 329), strict=True):
+        for arm, more in (("hamjepa", 0), ("hamjepa_k_8", 1)):
+            of_run = (shown["arm"] == arm) & (shown["seed"] == seed)
+            shown.loc[of_run, "value"] = 100 * ((images + more) / 360)
+    (axis,) = sensitivity(shown, settings, SIDES, {"hamjepa": "HamJEPA"}, 0.95).axes
+    (line,) = axis.get_lines()
+    assert line.get_ydata()[-1] == pytest.approx(100 / 360)
+    bands = [path.vertices for drawn in axis.collections for path in drawn.get_paths()]
+    assert {x for band in bands for x in band[:, 0]} == {1, 2, 4}
+
+
 @pytest.mark.parametrize("names", [1, 2, 4])
 def test_every_setting_has_a_row_of_its_own(
     study: StudyParams, metrics: pd.DataFrame, names: int

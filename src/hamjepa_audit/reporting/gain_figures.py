@@ -23,7 +23,7 @@ from hamjepa_audit.reporting.style import (
     save_all,
     styled,
 )
-from hamjepa_audit.statistics import summarise
+from hamjepa_audit.statistics import paired_differences, summarise
 from hamjepa_audit.statistics.gain import MAP_METRICS
 from hamjepa_audit.statistics.summaries import READOUTS
 
@@ -201,14 +201,16 @@ def sensitivity(
 
 
 def _minus_reference(rows: pd.DataFrame, reference: str, confidence: float) -> pd.DataFrame:
-    """Summarises values minus the reference's of the same seed and readout, where it has one."""
-    key = ["seed", "readout"]
-    theirs = rows.loc[rows["arm"] == reference, [*key, "value"]]
-    both = rows.merge(theirs, on=key, suffixes=("", "_reference"), validate="many_to_one")
-    summary = summarise(both.assign(value=both["value"] - both["value_reference"]), confidence)
+    """Paired differences from the reference's same readout, named as `summarise` names means."""
+    order = [reference, *(arm for arm in rows["arm"].unique() if arm != reference)]
+    found = paired_differences(rows, order, confidence)
+    same = found["minuend_readout"] == found["subtrahend_readout"]
+    found = found[same & (found["subtrahend_arm"] == reference) & (found["n"] > 0)]
+    names = {"minuend_arm": "arm", "minuend_readout": "readout", "mean_difference": "mean"}
     # Minus itself, the reference is 0 by definition: the band closes there.
-    own = (summary["arm"] == reference) & (summary["n"] > 1)
-    return summary.assign(**{x: summary[x].mask(own, 0.0) for x in ("ci_low", "ci_high")})
+    own = rows.loc[rows["arm"] == reference, ["arm", "readout"]].drop_duplicates()
+    own = own.assign(mean=0.0, ci_low=0.0, ci_high=0.0)
+    return pd.concat([own, found.rename(columns=names)])[list(own)]
 
 
 def _curves(axis: Axes, summary: pd.DataFrame) -> None:
