@@ -234,6 +234,19 @@ def test_a_page_of_two_seeds_shows_no_difference(params_folder: Path, tmp_path: 
     assert "finds with at least 3 seeds" in text and "with fewer than 3 seeds" in text
 
 
+@pytest.mark.parametrize(("confidence", "narrower"), [(0.95, "90"), (0.8, "60")])
+def test_the_interval_that_shows_a_small_difference_is_told_from_the_one_printed(
+    embedded: PageContent, tmp_path: Path, confidence: float, narrower: str
+) -> None:
+    study = embedded.studies[0]
+    statistics = study.params.statistics.model_copy(update={"confidence": confidence})
+    params = study.params.model_copy(update={"statistics": statistics})
+    content = embedded._replace(studies=[study._replace(params=params)])
+    text = " ".join(write_page(content, tmp_path / "index.html").read_text().split())
+    told = f"the {narrower}% interval; the {100 * confidence:g}% interval may reach"
+    assert f"They correspond to {told} slightly beyond the margin." in text
+
+
 def test_texts_are_escaped(audited: PageContent, tmp_path: Path) -> None:
     odd = audited.titles._replace(arms=audited.titles.arms | {"hamjepa": "<script>x</script>&"})
     text = write_page(audited._replace(titles=odd), tmp_path / "odd.html").read_text()

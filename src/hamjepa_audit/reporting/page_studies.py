@@ -94,8 +94,8 @@ class Study(NamedTuple):
     title: str
     baseline: str
     scope: str
-    level: str
-    """Level of the intervals as text, such as 95%; empty where no two seeds are paired."""
+    confidence: float | None
+    """Level of the intervals; None where no two seeds are paired."""
     overview: Display
     differences: Display
     findings: tuple[str, ...]
@@ -121,9 +121,7 @@ def study(tables: StudyTables, titles: Titles, minimum_seeds: int) -> Study:
                 f"{epochs} epoch{'' if params.epochs == (1,) else 's'}",
             ]
         ),
-        level=f"{100 * params.statistics.confidence:g}%"
-        if (tables.differences["n"] > 1).any()
-        else "",
+        confidence=params.statistics.confidence if (tables.differences["n"] > 1).any() else None,
         overview=_with_titles(overview_displayed(tables.overview, tables.summary), titles),
         differences=to_baseline(tables.differences, arms, titles),
         findings=tuple(findings(tables.differences, arms, titles, minimum_seeds)),
