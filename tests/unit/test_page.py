@@ -75,19 +75,28 @@ def test_the_counts_are_those_of_the_tables(audited: PageContent, page: str) -> 
     assert "Not counted, because it holds by construction: mean norm of qp squared" in page
 
 
-def test_repeated_differences_are_told_from_comparisons(embedded: PageContent) -> None:
-    rows = embedded.tables.claim_differences
+@pytest.mark.parametrize("audit", ["embedded", "audited"])
+def test_repeated_differences_are_told_from_comparisons(
+    audit: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    content: PageContent = request.getfixturevalue(audit)
+    rows = content.tables.claim_differences
     stated, compared = Counter(), {"own": set(), "carried": set()}
-    for row in rows.to_dict("records"):
+    for row in rows[rows["n"] > 0].to_dict("records"):
         kind = "carried" if row["carried"] else "own"
         stated[kind] += 1
         names = ("study", "epochs", "our_metric", "minuend", "subtrahend")
         compared[kind].add(tuple(row[name] for name in names))
-    found = page_context(embedded)["stated"]
+    found = page_context(content)["stated"]
     assert {kind: tuple(found[kind]) for kind in found} == {
         kind: (stated[kind], len(compared[kind])) for kind in ("own", "carried")
     }
     assert found["carried"].comparisons < found["carried"].differences
+    text = write_page(content, tmp_path / "index.html").read_text()
+    told = [int(number) for number in re.findall(r"The (\d+) differences that were run", text)]
+    repeated = [kind for kind in ("own", "carried") if len(compared[kind]) < stated[kind]]
+    assert told == [stated[kind] for kind in repeated]
+    assert ("own" in repeated) == (audit == "audited")
 
 
 def test_a_claim_opens_to_seeds_runs_and_provenance(audited: PageContent, page: str) -> None:

@@ -170,7 +170,7 @@ def _counted_by_kind(entries: Sequence[Entry]) -> Counts:
 
 
 class Stated(NamedTuple):
-    """The number of differences that the paper states, and of comparisons of our runs behind them.
+    """The number of the paper's differences that were run, and of comparisons of runs behind them.
 
     The paper states some differences twice, and one of our schedules may stand for two of its.
     """
@@ -182,10 +182,11 @@ class Stated(NamedTuple):
 def _stated(differences: pd.DataFrame) -> dict[str, Stated]:
     """The numbers for the paper's own studies (`own`), and for others (`carried`)."""
     compared = ["study", "epochs", "our_metric", "minuend", "subtrahend"]
-    carried = differences["carried"].astype(bool)
+    run = differences[differences["n"] > 0]
+    carried = run["carried"].astype(bool)
     return {
-        name: Stated(int(rows.sum()), len(differences.loc[rows, compared].drop_duplicates()))
-        for name, rows in (("own", ~carried), ("carried", carried))
+        name: Stated(len(rows), len(rows[compared].drop_duplicates()))
+        for name, rows in (("own", run[~carried]), ("carried", run[carried]))
     }
 
 
