@@ -82,13 +82,28 @@ def test_a_difference_shows_the_other_tests_of_it_and_its_size(audited: PageCont
         equal = "H0: arms equal (exact"
         assert shown[f"{equal} sign-flip test), p"] == p_value(row["p_sign_flip"])
         assert shown[f"{equal} Wilcoxon signed-rank test), p"] == p_value(row["p_wilcoxon"])
-        assert shown["H0: our mean equals the paper's, p"] == p_value(row["p_paper"])
+        sized = not row["carried"] or row["negligible"]
+        same = p_value(row["p_paper"]) if sized else None
+        assert shown.get("H0: our mean equals the paper's, p") == same
         below = shown.get("H0: gain of margin or more, p")
         assert below == (None if row["negligible"] else holm(row, "p_h0_margin_or_more"))
         g, low, high = (number(row[name], "") for name in ("hedges_g", "g_low", "g_high"))
         assert shown["Effect size, Hedges' g"] == (g if low == ABSENT else f"{g} [{low}, {high}]")
         improvement = number(row["probability_of_improvement"], "")
         assert shown["Probability of improvement"] == improvement
+
+
+def test_only_claims_whose_size_is_tested_have_a_margin_in_their_picture(
+    audited: PageContent,
+) -> None:
+    drawn = {}
+    for row, entry in entries(audited, "differences"):
+        assert entry.picture is not None
+        case = (row["carried"], row["negligible"])
+        drawn.setdefault(case, set()).add(entry.picture.band is not None)
+    sized = {(False, False): True, (False, True): True, (True, True): True, (True, False): False}
+    assert drawn == {case: {band} for case, band in sized.items()}
+    assert all(entry.picture.band for _, entry in entries(audited, "numbers"))
 
 
 def test_a_statement_shows_both_its_tests(audited: PageContent) -> None:

@@ -19,7 +19,12 @@ from hamjepa_audit.reporting.formatting import (
     quantity,
 )
 from hamjepa_audit.reporting.names import metric_title, with_readout
-from hamjepa_audit.reporting.page_evidence import of_difference, of_number, of_statement
+from hamjepa_audit.reporting.page_evidence import (
+    of_difference,
+    of_number,
+    of_statement,
+    only_direction,
+)
 from hamjepa_audit.reporting.pictures import Picture, picture
 from hamjepa_audit.statistics.decision_tables import Verdict
 from hamjepa_audit.statistics.seeds import SeedTable
@@ -248,7 +253,8 @@ class Entries:
             f"{quantity(len(values), 'seed')}"
         )
         sample = [float(value) for value in values]
-        return picture(described, row["paper"], float(reach), row["margin"], sample, bounds, zero)
+        margin = None if only_direction(row) else row["margin"]
+        return picture(described, row["paper"], float(reach), margin, sample, bounds, zero)
 
 
 def _split(text: str, separator: str) -> tuple[str, ...]:

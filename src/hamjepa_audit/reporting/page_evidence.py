@@ -19,6 +19,11 @@ from hamjepa_audit.reporting.formatting import (
 )
 
 
+def only_direction(row: Row) -> bool:
+    """Whether a claim of any kind is tested for its direction alone, not for its size."""
+    return bool(row.get("carried")) and not row.get("negligible")
+
+
 def of_number(row: Row, params: AuditParams) -> Iterator[tuple[str, str]]:
     """Yields the evidence for a row of the table `claims`; nothing if there are no runs."""
     if not row["n"]:
@@ -37,7 +42,8 @@ def of_difference(row: Row, params: AuditParams) -> Iterator[tuple[str, str]]:
     yield "H0: arms equal (paired t-test)", _statistic(row, "p")
     yield "H0: arms equal (exact sign-flip test), p", p_value(row["p_sign_flip"])
     yield "H0: arms equal (exact Wilcoxon signed-rank test), p", p_value(row["p_wilcoxon"])
-    yield "H0: our mean equals the paper's, p", p_value(row["p_paper"])
+    if not only_direction(row):
+        yield "H0: our mean equals the paper's, p", p_value(row["p_paper"])
     if not np.isnan(row["p_h0_margin_or_more_holm"]):
         yield (
             "H0: gain of margin or more, p",

@@ -30,7 +30,7 @@ class Picture(NamedTuple):
     """
 
     description: str
-    band: tuple[float, float]
+    band: tuple[float, float] | None
     zero: float | None
     paper: float
     paper_bounds: tuple[float, float] | None
@@ -44,7 +44,7 @@ def picture(
     description: str,
     paper: float,
     paper_reach: float,
-    margin: float,
+    margin: float | None,
     values: Sequence[float],
     bounds: tuple[float, float],
     zero: bool,
@@ -55,19 +55,15 @@ def picture(
         description: description of the picture in words.
         paper: the paper's value, in the claim's unit, like all further numbers.
         paper_reach: half the width of the paper's interval; NaN if it has none.
-        margin: half the width of the band of what counts as equal.
+        margin: half the width of the band of what counts as equal; None to draw no band.
         values: our values, one per seed.
         bounds: interval of our mean; NaN if there is none.
         zero: whether zero is meaningful (as for a difference) and must be visible.
     """
     known = [*values, *(bound for bound in bounds if not np.isnan(bound))]
     reach = 0.0 if np.isnan(paper_reach) else paper_reach
-    shown = [
-        *known,
-        paper - max(reach, margin),
-        paper + max(reach, margin),
-        *([0.0] if zero else []),
-    ]
+    around = max(reach, margin or 0.0)
+    shown = [*known, paper - around, paper + around, *([0.0] if zero else [])]
     low, high = min(shown), max(shown)
     room = 0.04 * (high - low) or 1.0
     low, high = low - room, high + room
@@ -78,7 +74,7 @@ def picture(
     ticks = [tick for tick in MaxNLocator(nbins=4).tick_values(low, high) if low <= tick <= high]
     return Picture(
         description=description,
-        band=(place(paper - margin), place(paper + margin)),
+        band=None if margin is None else (place(paper - margin), place(paper + margin)),
         zero=place(0.0) if zero else None,
         paper=place(paper),
         paper_bounds=(place(paper - reach), place(paper + reach)) if reach else None,
