@@ -66,7 +66,7 @@ def with_seeds_needed(
     Returns:
         The table with two more columns: `seeds_needed` (float), the total number of seeds, existing
         ones included, and therefore more than `n`; infinite if it exceeds `seeds_considered`; NaN
-        where the verdict is not "inconclusive" or there is no spread over seeds. And
+        where the verdict is not "inconclusive" or there is no p-value (fewer than two seeds). And
         `seeds_considered`, the largest number that was considered.
     """
     known = table[list(tests)].notna().all(axis=1)
