@@ -84,6 +84,7 @@ BROKEN = {
     "n alone": (("differences", 0, "n"), 3, "give both or neither"),
     "statement": (("statements", 1, "id"), "cone", "statements: 'cone' is listed more than once"),
     "version": (("schema",), 2, "schema is 2"),
+    "alias": (("schema_version",), 1, "unknown key 'schema_version': did you mean 'schema'?"),
     "none": (("differences",), [], "differences is empty: give at least 1"),
     "reference": (("toy_transport", "reference", "integrator"), "euler", "integrator is 'euler'"),
     "model": (

@@ -88,7 +88,7 @@ def _find(model: type[Params], location: Location) -> tuple[list[str], Schema]:
     A location also contains the tags of unions (the `kind` or `source` of a mapping), which are not
     keys.
     """
-    schema = model.model_json_schema(by_alias=False)
+    schema = model.model_json_schema()
     definitions = schema.get("$defs", {})
     keys, node = [], schema
     for part in location:
