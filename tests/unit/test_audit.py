@@ -221,7 +221,7 @@ def test_names_that_no_claim_has_are_told_if_nothing_is_tested(
     assert told in stderr
 
 
-def test_arms_that_seem_mistyped_and_copied_seeds_are_told(
+def test_arms_and_readouts_that_seem_mistyped_and_copied_seeds_are_told(
     metrics: pd.DataFrame, found: Audit, claims: Claims, params: AuditParams
 ) -> None:
     def told_of(rows: pd.DataFrame) -> list[str]:
@@ -234,6 +234,11 @@ def test_arms_that_seem_mistyped_and_copied_seeds_are_told(
     (told,) = told_of(mistyped)
     assert told.startswith("no claim names the arm 'HamJPEA' of the study 'cifar100'; if it is")
     assert "'hamjepa'" in told
+    mistyped = rows.assign(readout=rows["readout"].replace({"q": "Q", "qp": "both"}))
+    assert told_of(mistyped) == [
+        "no claim names the readout 'Q'; correct its name: did you mean 'q'?",
+        "no claim names the readout 'both'; correct its name: allowed: 'all', 'p', 'q', 'qp'",
+    ]
     both = pd.concat([rows, rows[rows["arm"] == "hamjepa"].assign(arm="hamjepa_k_1")])
     assert told_of(both) == []  # hamjepa itself is there
     of_arm = (rows["arm"] == "hamjepa") & (rows["epochs"] == 30)

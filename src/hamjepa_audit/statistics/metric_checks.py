@@ -13,6 +13,7 @@ from hamjepa_audit.metrics import TRAINING_SECONDS
 from hamjepa_audit.params.audit import AuditParams
 from hamjepa_audit.params.claims import Claims
 from hamjepa_audit.statistics.seeds import KNN_AT
+from hamjepa_audit.statistics.summaries import READOUTS
 
 NAMED = 5
 """The largest number of names that a hint lists."""
@@ -75,6 +76,9 @@ def hints(
                 f"no claim names the arm '{arm}' of the study '{study}'; if it is '{meant}', which "
                 f"the metrics of that study lack, correct its name"
             )
+        for readout in sorted(set(metrics["readout"]) - set(READOUTS)):
+            hint = nearest(readout.lower(), READOUTS)
+            yield f"no claim names the readout '{readout}'; correct its name: {hint}"
     for condition, one, other in _copied_seeds(metrics):
         yield (
             f"the seeds {one} and {other} of {condition} have equal numbers; check that they were "
