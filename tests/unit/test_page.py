@@ -1,5 +1,6 @@
 """The page agrees with the tables, is consistent, and needs no external resources."""
 
+import dataclasses
 import html
 import re
 from collections import Counter
@@ -241,6 +242,16 @@ def test_a_page_of_two_seeds_shows_no_difference(params_folder: Path, tmp_path: 
     ]
     text = " ".join(write_page(two, tmp_path / "index.html").read_text().split())
     assert "finds with at least 3 seeds" in text and "with fewer than 3 seeds" in text
+
+
+def test_the_page_needs_as_many_seeds_as_a_verdict(embedded: PageContent, tmp_path: Path) -> None:
+    params = embedded.plan.params.model_copy(update={"minimum_seeds": pages.SEEDS + 1})
+    stricter = embedded._replace(plan=dataclasses.replace(embedded.plan, params=params))
+    shown = [page_context(content)["studies"][0].findings for content in (embedded, stricter)]
+    assert ["no arm is shown" in line for line in shown[0]] != [True] * len(shown[0])
+    assert ["no arm is shown" in line for line in shown[1]] == [True] * len(shown[1])
+    text = " ".join(write_page(stricter, tmp_path / "index.html").read_text().split())
+    assert "finds with at least 7 seeds" in text
 
 
 @pytest.mark.parametrize(("confidence", "narrower"), [(0.95, "90"), (0.8, "60")])
