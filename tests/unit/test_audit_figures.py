@@ -86,6 +86,17 @@ def test_the_forest_of_differences(metrics: pd.DataFrame) -> None:
     assert list(dot.get_xdata()) == [row["mean_difference"]]
 
 
+def test_checkpoints_along_training_have_no_line_in_the_forest(metrics: pd.DataFrame) -> None:
+    early = metrics.assign(checkpoint_epoch=1, value=metrics["value"] - 7)
+    both = pd.concat([metrics, early], ignore_index=True)
+    drawn = [
+        seed_figures.difference_forest(paired_differences(x, synthetic.ARM_ORDER, 0.95), ARMS)
+        for x in (metrics, both)
+    ]
+    shown = [[[list(x.get_xdata()) for x in a.get_lines()] for a in f.axes] for f in drawn]
+    assert shown[0] == shown[1]
+
+
 def test_no_interval_is_drawn_where_all_seeds_are_equal(metrics: pd.DataFrame) -> None:
     equal = metrics.assign(value=metrics.groupby(["metric", "arm"])["value"].transform("first"))
     axis = seed_figures.seed_dots(equal, ARMS, 0.95).axes[0]
@@ -157,6 +168,42 @@ def verdicts(plan: AuditPlan) -> tuple[pd.DataFrame, pd.DataFrame]:
     tables = audit(rows[rows["study"] == "imagenet100"], plan.claims, plan.params)
     own = (table[table["study"] == "imagenet100"] for table in tables[:2])
     return tuple(own)  # type: ignore[return-value]
+
+
+def bars(axis: Axes, colour: str) -> list[list[float]]:
+    """The ends of the bars of one colour, from the first line to the last."""
+    lines = [x for x in axis.get_lines() if x.get_color() == colour and len(x.get_xdata()) == 2]
+    return [list(x.get_xdata()) for x in lines]
+
+
+def test_bars_are_the_intervals_of_the_paper_and_of_ours(verdicts) -> None:
+    claims, differences = (table.assign(paper_sd=2.0, paper_n=4) for table in verdicts)
+    half = stats.t.ppf(0.95, 3) * 2.0 / np.sqrt(4)
+    unit = claims["margin"].to_numpy()
+    axis = audit_figures.claim_forest(claims, ARMS, 0.9).axes[0]
+    assert np.ptp(unit) > 0
+    assert bars(axis, audit_figures.PAPER) == [pytest.approx([-half / x, half / x]) for x in unit]
+    near = claims[claims["deviation"].abs() <= audit_figures.FURTHEST * claims["margin"]]
+    ends = near[["ci_low", "ci_high"]].sub(near["paper"], axis=0).div(near["margin"], axis=0)
+    assert len(near) > 1
+    assert bars(axis, audit_figures.OURS) == [
+        pytest.approx(row, nan_ok=True) for row in ends.to_numpy().tolist()
+    ]
+    axis = audit_figures.claim_difference_forest(differences, ARMS, 0.9).axes[0]
+    assert bars(axis, audit_figures.PAPER) == [
+        pytest.approx([x - half, x + half]) for x in differences["paper"]
+    ]
+    measured = differences[differences["n"] > 0]
+    assert bars(axis, audit_figures.OURS) == measured[["ci_low", "ci_high"]].to_numpy().tolist()
+
+
+@pytest.mark.parametrize(("sign", "marker"), [(1, ">"), (-1, "<")])
+def test_what_is_far_is_marked_at_its_side(verdicts, sign: int, marker: str) -> None:
+    row = verdicts[0].iloc[:1].assign(deviation=sign * 1000 * verdicts[0]["margin"].iloc[0])
+    axis = audit_figures.claim_forest(row, ARMS, 0.95).axes[0]
+    (line,) = [line for line in axis.get_lines() if line.get_label() == "Ours"]
+    assert line.get_marker() == marker
+    assert np.sign(line.get_xdata()) == [sign] == [np.sign(axis.texts[0].get_position()[0])]
 
 
 def lines_of(axis: Axes, label: str) -> list[float]:

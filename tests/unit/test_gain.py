@@ -257,6 +257,11 @@ def test_equal_differences_have_a_reading_but_no_interval(
     few = gain(changed[changed["seed"] == 0], order, SIDES, 0.8, EQUIVALENCE)
     write_gain_table(few, titles, SIDES, tmp_path)
     assert "–," not in (tmp_path / "gain.md").read_text()
+    two = gain(metrics[metrics["seed"] < 2], order, SIDES, 0.8, EQUIVALENCE)
+    write_gain_table(two, titles, SIDES, tmp_path)
+    row = two[(two["arm"] == "mlp") & (two["readout"] == "qp")].iloc[0]
+    column = "knn_top1@20_minus_sigreg"
+    assert f"[{row[f'{column}_ci_low']:.2f}, " in (tmp_path / "gain.md").read_text()
 
 
 def test_what_a_map_does_stands_below_its_heading(
@@ -285,6 +290,10 @@ def test_the_figure_has_a_point_for_every_difference(
         baseline.get_xdata(), whole["knn_top1@20_minus_sigreg"].to_numpy(), equal_nan=True
     )
     assert np.isnan(method.get_xdata()[-1])
+    (bars,) = figure.axes[0].containers[0][2]
+    ends = whole[["knn_top1@20_minus_sigreg_ci_low", "knn_top1@20_minus_sigreg_ci_high"]].dropna()
+    found = [bar[:, 0] for bar in bars.get_segments() if len(bar)]
+    assert np.allclose(found, ends) and len(ends) > 1
     (drifts,) = figure.axes[-1].get_lines()
     for axis in figure.axes[:2]:
         (band,) = axis.patches

@@ -43,6 +43,7 @@ from hamjepa_audit.reporting.trajectory_figures import (
     along_training,
     trajectory_figures,
 )
+from hamjepa_audit.statistics import summarise
 from hamjepa_audit.statistics.seeds import SeedTable
 from hamjepa_audit.statistics.statement_parts import Runs, rank_tracks_accuracy
 from hamjepa_audit.statistics.trajectories import rank_correlations
@@ -127,6 +128,21 @@ def test_the_figure_shows_the_correlation_that_the_verdict_is_of(params_folder: 
     ]
     others = rank_correlations(frame, "linear_probe_top1", RANK, 0.95)["mean"]
     assert not np.isclose(np.abs(shown)[:, None], np.abs(others), atol=0.02).any()
+
+
+def test_the_bars_of_a_checkpoint_are_the_intervals_of_both_metrics() -> None:
+    frame = metrics()
+    axis = against_rank(frame, Arms.of(list(ARMS), TITLES), 0.95, RANK).axes[0]
+    rows = summarise(frame[(frame["arm"] == next(iter(ARMS))) & (frame["readout"] == "q")], 0.95)
+    rank, accuracy = (
+        rows[rows["metric"] == name].sort_values("checkpoint_epoch")
+        for name in (RANK, "linear_probe_top1")
+    )
+    across, up = (bars.get_segments() for bars in axis.collections[:2])
+    for bars, side, table in ((across, 0, rank), (up, 1, accuracy)):
+        found = [sorted(bar[:, side]) for bar in bars if len(bar)]
+        known = table[["ci_low", "ci_high"]].dropna().to_numpy().tolist()
+        assert known and found == [pytest.approx(ends) for ends in known]
 
 
 def test_too_few_or_constant_checkpoints_have_no_correlation() -> None:
