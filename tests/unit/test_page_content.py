@@ -16,6 +16,7 @@ from hamjepa_audit.reporting.page_studies import (
     to_baseline,
     to_method,
 )
+from hamjepa_audit.reporting.pictures import LEFT, RIGHT, picture
 from hamjepa_audit.statistics.seeds import SeedTable
 from tests.unit import audited as pages
 from tests.unit.audited import COMMIT
@@ -104,6 +105,15 @@ def test_only_claims_whose_size_is_tested_have_a_margin_in_their_picture(
     sized = {(False, False): True, (False, True): True, (True, True): True, (True, False): False}
     assert drawn == {case: {band} for case, band in sized.items()}
     assert all(entry.picture.band for _, entry in entries(audited, "numbers"))
+
+
+@pytest.mark.parametrize("reach", [np.nan, 9.0])
+def test_a_picture_has_room_for_its_band_and_the_papers_interval(reach: float) -> None:
+    drawn = picture("", 70.0, reach, 5.0, [70.1, 70.2], (np.nan, np.nan), zero=False)
+    assert drawn.band is not None
+    ends = [*drawn.band, *(drawn.paper_bounds or ())]
+    assert len(ends) == (2 if np.isnan(reach) else 4)
+    assert all(LEFT <= end <= RIGHT for end in ends)
 
 
 def test_a_statement_shows_both_its_tests(audited: PageContent) -> None:
