@@ -16,7 +16,7 @@ VERDICTS = ("claims", "claim_differences", "statements")
 CONSISTENCY = "paper_consistency"
 """Table of the paper's consistency with itself."""
 
-AUDIT_VERSION = 10
+AUDIT_VERSION = 11
 """Bumped by hand when tables, figures or the page of an audit change for the same claims."""
 
 

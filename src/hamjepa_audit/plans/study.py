@@ -16,7 +16,7 @@ from hamjepa_audit.params.studies import RunParams, StudyParams
 from hamjepa_audit.plans.gain import gain_figures
 from hamjepa_audit.plans.identity import batch_id, evaluation_digest, run_id, study_runs
 
-REPORT_VERSION = 10
+REPORT_VERSION = 11
 """Bumped by hand when tables or figures change for the same measurements."""
 
 STEPS = ("knn", "probe", "geometry", "curves")
