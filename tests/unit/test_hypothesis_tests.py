@@ -89,6 +89,24 @@ def test_new_runs_by_hand() -> None:
 
 
 @pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("correlation", [-0.6, 0.4, 0.9])
+def test_new_paired_runs_by_the_matrices_of_their_variance(correlation: float) -> None:
+    """Where the arms' covariance is negative, the paired variance alone is used."""
+    n, runs, one, other = 6, 3, 1.3, 0.7
+    off = correlation * one * other
+    covariance = np.array([[one**2, off], [off, other**2]])
+    difference = np.array([1.0, -1.0])
+    paired = difference @ covariance @ difference
+    found = prediction_test([2.0], [np.sqrt(paired)], [n], [0.5], [runs], [one], [other])
+    weights = np.outer(difference, difference) / n + np.eye(2) / runs
+    variance = weights @ covariance
+    trace = np.trace(variance)
+    error, df = np.sqrt(trace), (n - 1) * trace**2 / np.trace(variance @ variance)
+    if correlation < 0:
+        error, df = np.sqrt(paired * (1 / n + 1 / runs)), n - 1
+    assert [*found.value, *found.error, *found.df] == pytest.approx([1.5, error, df])
+
+
 def test_without_spread_and_with_too_few() -> None:
     constant = one_sample([1.0, 2.0], [0.0, 0.0], [5, 5], 1.0)
     assert statistic(constant).tolist() == [0.0, math.inf]
