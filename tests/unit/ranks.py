@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from hamjepa_audit.data.store import Store, verify_store
+from hamjepa_audit.data.store import Store, load_manifest, verify_store
 from hamjepa_audit.data.streaming import BatchImages, batches
 from hamjepa_audit.data.views import random_views
 from hamjepa_audit.errors import UserError
@@ -195,16 +195,17 @@ def verify(folder: Path, ranks: Ranks) -> list[Any]:
     """How often a rank hashed a valid store, its number of images, and a damaged store's error."""
     hashed: list[Path] = []
 
-    def counted(store: Path) -> Store:
+    def counted(store: Path, digest: str | None) -> Store:
         hashed.append(store)
-        return verify_store(store)
+        return verify_store(store, digest)
 
     session.verify_store = counted
     run, cpu = run_of(folder / "params", "sigreg"), torch.device("cpu")
-    images = session.training_images(Layout(data=folder / "data"), run, cpu, ranks)
+    digest = load_manifest(folder / "data" / STUDY).digest
+    images = session.training_images(Layout(data=folder / "data"), run, digest, cpu, ranks)
     found: list[Any] = [len(hashed), len(images)]
     try:
-        session.training_images(Layout(data=folder / "damaged"), run, cpu, ranks)
+        session.training_images(Layout(data=folder / "damaged"), run, digest, cpu, ranks)
     except UserError as error:
         found.append(str(error))
     return found

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -226,6 +227,23 @@ def test_an_arm_without_a_leapfrog_map_is_not_compared(
     run = run_with(load_study(params_folder, "cifar100_controls"), params, arm)
     with pytest.raises(UserError, match=f"arm '{arm}' of study 'cifar100_controls' can't be timed"):
         objective_params(run)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"scaling": {"batch_sizes": [5], "widths": [8], "threads": [1]}}, "but a batch has 5"),
+        ({"gpu_batch_size": 6}, "but a batch has 6"),
+        ({"preparation": {"images": 50}}, "multiple of 20"),
+    ],
+)
+def test_too_few_images_for_a_batch_or_for_a_tenth_are_refused(
+    params: BenchmarkParams, change: dict[str, Any], words: str
+) -> None:
+    tree = params.model_dump(mode="json")
+    tree |= {key: tree[key] | x if isinstance(x, dict) else x for key, x in change.items()}
+    with pytest.raises(UserError, match=words):
+        validate(BenchmarkParams, tree, "benchmark")
 
 
 def test_preparation_is_timed_and_its_memory_measured(params: BenchmarkParams) -> None:

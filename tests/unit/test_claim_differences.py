@@ -9,7 +9,7 @@ from scipy import stats
 from hamjepa_audit.metrics import METRICS_SCHEMA
 from hamjepa_audit.params.audit import AuditParams
 from hamjepa_audit.params.claims import Claims
-from hamjepa_audit.statistics.audit import Audit
+from hamjepa_audit.statistics.audit import Audit, audit
 from hamjepa_audit.statistics.claim_differences import (
     TESTS,
     difference_claims,
@@ -115,6 +115,19 @@ def test_a_difference_without_a_number_of_runs_has_that_of_the_side_with_fewer(
     found = difference_claims(SeedTable(metrics), changed, params)
     row = one(found, claim="cifar100-e30-knn_top1@20-hamjepa_q-sigreg_all")
     assert row["paper_n"] == 2
+
+
+def test_a_difference_with_a_number_of_runs_of_its_own_has_this(
+    metrics: pd.DataFrame, claims: Claims, params: AuditParams
+) -> None:
+    changed = tuple(
+        claim if claim.n is None else claim.model_copy(update={"n": 7})
+        for claim in claims.differences
+    )
+    of_seven = claims.model_copy(update={"differences": changed})
+    table = audit(metrics, of_seven, params).claim_differences
+    own = table.loc[table["paper_sd"].notna(), "paper_n"]
+    assert len(own) > 0 and set(own) == {7}
 
 
 def test_best_is_each_seeds_best_readout(metrics: pd.DataFrame, found: Audit) -> None:

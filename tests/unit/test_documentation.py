@@ -25,10 +25,12 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_the_overview_is_the_published_one() -> None:
-    block = re.search(r"<!-- overview: (\S+) -->\n(.*?)<!-- end -->", README.read_text(), re.DOTALL)
-    assert block is not None
-    assert block[2].strip() == (REPOSITORY / block[1]).read_text().strip()
+def test_the_overviews_are_the_published_ones() -> None:
+    pattern = r"<!-- overview: (\S+) -->\n(.*?)<!-- end -->"
+    blocks = re.findall(pattern, README.read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    for path, shown in blocks:
+        assert shown.strip() == (REPOSITORY / path).read_text().strip(), path
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hamjepa_audit.evaluation import dynamics
 from hamjepa_audit.evaluation.dynamics import (
     Trained,
     dynamics_measurements,
@@ -204,6 +205,19 @@ def test_a_rollout_that_runs_away_ends_and_its_rate_is_per_application(
 
 def test_a_map_that_is_not_undone_by_the_reverse_direction() -> None:
     assert reversal_error(Trained(Multiple(10), 1.0, PREDICTION), VIEWS[0]) == pytest.approx(99.0)
+
+
+def test_drift_is_relative_to_the_size_of_a_negative_energy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    energies = {
+        "map_common_energy": lambda states: states.square().sum(-1),
+        "map_energy": lambda states: -states.square().sum(-1),
+    }
+    monkeypatch.setattr(dynamics, "_energies", lambda *_: energies)
+    found = rollout(Trained(Multiple(1.1), 1.0, PREDICTION), VIEWS[0], 3, stiffness=0.1)
+    assert found["map_energy_drift"] == pytest.approx(1.1**6 - 1)
+    assert found["map_common_energy_drift"] == found["map_energy_drift"]
 
 
 def test_a_rollout_from_states_that_are_all_zero_has_no_rate() -> None:

@@ -10,6 +10,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import ttost_ind, ttost_paired
 
+from hamjepa_audit.statistics.comparison import summary
 from hamjepa_audit.statistics.effect_size import (
     effect_size_interval,
     hedges_g,
@@ -18,6 +19,7 @@ from hamjepa_audit.statistics.effect_size import (
 from hamjepa_audit.statistics.equivalence import tost
 from hamjepa_audit.statistics.hypothesis_tests import (
     MOST_SIGNS,
+    Estimate,
     holm,
     one_sample,
     p_greater,
@@ -278,6 +280,21 @@ def test_power_agrees_with_statsmodels(n: int) -> None:
         2 * oracle.solve_power(nobs=n, alpha=0.05, power=0.8), rel=1e-5
     )
     assert np.isnan(detectable(one_sample(0.0, np.nan, 1), 0.05, 0.8)).all()
+
+
+def test_nothing_is_detectable_without_a_spread() -> None:
+    assert np.isnan(detectable(one_sample(0.0, 0.0, 5), 0.05, 0.8)).all()
+
+
+def test_power_with_few_degrees_of_freedom_at_a_strict_level() -> None:
+    truth = Estimate(*(np.array([x]) for x in (100.0, 1.0, 2.0, 0.0)))
+    expected = stats.nct.sf(stats.t.isf(5e-4, 2), 2, 100.0)
+    assert expected < 1 - 1e-5 and power_to_show(truth, 5e-4) == pytest.approx(expected)
+
+
+def test_equal_values_have_no_spread_but_for_rounding() -> None:
+    assert np.std(np.full(3, 0.1), ddof=1) > 0
+    assert summary(np.full(3, 0.1), "mean") == {"n": 3, "mean": 0.1, "sd": 0.0}
 
 
 def test_far_tails_that_scipy_cannot_compute_count_as_none() -> None:

@@ -8,7 +8,11 @@ import pytest
 
 import hamjepa_audit
 from hamjepa_audit.bookkeeping import provenance
-from hamjepa_audit.bookkeeping.table_provenance import check_selections, write_study_provenance
+from hamjepa_audit.bookkeeping.table_provenance import (
+    check_selections,
+    outdated_tables,
+    write_study_provenance,
+)
 from hamjepa_audit.bookkeeping.verification import verify_results
 from hamjepa_audit.errors import UserError
 from hamjepa_audit.files import (
@@ -138,6 +142,16 @@ def test_another_selection_makes_tables_stale_and_is_not_dated(
     assert any(f"results/tables were not made from {selection}" in line for line in problems())
 
 
+def test_outdated_tables_are_all_that_a_provenance_names_and_itself(place: Path) -> None:
+    plan, path = plan_of(LAYOUT, STUDY), LAYOUT.selection(STUDY)
+    content = plan.selection()
+    assert outdated_tables(LAYOUT, path, content) == []
+    outdated = outdated_tables(LAYOUT, path, content | {"report_version": 0})
+    ours = [folder / PROVENANCE for folder in (LAYOUT.tables(STUDY), LAYOUT.audit_tables())]
+    found = {file.resolve() for file in outdated}
+    assert {file.resolve() for file in (*plan.tables(), *ours)} <= found
+
+
 def test_provenance_of_an_older_version_is_refused(place: Path) -> None:
     path = LAYOUT.audit_tables() / PROVENANCE
     write_sealed_json(path, read_sealed_json(path) | {"schema": 1})
@@ -145,16 +159,34 @@ def test_provenance_of_an_older_version_is_refused(place: Path) -> None:
         check_selections(LAYOUT, path)
 
 
-def test_without_git_nothing_is_said_of_the_tree(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert isinstance(provenance.code_and_environment()["uncommitted_changes"], bool)
+def test_only_changes_of_what_determines_results_count_and_without_git_nothing_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_a_repository(tmp_path, monkeypatch)
+    write_text(tmp_path / "pyproject.toml", '[project]\nname = "hamjepa-audit"\n')
+    write_text(tmp_path / "src/code.py", "")
+    shutil.copy(REPOSITORY / provenance.LOCK, tmp_path)
+    git = ("git", "-C", str(tmp_path), *AUTHOR)
+    subprocess.run([*git, "add", "--all"], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--message", "all"], check=True)
+    for name, changed in (("README.md", False), ("src/code.py", True)):
+        write_text(tmp_path / name, "other")
+        assert provenance.code_and_environment()["uncommitted_changes"] is changed
     monkeypatch.setenv("PATH", "")
     said = provenance.code_and_environment()
     assert said["commit"] is None and said["uncommitted_changes"] is None
 
 
+AUTHOR = (
+    "-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false",
+    "-c", "core.hooksPath=/dev/null",
+)  # fmt: skip
+"""Settings of git in a test's repository, whatever the user's own are."""
+
+
 def in_a_repository(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pretends that the package is two folders below a git repository with a commit."""
-    git = ("git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@example.org")
+    git = ("git", "-C", str(folder), *AUTHOR)
     subprocess.run([*git, "init", "--quiet"], check=True)
     subprocess.run([*git, "commit", "--quiet", "--allow-empty", "--message", "theirs"], check=True)
     package = folder / "site-packages" / "hamjepa_audit" / "__init__.py"

@@ -24,6 +24,7 @@ from hamjepa_audit.statistics.statement_parts import (
 )
 from hamjepa_audit.statistics.statements import BETWEEN_READINGS
 from tests.tiny import STUDY, copy_params
+from tests.unit import synthetic
 from tests.unit.fabricated import plan_of, write_results
 from tests.unit.synthetic_claims import row
 
@@ -211,6 +212,13 @@ def test_seeds_and_checkpoints_that_lack_a_number_are_left_out() -> None:
     assert seeds.values("s", 30, "a", "best", "knn_top1@20").to_dict() == {0: 30, 2: 30}
     along = seeds.correlations("s", 30, "a", "q", ("knn_top1@1", "knn_top1@20"))
     assert along.to_dict() == pytest.approx({0: 1, 2: 1})
+
+
+def test_the_sweep_goes_up_to_the_largest_k_that_the_paper_stands_for(params: AuditParams) -> None:
+    like = params.stands_for["digits"].model_copy(update={"largest_k": 50})
+    params = params.model_copy(update={"stands_for": params.stands_for | {"digits": like}})
+    runs = Runs(SeedTable(synthetic.metrics()), "digits", synthetic.EPOCHS, params)
+    assert list(runs.knn_sweep("sigreg", "all").columns) == [1, 5, 10, 20, 50]
 
 
 def test_equal_shares_of_a_gain_are_equal_despite_rounding(params: AuditParams) -> None:

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
@@ -59,7 +59,7 @@ class Scaling(Params):
 class PreparationSize(Params):
     """The folder of images that is prepared."""
 
-    images: Annotated[int, Field(ge=20)]
+    images: Annotated[int, Field(ge=20, multiple_of=20)]  # two classes, and a tenth of each
     distinct: Count
     sides: tuple[Count, Count]
     jpeg_quality: JpegQuality
@@ -80,6 +80,13 @@ class BenchmarkParams(Params):
     ceiling_size: Annotated[int, Field(ge=CEILING_ROW, multiple_of=CEILING_ROW)]
     scaling: Scaling
     preparation: PreparationSize
+
+    @model_validator(mode="after")
+    def _images_fill_every_batch(self) -> Self:
+        largest = max(self.batch_size, self.gpu_batch_size, *self.scaling.batch_sizes)
+        if self.images < largest:
+            raise ValueError(f"images is {self.images}, but a batch has {largest}: raise it")
+        return self
 
 
 class Bench:
