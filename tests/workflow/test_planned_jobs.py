@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny import ARMS, SEEDS, STUDY, edit
+from tests.tiny import ARMS, SEEDS, STUDY, audit, edit
 from tests.workflow.conftest import checkout, snakemake
 from tests.workflow.test_graph import NOTHING, jobs_of, planned
 
@@ -58,6 +58,20 @@ def wanted(folder: Path, *arguments: str) -> dict[str, int]:
 def test_what_is_there_is_made_by_no_target(folder: Path) -> None:
     targets = ("data", "results/runs", "results/evaluation", "results/figures", *TARGETS)
     assert NOTHING in snakemake(folder, "-n", *targets)
+
+
+def test_data_prepared_by_hand_are_not_prepared_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Unless the study describes them differently by now."""
+    folder = checkout(tmp_path / "checkout")
+    monkeypatch.chdir(folder)
+    assert audit(monkeypatch, capsys, "prepare", "--study", STUDY)[0] == 0
+    assert "prepare" not in planned(folder)
+    study = folder / f"params/studies/{STUDY}.yaml"
+    edit(study, "data.split_seed", 1)
+    edit(study, "data.digest", None)
+    assert planned(folder)["prepare"] == 1
 
 
 def test_times_of_what_is_named_by_its_content_train_and_measure_nothing(folder: Path) -> None:

@@ -9,9 +9,7 @@ for name in STUDIES:
 
 def source_description(wildcards):
     """The file that describes the source of the prepared data."""
-    source = SOURCES[wildcards.dataset]
-    content = source.model_dump(mode="json", exclude={"digest"})
-    return noted(LAYOUT.source(wildcards.dataset), content)
+    return noted(LAYOUT.source(wildcards.dataset), SOURCES[wildcards.dataset].description())
 
 
 rule:

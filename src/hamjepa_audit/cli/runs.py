@@ -42,12 +42,15 @@ def prepare(
 ) -> None:
     """Convert a study's images into an immutable store of arrays with a manifest."""
     from hamjepa_audit.data.preparation import prepare
+    from hamjepa_audit.files import write_if_changed
     from hamjepa_audit.params import load_study
     from hamjepa_audit.params.loading import require_own_data
 
     layout = layout_of(context)
     params = load_study(layout.params, study)
     require_own_data(layout.params, params)
+    # Before the data, as in the workflow, which then doesn't prepare them again.
+    write_if_changed(layout.source(params.data.name), params.data.description())
     typer.echo(prepare(params.data, layout.raw, layout.data, threads=threads))
 
 

@@ -1,7 +1,7 @@
 """Sources of a study's images. Paths are relative to the folder of raw data."""
 
 import posixpath
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -25,6 +25,10 @@ class SourceParams(Params):
         if name == "raw":
             raise ValueError("'raw' is the folder of raw data: give the prepared data another name")
         return name
+
+    def description(self) -> dict[str, Any]:
+        """What determines the prepared data, as JSON: everything but the digest of the result."""
+        return self.model_dump(mode="json", exclude={"digest"})
 
 
 class DigitsParams(SourceParams):
