@@ -32,7 +32,7 @@ from hamjepa_audit.params import RunParams, StudyParams, load_study
 from hamjepa_audit.params.loading import validate
 from hamjepa_audit.params.reading import read_yaml
 from hamjepa_audit.training import loop
-from tests.tiny import audit
+from tests.tiny import audit, edit
 from tests.unit.emulated_graphs import emulated_graphs
 
 CPU = torch.device("cpu")
@@ -272,6 +272,15 @@ def test_preparation_holds_no_images(params: BenchmarkParams) -> None:
     rows = list(preparation(size, threads=1))
     few, many = (row["value"] for row in rows if row["unit"] == "bytes")
     assert many - few < 1000 * (images - images // 10) + CHANCE, f"{many - few:,.0f} bytes more"
+
+
+def test_too_few_features_for_the_neighbours_are_refused_before_anything_is_timed(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(place / "params/benchmark.yaml", "evaluation.train", 128)
+    monkeypatch.setattr(report, "benchmark", lambda *_: pytest.fail("timed"))
+    status, stderr = audit(monkeypatch, capsys, "bench", "--device", "cpu")
+    assert status == 2 and "evaluation.train is 128" in stderr and "200 neighbours" in stderr
 
 
 def test_the_command_times_what_it_is_told_to(

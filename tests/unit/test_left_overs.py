@@ -143,6 +143,22 @@ def test_nothing_is_named_after_data_that_were_prepared_again_meanwhile(
 
 
 @pytest.mark.faults
+def test_data_of_another_description_are_not_trained_on(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = LAYOUT.params / "studies" / f"{STUDY}.yaml"
+    edit(study, "data.digest", None)
+    assert audit(monkeypatch, capsys, "prepare", "--study", STUDY)[0] == 0
+    train = ("pretrain", "--study", STUDY, "--arm", "sigreg", "--epochs", "2", "--seed", "0")
+    assert audit(monkeypatch, capsys, *train, "--trial-steps", "1")[0] == 0
+    edit(study, "data.split_seed", 1)
+    status, stderr = audit(monkeypatch, capsys, *train, "--trial-steps", "1")
+    assert status == 2 and f"run: hamjepa-audit prepare --study {STUDY}" in stderr
+    assert audit(monkeypatch, capsys, "prepare", "--study", STUDY)[0] == 0
+    assert audit(monkeypatch, capsys, *train, "--trial-steps", "1")[0] == 0
+
+
+@pytest.mark.faults
 def test_an_arm_without_a_predictor_has_none_to_measure(place: Path) -> None:
     (batch,) = [b for b in plan_of(LAYOUT, STUDY).batches.values() if b.arm == "sigreg"]
     with pytest.raises(UserError, match="has no predictor; name another arm"):

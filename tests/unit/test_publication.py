@@ -110,6 +110,15 @@ def test_a_study_is_published_and_adopted_below_the_results_unless_told_otherwis
     assert (status, stderr) == (0, f"adopted {runs} of {runs} runs\n")
 
 
+def test_a_study_that_was_never_published_is_said_to_be_so_without_its_data(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(LAYOUT.params / "studies" / f"{STUDY}.yaml", "data.digest", None)
+    shutil.rmtree(LAYOUT.data)
+    status, stderr = audit(monkeypatch, capsys, "adopt", "--study", STUDY)
+    assert status == 2 and "holds no published study" in stderr
+
+
 def test_only_what_the_parameters_ask_for_is_adopted(published: Layout) -> None:
     edit(LAYOUT.params / "arms/sigreg.yaml", "objective.weight", 0.05)
     plan = plan_of(LAYOUT, STUDY)

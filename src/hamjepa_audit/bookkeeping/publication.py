@@ -88,18 +88,7 @@ def adopt(plan: StudyPlan, source: Path) -> Adoption:
         UserError: the folder is not a publication, or is of another study or damaged; or some of
             the runs that belong together were trained here.
     """
-    published = replace(plan.layout, results=source)
-    if not published.publication().exists():
-        raise UserError(
-            f"{source} holds no published study ({published.publication().name} is missing); name "
-            f"one with --from"
-        )
-    study = read_sealed_json(published.publication())["study"]
-    if study != plan.study.name:
-        raise UserError(
-            f"{source} is a publication of the study '{study}', not of '{plan.study.name}'; "
-            f"correct --study or --from"
-        )
+    published = require_publication(plan.layout, source, plan.study.name)
     wanted = [
         batch
         for batch in plan.batches.values()
@@ -122,6 +111,27 @@ def adopt(plan: StudyPlan, source: Path) -> Adoption:
         if missing[batch.name]
     ]
     return Adoption(sum(len(batch.run_ids) for batch in whole), lacking)
+
+
+def require_publication(layout: Layout, source: Path, study: str) -> Layout:
+    """The layout of a folder, which must be a publication of a study.
+
+    Raises:
+        UserError: it is none, or of another study.
+    """
+    published = replace(layout, results=source)
+    if not published.publication().exists():
+        raise UserError(
+            f"{source} holds no published study ({published.publication().name} is missing); name "
+            f"one with --from"
+        )
+    found = read_sealed_json(published.publication())["study"]
+    if found != study:
+        raise UserError(
+            f"{source} is a publication of the study '{found}', not of '{study}'; correct --study "
+            f"or --from"
+        )
+    return published
 
 
 def _missing(published: Batch) -> list[Path]:

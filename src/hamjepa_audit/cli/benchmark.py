@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from hamjepa_audit.cli.options import MOST_THREADS, Device, layout_of
+from hamjepa_audit.errors import UserError
 
 
 def bench(
@@ -47,6 +48,11 @@ def bench(
         repetition = params.repetition.model_copy(update={"repeats": repeats})
         params = params.model_copy(update={"repetition": repetition})
     study = load_study(layout.params, params.study)
+    if params.evaluation.train < (most := max(study.evaluation.knn.neighbours)):
+        raise UserError(
+            f"{layout.params / 'benchmark.yaml'}: evaluation.train is {params.evaluation.train}, "
+            f"but kNN of study '{params.study}' needs {most} neighbours; raise it"
+        )
     conditions = make_deterministic(threads)
     where = context.with_resource(leased_device(device))
     compile_encoder = study.compile_on_gpu and can_compile(where)

@@ -31,11 +31,14 @@ def adopt(
     ] = None,
 ) -> None:
     """Copy published runs and measurements into RESULTS, if the parameters ask for them."""
-    from hamjepa_audit.bookkeeping.publication import adopt
+    from hamjepa_audit.bookkeeping.publication import adopt, require_publication
 
+    layout = layout_of(context)
+    folder = source or layout.results / "published" / study
+    require_publication(layout, folder, study)  # before asking for data, which may be missing
     plan = plan_of(context, study)
     before = sum(len(batch.run_ids) for batch in plan.batches.values() if batch.adopted)
-    taken = adopt(plan, source or layout_of(context).results / "published" / study)
+    taken = adopt(plan, folder)
     earlier = f"; {before} had been adopted before" if before else ""
     typer.echo(f"adopted {taken.runs} of {len(plan.runs)} runs{earlier}", err=True)
     for line in taken.lacking:

@@ -1,5 +1,7 @@
 """hamjepa-audit generate, prepare, pretrain: make data and train runs."""
 
+import os
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -42,16 +44,21 @@ def prepare(
 ) -> None:
     """Convert a study's images into an immutable store of arrays with a manifest."""
     from hamjepa_audit.data.preparation import prepare
-    from hamjepa_audit.files import write_if_changed
+    from hamjepa_audit.files import read_json, write_json
     from hamjepa_audit.params import load_study
     from hamjepa_audit.params.loading import require_own_data
 
     layout = layout_of(context)
     params = load_study(layout.params, study)
     require_own_data(layout.params, params)
-    # Before the data, as in the workflow, which then doesn't prepare them again.
-    write_if_changed(layout.source(params.data.name), params.data.description())
-    typer.echo(prepare(params.data, layout.raw, layout.data, threads=threads))
+    started, noted = time.time(), layout.source(params.data.name)
+    manifest = prepare(params.data, layout.raw, layout.data, threads=threads)
+    description = params.data.description()
+    if not noted.exists() or read_json(noted) != description:
+        write_json(noted, description)
+        # Older than the data: otherwise the workflow would prepare them again.
+        os.utime(noted, (started, started))
+    typer.echo(manifest)
 
 
 def pretrain(
@@ -73,7 +80,7 @@ def pretrain(
     """
     from hamjepa_audit.params import load_study, resolve_run
     from hamjepa_audit.plans.identity import run_id
-    from hamjepa_audit.plans.study import data_digest
+    from hamjepa_audit.plans.study import data_digest, require_described
     from hamjepa_audit.training.compilation import COMPILED, can_compile
     from hamjepa_audit.training.device import make_deterministic
     from hamjepa_audit.training.distributed import joined_ranks
@@ -84,6 +91,7 @@ def pretrain(
     params = load_study(layout.params, study)
     run = resolve_run(params, arm, epochs, seed)
     digest = data_digest(layout, params)
+    require_described(layout, params)
     ranks, where = context.with_resource(joined_ranks(device, runs_per_gpu))
     if ranks.first and seed not in params.seeds:
         typer.echo(

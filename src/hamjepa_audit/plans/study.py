@@ -10,7 +10,7 @@ from typing import Any
 
 from hamjepa_audit.data.store import load_manifest
 from hamjepa_audit.errors import UserError, nearest
-from hamjepa_audit.files import write_if_changed
+from hamjepa_audit.files import read_json, write_if_changed
 from hamjepa_audit.layout import Layout
 from hamjepa_audit.params.studies import RunParams, StudyParams
 from hamjepa_audit.plans.gain import gain_figures
@@ -262,6 +262,22 @@ def data_digest(layout: Layout, study: StudyParams) -> str:
             f"run: hamjepa-audit prepare --study {study.name}"
         )
     return digest
+
+
+def require_described(layout: Layout, study: StudyParams) -> None:
+    """Checks that a study's prepared data have the description that it gives of them now.
+
+    `prepare` notes the description beside the data; without this note, nothing is checked.
+
+    Raises:
+        UserError: they have another one.
+    """
+    noted = layout.source(study.data.name)
+    if noted.exists() and read_json(noted) != study.data.description():
+        raise UserError(
+            f"data set '{study.data.name}' was prepared from another description ({noted}) than "
+            f"study '{study.name}' gives now; run: hamjepa-audit prepare --study {study.name}"
+        )
 
 
 def _require_enough_images(study: StudyParams, images: int) -> None:
