@@ -49,19 +49,19 @@ def claims_of(values: dict[str, str], difference: dict[str, Any]) -> Claims:
     return validate(Claims, tree, "claims")
 
 
-def test_of_two_values_with_as_many_seeds_the_first_counts() -> None:
-    claims = claims_of({"x_q": "30.0", "y_all": "25.0"}, {"value": "5.0"})
-    again = claims.measurements[0].model_copy(update={"value": Decimal("31.0"), "source": "later"})
-    both = claims.model_copy(update={"measurements": (*claims.measurements, again)})
-    assert only(paper_consistency(both, 0.95), "difference")["compared"] == "5.0"
-
-
 def only(table: pd.DataFrame, check: str, **values: str) -> pd.Series:
     rows = table[table["check"] == check]
     for name, value in values.items():
         rows = rows[rows[name] == value]
     (row,) = rows.to_dict("records")
     return pd.Series(row)
+
+
+def test_of_two_values_with_as_many_seeds_the_first_counts() -> None:
+    claims = claims_of({"x_q": "30.0", "y_all": "25.0"}, {"value": "5.0"})
+    again = claims.measurements[0].model_copy(update={"value": Decimal("31.0"), "source": "later"})
+    both = claims.model_copy(update={"measurements": (*claims.measurements, again)})
+    assert only(paper_consistency(both, 0.95), "difference")["compared"] == "5.0"
 
 
 # --- rounding

@@ -90,7 +90,6 @@ def test_new_runs_by_hand() -> None:
     assert two_sided(estimate) == pytest.approx(1 - abs(t) / math.sqrt(t**2 + 2))
 
 
-@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("correlation", [-0.6, 0.4, 0.9])
 def test_new_paired_runs_by_the_matrices_of_their_variance(correlation: float) -> None:
     """Where the arms' covariance is negative, the paired variance alone is used."""
@@ -109,6 +108,7 @@ def test_new_paired_runs_by_the_matrices_of_their_variance(correlation: float) -
     assert [*found.value, *found.error, *found.df] == pytest.approx([1.5, error, df])
 
 
+@pytest.mark.filterwarnings("error")
 def test_without_spread_and_with_too_few() -> None:
     constant = one_sample([1.0, 2.0], [0.0, 0.0], [5, 5], 1.0)
     assert statistic(constant).tolist() == [0.0, math.inf]
