@@ -107,10 +107,10 @@ def require_own_data(folder: Path, study: StudyParams) -> None:
     Raises:
         UserError: one does.
     """
-    own = study.data.model_dump(exclude={"digest"})
+    own = study.data.description()
     for name in study_names(folder):
         try:
-            other = load_study(folder, name).data.model_dump(exclude={"digest"})
+            other = load_study(folder, name).data.description()
         except UserError:  # reported when that study is used
             continue
         if other["name"] == own["name"] and other != own:
